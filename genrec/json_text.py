@@ -28,7 +28,7 @@ def to_json(value: Any, *, indent: int | None = 2, escape: bool = False) -> str:
 
 
 def _check(value: Any, where: str) -> None:
-    """Check that a value and everything in it is plain; ``where`` describes its place for errors."""
+    """Check that a value and its contents are plain; ``where`` describes its place in messages."""
     kind = type(value)
     if kind is dict:
         for key, inner in value.items():

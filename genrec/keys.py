@@ -1,4 +1,4 @@
-"""Represent dataclasses as stable text keys, and pick their fields from stored JSON.
+"""Represent dataclass instances as stable text keys, and pick a dataclass's fields from JSON.
 
 The keys are hashed to recognize stored results. Unlike ``repr``, a key does not change when a class
 is renamed or a setting is added, because a new field is left out while it has its default value.

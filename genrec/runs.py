@@ -42,7 +42,7 @@ CHECKPOINTS = "checkpoints"
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The content of ``run.json``.
+    """The contents of ``run.json``.
 
     Attributes:
         base_model: the name or folder of the base model.
@@ -86,7 +86,7 @@ class Run:
 
     @property
     def asks(self) -> bool:
-        """True if the run was trained to answer yes-or-no questions, False for next items."""
+        """Whether the run was trained to answer yes-or-no questions instead of predicting items."""
         return bool(self.training.get("objective") == "pointwise")
 
     @classmethod
@@ -94,7 +94,7 @@ class Run:
         """Read the ``run.json`` of a run folder; unknown fields are ignored.
 
         Raises:
-            ModelError: the folder is not a run folder, its files may not be read, or its
+            ModelError: the folder is not a run folder, its files cannot be read, or its
                 ``run.json`` is damaged, has a different format version or lacks a required field.
         """
         path = Path(folder) / RUN
@@ -165,7 +165,7 @@ class Run:
             for part, theirs, ours in (
                 (f"prompt template {self.template!r}", self.template_hash, template),
                 (
-                    f"tokenizer of the base model {self.base_model!r}, or a different title form",
+                    f"tokenizer for the base model {self.base_model!r} or title format",
                     self.encoder_hash,
                     encoder,
                 ),
@@ -176,8 +176,8 @@ class Run:
         ]
         if changed:
             msg = (
-                f"This run was trained with a different {' and a different '.join(dict.fromkeys(changed))}, so its "
-                "scores would be wrong. Expected the same as in training. Remove the options that "
+                f"This run was trained with a different {' and a different '.join(dict.fromkeys(changed))}, "
+                "so its scores would be wrong. Use the same as in training: remove the options that "
                 "change this (such as --template, --few-shot, --prompts, --case, --model), or train again."
             )
             raise ModelError(msg)

@@ -60,7 +60,7 @@ def printable(text: str) -> str:
 
 
 def normalized(text: str) -> str:
-    """Normalize Unicode (NFKC), case, punctuation and spacing, so that similar spellings are equal.
+    """Normalize Unicode (NFKC), case, punctuation and spacing, so that similar spellings match.
 
     >>> normalized("  Red  Retrospot-Mug!") == normalized("red retrospot mug")
     True
@@ -127,7 +127,7 @@ def main_script(texts: list[str]) -> str:
 
 
 def quantity(n: int, noun: str) -> str:
-    """Format a number and a noun, such as "2 rows"; the noun is plural unless the number is 1.
+    """Format a count and its noun, such as "2 rows"; the noun is plural unless the count is 1.
 
     >>> quantity(1, "row"), quantity(1200, "row")
     ('1 row', '1,200 rows')

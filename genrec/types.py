@@ -1,4 +1,4 @@
-"""Define the type aliases that many modules share, for NumPy arrays and for log functions."""
+"""Define type aliases for NumPy arrays and log functions, which many modules share."""
 
 from __future__ import annotations
 

@@ -292,10 +292,10 @@ def test_unreadable_files_are_named(tmp_path: Path, mode: int) -> None:
     path.chmod(mode)
     with permissions_that_bind():
         for each in (path, path.parent):
-            assert f"{path} may not be read" in files.describe_unreadable(each)
-        with pytest.raises(DataError, match="may not be read"):
+            assert f"{path} cannot be read by this user" in files.describe_unreadable(each)
+        with pytest.raises(DataError, match="cannot be read by this user"):
             files.map_arrays(path)
         path.parent.chmod(mode)
         for each in (path, path.parent):
-            assert "may not be read" in files.describe_unreadable(each)
+            assert "cannot be read by this user" in files.describe_unreadable(each)
     path.parent.chmod(0o755)

@@ -1,4 +1,4 @@
-"""Put behaviors into words, using the verb tables that come with the prompt templates."""
+"""Express behaviors in words, using the verb tables that come with the prompt templates."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Verb:
 
     @property
     def forms(self) -> tuple[str, ...]:
-        """All words that are recognized as this behavior in a typed history."""
+        """The words that are recognized as this behavior in a typed history."""
         return (self.past, self.base, *self.also)
 
     def format_value(self, value: float | None, scale: float) -> str:
@@ -55,12 +55,12 @@ class Verb:
 
 
 def shipped_verbs(language: str = "en") -> dict[str, Verb]:
-    """Read the shipped verb table of a language, with the words for each behavior."""
+    """Read a language's shipped verb table, which has the words for each behavior."""
     return read_verbs(templates_folder() / language / "verbs.json")
 
 
 def spoken_verbs() -> dict[str, tuple[str, ...]]:
-    """Collect each behavior's words in all shipped languages, to parse typed histories."""
+    """Collect each behavior's words in all shipped languages, for parsing typed histories."""
     words: dict[str, tuple[str, ...]] = {}
     for path in sorted(templates_folder().glob("*/verbs.json")):
         for behavior, verb in read_verbs(path).items():

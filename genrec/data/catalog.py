@@ -66,7 +66,8 @@ class Catalog:
 
         Args:
             items: the ``Item`` objects in row order.
-            numbers: the number that identifies each item in messages; if None, they are 1, 2, ...
+            numbers: the number that identifies each item in messages; if None, the items are
+                numbered from 1.
             rejects: the record of unusable items; if it is None, the first one raises an error.
 
         Raises:
@@ -107,7 +108,7 @@ class Catalog:
             return f"not an Item but a {type(item).__name__}"
         kinds = [type(part).__name__ for part in (item.item_id, item.title)]
         if kinds != ["str", "str"]:
-            return f"item_id and title are {' and '.join(kinds)}, not both text"
+            return f"item_id and title have the types {' and '.join(kinds)}; both must be text"
         if not item.item_id:
             return "empty item_id"
         if item.item_id in where:
@@ -221,7 +222,8 @@ class Catalog:
             item = replace(item, item_id=items[row].item_id)
             if problem := self._problem(item, {}):
                 msg = (
-                    f"Item {item.item_id!r} cannot be changed: {problem}. Expected a visible title."
+                    f"Item {item.item_id!r} cannot be changed: {problem}. Expected a title with "
+                    "visible characters."
                 )
                 raise DataError(msg)
             items[row] = item
@@ -261,8 +263,9 @@ class Catalog:
         """Return the row of an item.
 
         Args:
-            item_id: the item's id. If it is not in the catalog, ``17841`` also finds ``17841.0``,
-                and the other way round.
+            item_id: the item's id. If it is not in the catalog, a whole number also matches the
+                same number with ``.0`` added or removed: ``17841`` finds ``17841.0``, and vice
+                versa.
 
         Raises:
             RequestError: the id is not in the catalog.
@@ -280,7 +283,7 @@ class Catalog:
             raise RequestError(msg) from None
 
     def rows(self, item_ids: Sequence[str]) -> list[int]:
-        """Return the rows of several items, or raise the same errors as ``row``."""
+        """Return the rows of several items; the errors are those of ``row``."""
         return [self.row(i) for i in item_ids]
 
     def rows_of_title(self, title: str) -> tuple[list[int], str]:
@@ -306,7 +309,7 @@ class Catalog:
         return list(rows), "normalized" if rows else ""
 
     def hash(self) -> str:
-        """Return the SHA-256 (hex) of all ids and titles in row order."""
+        """Return the SHA-256 hash (hex) of all ids and titles in row order."""
         digest = hashlib.sha256()
         for item in self._items:
             for part in (item.item_id, item.title):

@@ -1,8 +1,8 @@
 """Clean the cells of events and items before they are checked.
 
-Shop exports have typical flaws: ids that a data frame wrote as floats, HTML entities in titles,
-and orders that name the customer only on their first line. Every function reports in a remark what it
-changed and how often. This module deals with columns, not with catalogs.
+Shop exports have typical flaws: ids that were written as floats, HTML entities in titles, and
+orders that name the customer only on their first line. Every function adds a remark that says what
+it changed and how often. This module deals with columns, not with catalogs.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def clean_events(read: Recognized, notes: list[str], items: pa.Table | None = No
     """Return a table of events with readable ids, titles, values and behaviors.
 
     Args:
-        read: the table and the meaning of its columns.
-        notes: the list to which a remark is added for every kind of change.
-        items: the table of items, in which numbers have the same separators.
+        read: the table of events, with its recognized columns.
+        notes: the list to which a remark is added for each kind of change.
+        items: the table of items, whose numbers help to tell decimal commas from decimal points.
     """
     table = blank_missing(read.table, notes, [read.unit] if read.unit else [])
     table = fill_orders(table, read.unit, notes)
@@ -54,12 +54,12 @@ def clean_events(read: Recognized, notes: list[str], items: pa.Table | None = No
 
 
 def blank_missing(table: pa.Table, notes: list[str], others: Collection[str] = ()) -> pa.Table:
-    """Empty the cells in which a program wrote a word for a missing value, such as ``NULL``.
+    """Empty the cells that contain a word for a missing value, such as ``NULL``.
 
     Args:
         table: the events or items.
         notes: the list of remarks.
-        others: further columns to look at, such as the basket column.
+        others: additional columns to check, such as the basket column.
     """
     emptied = 0
     words = ""
@@ -118,11 +118,12 @@ def clean_titles(table: pa.Table, notes: list[str]) -> pa.Table:
 
 
 def fill_orders(table: pa.Table, unit: str | None, notes: list[str]) -> pa.Table:
-    """Fill in the users and times that an order gives only on its first line.
+    """Fill in users and times that are given only on the first line of an order.
 
-    Shop systems write the customer and the time of an order only on its first line. A row without a
-    time takes it from the closest row above with the same order, and also the user if it has none. A
-    row that lacks only the user is a sale without a customer.
+    Some shop systems write the customer and the time only on the first line of an order. A row
+    without a time gets the time from the closest row above that belongs to the same order, as well
+    as the user if it has none. A row that lacks only the user is left unchanged, since it is a sale
+    without a customer.
     """
     if unit is None or not {"user_id", "timestamp"} <= set(table.column_names):
         return table
@@ -138,16 +139,16 @@ def fill_orders(table: pa.Table, unit: str | None, notes: list[str]) -> pa.Table
         column = table[name].take(pa.array(np.where(where, source, index)))
         table = table.set_column(table.column_names.index(name), name, column)
     notes.append(
-        f"{quantity(int(filled.sum()), 'row')} took the user and the time from the first line of "
-        f"the same order ({unit!r})"
+        f"filled in times and users from the first line of the same order ({unit!r}) in "
+        f"{quantity(int(filled.sum()), 'row')}"
     )
     return table
 
 
 def fill_titles(table: pa.Table, notes: list[str]) -> pa.Table:
-    """Fill in the titles that a product has only on the line of its first variant.
+    """Fill in titles that are given only on the line of a product's first variant.
 
-    Shopify writes a line for each variant and each image, all with the handle of the product.
+    Shopify writes one line for each variant and each image, all with the product's handle.
     """
     group = next((n for n in table.column_names if fold(n) == "handle"), None)
     if group is None or "title" not in table.column_names:
@@ -157,16 +158,17 @@ def fill_titles(table: pa.Table, notes: list[str]) -> pa.Table:
     if not count:
         return table
     notes.append(
-        f"{quantity(count, 'row')} without a title took it from the row above with the same {group!r}"
+        f"{quantity(count, 'row')} without a title got the title of the row above with the same "
+        f"{group!r}"
     )
     place = table.column_names.index("title")
     return table.set_column(place, "title", table["title"].take(pa.array(source)))
 
 
 def _from_above(table: pa.Table, group: str, name: str) -> IntArray:
-    """Return, for each row, the row from which it takes the value of a column.
+    """For each row, return the row that provides its value of a column.
 
-    That is the row itself if it has a value, and otherwise the closest row above in the same group
+    This is the row itself if it has a value, and otherwise the closest row above in the same group
     that has one.
     """
     index = np.arange(table.num_rows)
@@ -208,7 +210,7 @@ def _name_items_without_ids(table: pa.Table, notes: list[str]) -> pa.Table:
     count = int(pc.sum(lacking).as_py() or 0)
     if not count:
         return table
-    notes.append(f"{quantity(count, 'row')} had no item id and got the title as the id")
+    notes.append(f"used titles as item ids in {quantity(count, 'row')} without an item id")
     place = table.column_names.index("item_id")
     return table.set_column(place, "item_id", pc.if_else(lacking, titles, ids))
 
@@ -219,16 +221,17 @@ def read_amounts(
     others: Collection[str] = (),
     beside: pa.Table | None = None,
 ) -> pa.Table:
-    """Read numbers with currency signs, thousands separators or decimal commas.
+    """Convert numbers with currency signs, thousands separators or decimal commas to plain numbers.
 
-    A column that describes items or events is changed only if every cell is a number and some have
-    a fraction or a sign; so codes such as ``030 123`` stay text.
+    A column that describes items or events is changed only if every cell is a number and some
+    numbers have a fraction or a sign, so that codes such as ``030 123`` stay text.
 
     Args:
         table: the events or items.
         notes: the list of remarks.
         others: columns that do not hold numbers, such as the basket column.
-        beside: another table, in which numbers have the same separators.
+        beside: another table from the same source, whose numbers help to tell decimal commas from
+            decimal points.
     """
     texts = [n for n in arrow.column_names(table) if n not in {*_NO_AMOUNTS, *others}]
     texts = [n for n in texts if _is_text(table[n])]
@@ -254,7 +257,7 @@ def read_amounts(
 
 
 def _blank_unrated(table: pa.Table, notes: list[str]) -> pa.Table:
-    """Empty the ratings of 0 with which Goodreads marks books that the user did not rate."""
+    """Empty ratings of 0, which Goodreads writes for books that the user has not rated."""
     marked = any(fold(n) in {"isread", "isreviewed"} for n in table.column_names)
     if not marked or "rating" not in table.column_names:
         return table
@@ -262,7 +265,7 @@ def _blank_unrated(table: pa.Table, notes: list[str]) -> pa.Table:
     count = int((stars == 0).sum())
     if not count:
         return table
-    notes.append(f"ratings of 0 are read as no rating, as Goodreads writes them ({count:,})")
+    notes.append(f"ratings of 0 are read as missing, as in exports from Goodreads ({count:,})")
     column = pa.array(np.where(stars == 0, np.nan, stars), from_pandas=True)
     return table.set_column(table.column_names.index("rating"), "rating", column)
 

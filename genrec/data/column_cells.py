@@ -57,8 +57,8 @@ def holds_behaviors(column: pa.ChunkedArray, *, known_only: bool) -> bool:
 
     Args:
         column: the cells.
-        known_only: True if one of them must be a usual word for a behavior, because the name of the
-            column says little.
+        known_only: True if at least one text must be a common word for a behavior, because the
+            column's name says little about what it holds.
     """
     if not is_text(column) and not pa.types.is_integer(column.type):
         return False
@@ -95,11 +95,11 @@ def count_users(column: pa.ChunkedArray) -> tuple[int, int]:
 
 
 def misfit(ids: pa.ChunkedArray, titles: pa.ChunkedArray) -> tuple[float, float]:
-    """Measure how well two columns fit together as the ids and the titles of items.
+    """Measure how poorly two columns fit together as the ids and the titles of items.
 
     Returns:
-        The mean number of titles for each id and of ids for each title. Both are infinite if no
-        row has both.
+        The mean number of titles per id and the mean number of ids per title. Both are infinite if
+        no row has an id and a title.
     """
     try:
         cells = [arrow.to_text(c.slice(0, _COMPARED)) for c in (ids, titles)]
@@ -114,7 +114,7 @@ def misfit(ids: pa.ChunkedArray, titles: pa.ChunkedArray) -> tuple[float, float]
 
 
 def _all_match(column: pa.ChunkedArray, pattern: str) -> bool:
-    """Check whether all non-empty cells match a pattern, and some are not empty."""
+    """Check whether all non-empty cells match a pattern, and there is at least one such cell."""
     if not is_text(column) and not pa.types.is_integer(column.type):
         return False
     cells = arrow.to_text(column.slice(0, _SAMPLE))

@@ -29,7 +29,7 @@ def fold(name: str) -> str:
 
 
 def spellings(name: str) -> list[str]:
-    """Return the folded name, and the name without text in parentheses and small words.
+    """Return the folded name, and the folded name without parenthesized text and small words.
 
     >>> spellings("Quantity (- Refund)"), spellings("Data do Pedido")
     (['quantityrefund', 'quantity'], ['datadopedido', 'datapedido'])
@@ -53,7 +53,7 @@ def known_words(*keys: str) -> frozenset[str]:
     """Return one of the lists in the table of known names as a set of folded names.
 
     Args:
-        *keys: the place of the list in the table, such as ``looks_like``, ``buy``.
+        *keys: the keys that lead to the list in the table, such as ``looks_like`` and ``buy``.
     """
     names: Any = known()
     for key in keys:
@@ -69,7 +69,7 @@ def target_words() -> list[str]:
 
 @cache
 def names_of(role: str) -> dict[str, int]:
-    """Return the folded names for a role, with their rank; a lower rank comes first."""
+    """Return the folded names for a role and their ranks; a lower rank takes precedence."""
     given = known()["roles"][role]
     names = [fold(n) for n in given["first"]]
     names += [n for n in _composed(role) if n not in _listed()]
@@ -88,7 +88,7 @@ def _listed() -> frozenset[str]:
 
 
 def _composed(role: str) -> list[str]:
-    """Return the folded names for a role that are made of two words, in either order, or of one."""
+    """Return the folded names for a role that consist of one word, or of two in either order."""
     given = known()["roles"][role]
     words = [fold(w) for w in given["words"]]
     endings, fronts = ([fold(w) for w in known()[key]] for key in ("endings", "fronts"))

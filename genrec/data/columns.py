@@ -1,9 +1,9 @@
 """Recognize columns by the names that shops, media sites and research datasets give them.
 
-Names are compared without regard to case, spaces and punctuation (``column_names``). A mapping given
-by the user takes precedence over everything else, and a column with genrec's own name over other
-names. If several columns may hold the users or the items, ``column_cells`` compares their cells.
-This module does not change the cells.
+Names are compared without regard to case, spaces and punctuation (``column_names``). A mapping
+given by the user takes precedence over everything else, and a column with genrec's own name takes
+precedence over other columns. If several columns could hold the users or the items, their cells are
+compared (``column_cells``). This module does not change the cells.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ class Recognized:
         names: for every column that was recognized or mapped, genrec's name and the name in the
             file.
         found: the names of the columns in the file.
-        notes: remarks for the user on columns that were chosen among several or used twice.
+        notes: remarks for the user on columns that were chosen from several candidates or used
+            twice.
         unit: the name of the basket column; None if the table has none.
         behavior: the behavior that the columns suggest for a table without a behavior column.
         counted: True if the values are quantities, which are negative for returns.
@@ -85,8 +86,8 @@ def recognize_events(
         items: the items table, with the column names of the file.
 
     Raises:
-        DataError: a column is missing. The message lists all missing columns and an option for
-            each.
+        DataError: a column is missing. The message lists all missing columns, and the option that
+            maps each of them.
     """
     finder = _Finder(table, given, source)
     finder.apply_layouts()
@@ -101,7 +102,7 @@ def recognize_events(
     behavior = finder.suggest_behavior(unit)
     if "user_id" not in finder.present and finder.may_be_user(unit):
         finder.take("user_id", str(unit))
-        finder.notes.append(f"no column identifies users, so every {unit!r} counts as a user")
+        finder.notes.append(f"no column identifies users, so each {unit!r} is treated as a user")
         unit = None
     if "item_id" in names and "title" not in finder.present and with_titles:
         finder.share_text("item_id", "title")
@@ -137,7 +138,7 @@ def recognize_items(
         table: one row per item, with the column names of the file.
         given: the user's own mapping of genrec's names to those in the file.
         source: the name of the table, for use in messages.
-        events: the events; their item ids are looked up in the columns.
+        events: the events, whose item ids are compared with the columns; None to compare none.
 
     Raises:
         DataError: a column is missing.
@@ -160,14 +161,14 @@ def describe_missing(
         missing: genrec's names of the missing columns.
         found: the names of the columns in the file.
         source: the name of the table.
-        option: the option of the command line that maps a column.
+        option: the command-line option that maps a column.
     """
     wanted = " or ".join(f"{n} ({_MEANINGS.get(n, n)})" for n in missing)
     listed = ", ".join(one_line(n) for n in found) or "none"
     paste = " ".join(f"{option} {n}=COLUMN" for n in missing)
     return (
         f"{source} has no column that could be recognized as {wanted}. Found the columns: {listed}. "
-        f"Say which column it is with {paste}, or rename the column."
+        f"Choose a column with {paste}, or rename a column."
     )
 
 
@@ -230,7 +231,7 @@ class _Finder:
         return list(dict.fromkeys(name for _, name in sorted(found)))[:_COMPARED]
 
     def find_user(self) -> None:
-        """Find the column of users, choosing the one that identifies a user in the most rows."""
+        """Find the user column, choosing the one that identifies a user in the most rows."""
         if "user_id" in self.names:
             return
         own = self._own("user_id")
@@ -256,7 +257,7 @@ class _Finder:
         """Choose the column whose item ids occur most often in another table.
 
         Args:
-            other: the table; its columns with the usual names of item ids are compared.
+            other: the other table; its columns with common names for item ids are compared.
         """
         if "item_id" in self.names or "item_id" in self.columns:
             return
@@ -280,10 +281,10 @@ class _Finder:
         self.take("item_id", max(candidates, key=shared))
 
     def find_item_and_title(self, *, with_titles: bool) -> None:
-        """Find the columns of items and titles, choosing those whose cells fit together best.
+        """Find the columns of item ids and titles, choosing those whose cells fit together best.
 
-        The ids of order lines do not identify items, and a column called ``name`` may hold
-        the names of customers.
+        The comparison rules out ids of order lines, which do not identify items, and columns such
+        as ``name`` that hold the names of customers.
         """
         own_id, own_title = self._own("item_id"), self._own("title")
         ids, titles = (
@@ -323,7 +324,7 @@ class _Finder:
         return next((n for n in _OWN.get(role, (role,)) if n in self.columns), None)
 
     def _differs_everywhere(self, name: str) -> bool:
-        """Check whether there are several rows, all with different values."""
+        """Check whether a column has several rows, all with different values."""
         if pa.types.is_nested(self.table[name].type):
             return False
         distinct = len(pc.unique(arrow.to_text(self.table[name])))
@@ -338,7 +339,7 @@ class _Finder:
                         self.take(role, self.folded[folded])
 
     def share_text(self, role: str, other: str) -> None:
-        """Use a column for a second role if its cells are names rather than codes."""
+        """Use one role's column for another role as well if it holds names rather than codes."""
         name = self.names[role]
         if column_cells.holds_names(self.table[name]):
             self.copy(role, other)
@@ -376,15 +377,15 @@ class _Finder:
 
     @property
     def counted(self) -> bool:
-        """True if the values are quantities rather than, say, hours of play."""
+        """Whether the values are quantities rather than, for example, hours of play."""
         name = self.names.get("value")
         return name is not None and fold(name) not in known_words("kinds_of_values", "use")
 
     def may_be_user(self, unit: str | None) -> bool:
-        """Check whether baskets may stand for users, since no other column could name them.
+        """Check whether the basket column can stand in for a missing user column.
 
-        A session has one visitor. For orders, this is assumed only if all other columns have a role,
-        hold decimal numbers or have few values.
+        Sessions always can, since each has one visitor. Orders can only if no other column could
+        hold users: every other column has a role, holds decimal numbers or has few distinct values.
         """
         if unit is None or fold(unit) in known_words("sessions"):
             return unit is not None
@@ -395,7 +396,7 @@ class _Finder:
         return not any(column_cells.may_hold_ids(self.table[n]) for n in others)
 
     def suggest_behavior(self, unit: str | None) -> str:
-        """Return the behavior that the names of the columns suggest."""
+        """Return the behavior that the column names suggest."""
         folded = {fold(n) for n in self.columns} | {fold(n) for n in self.names.values()}
         looks = {kind: folded & known_words("looks_like", kind) for kind in known()["looks_like"]}
         order = unit is not None and fold(unit) not in known_words("sessions")
@@ -404,7 +405,7 @@ class _Finder:
         return "buy" if order or self.counted or looks["buy"] or looks["buyers"] else "interact"
 
     def rename(self) -> pa.Table:
-        """Return the table with genrec's names; other columns with these names get a new one."""
+        """Return the table with genrec's column names; other columns that use them are renamed."""
         theirs = {n: role for role, n in self.names.items() if role not in {"unit", "status"}}
         names: list[str] = []
         for name in self.table.column_names:
@@ -427,6 +428,6 @@ class _Finder:
         )
 
     def _holds_behaviors(self, name: str) -> bool:
-        """Check whether the cells of a column are behaviors; ``type`` may be the type of anything."""
+        """Check whether a column's cells are behaviors, since a name such as ``type`` is vague."""
         vague = fold(name) in known_words("roles", "behavior", "last")
         return column_cells.holds_behaviors(self.table[name], known_only=vague)

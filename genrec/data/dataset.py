@@ -67,7 +67,7 @@ class Dataset:
         interactions: the events, with their split.
         info: the decisions and measurements made by ``prepare``.
         folder: the folder from which the dataset was loaded; None if it was built in memory.
-        cache_folder: the folder of the cache for a dataset without a folder, if anything is kept.
+        cache_folder: the folder that holds the cache if ``folder`` is None; None to cache nothing.
     """
 
     catalog: Catalog
@@ -118,15 +118,16 @@ class Dataset:
             options: column names, units and defaults of the interactions.
             item_columns: maps genrec's column names to those in the items file.
             validation: an additional interactions file to use as the validation part. The first
-                file is then the train part.
+                file is then used as the train part.
             test: an additional interactions file to use as the test part.
             split: ``last-unit`` (``splits.split_last_unit``) or ``global-time``
                 (``splits.split_global_time``); None keeps an existing split column, or splits by
                 last unit if there is none.
-            validation_from: the start of validation for global-time, as an ISO date or as a number
-                in the data's time unit. None selects the time before which 80% of the events occur.
-            test_from: the start of test, in the same form. None selects the time before which 90%
-                of the events occur.
+            validation_from: the start of the validation part for ``global-time``, as an ISO date or
+                as a number in the data's time unit. None selects the time before which 80% of the
+                events occur.
+            test_from: the start of the test part, in the same format. None selects the time before
+                which 90% of the events occur.
             strict: True to raise an error at the first bad row.
             rejected_to: the file to which the rejected rows are written if the data is unusable.
             log: a function that receives a line of text before each step.
@@ -212,9 +213,9 @@ class Dataset:
             target_behavior: the behavior to predict; see ``prepare``.
             options: column names, units and defaults of the interactions.
             item_columns: maps genrec's column names to those in the table of items.
-            split: the way to split; see ``prepare``.
-            validation_from: the start of validation; see ``prepare``.
-            test_from: the start of test; see ``prepare``.
+            split: how to split the events; see ``prepare``.
+            validation_from: the start of the validation part; see ``prepare``.
+            test_from: the start of the test part; see ``prepare``.
             rejects: two records, the first for bad items and the second for bad interactions. If it
                 is None, the first bad row raises an error.
 
@@ -252,8 +253,8 @@ class Dataset:
             and len(events.behaviors) > 1
         ):
             notes.append(
-                f"recommending for {target!r}, the most frequent of {len(events.behaviors)} "
-                "behaviors; --target-behavior chooses another"
+                f"the target behavior is {target!r}, the most frequent of {len(events.behaviors)} "
+                "behaviors; use --target-behavior to choose another"
             )
         notes += note_targets(events, target, by_time=bool(starts))
         rejected_from = [bad_events] if items is None else [bad_items, bad_events]
@@ -341,8 +342,8 @@ class Dataset:
         """Load a dataset folder.
 
         Raises:
-            DataError: the folder is not a dataset folder, is damaged, has a different format
-                version, or has a catalog that was changed.
+            DataError: the folder is not a dataset folder, is damaged or has a different format
+                version, or its catalog was changed.
         """
         folder = Path(folder)
         path = folder / "dataset.json"

@@ -48,7 +48,7 @@ def load(name: str = "online_retail_demo") -> Dataset:
     if name not in EMBEDDED:
         msg = (
             f"There is no bundled dataset {name!r}. Expected one of: {', '.join(EMBEDDED)}. Use "
-            "genrec.Dataset.load(folder) for a folder written by prepare."
+            "genrec.Dataset.load(folder) to load a folder written by `genrec prepare`."
         )
         raise DataError(msg)
     folder, ending = Path(__file__).parent / "samples" / name, EMBEDDED[name]
@@ -64,7 +64,7 @@ def movielens(folder: str | Path) -> Dataset:
 
     A title includes the year of the movie. Genres are an attribute, except in ml-100k, which has
     flags instead. All events have the behavior ``rate``, and their value is the number of stars.
-    Titles are read as UTF-8 where the file is UTF-8, and as Latin-1 otherwise. GroupLens forbids
+    Titles are read as UTF-8 if the file is valid UTF-8, and as Latin-1 otherwise. GroupLens forbids
     redistribution, so download the folder from GroupLens.
 
     Args:
@@ -107,8 +107,8 @@ def recbole(
         folder: the folder with the files; None for the sample in an installed recbole package.
         name: the name of the files, without the extension.
         options: column names, units and defaults of the interactions, such as
-            ``EventOptions(columns={"timestamp": "date"}, behavior="buy")``. The columns have the
-            names in the files, without the type after the colon.
+            ``EventOptions(columns={"timestamp": "date"}, behavior="buy")``. Columns are named as in
+            the files, but without the type after the colon.
 
     Raises:
         DataError: a file is missing, or has no user column, item column, time column or title

@@ -1,4 +1,4 @@
-"""Build the catalog from a table of events that also holds the titles and attributes of items.
+"""Build a catalog from an events table that also holds the titles and attributes of items.
 
 An item may have several titles in such a table, because staff type remarks into the title field.
 The most frequent title is used. Other columns are assumed to describe the item rather than the
@@ -22,10 +22,10 @@ from genrec.text import one_line, quantity, visible
 from genrec.types import IntArray
 
 CONSTANT = 0.95
-"""The fraction of the rows that must agree with their item's value for a column to describe items."""
+"""The minimum fraction of rows that must have their item's value for a column to describe items."""
 
 _EXPLAINED = 0.9
-"""The fraction of the variation in a column that the items must explain."""
+"""The minimum fraction of a column's variation that must be explained by the items."""
 
 _EVENT_COLUMNS = frozenset(
     {
@@ -40,7 +40,7 @@ _PASTED = 20  # the most ids to write in an option
 def catalog_from_events(
     table: pa.Table, rejects: Rejects, notes: list[str], *, unit: str | None = None
 ) -> Catalog:
-    """Build a catalog from events, with the most frequent title of each item and its attributes.
+    """Build a catalog from events, using the most frequent title of each item and its attributes.
 
     Args:
         table: the events, with the columns item_id and title.
@@ -98,20 +98,21 @@ def note_other_codes(ids: Sequence[str]) -> list[str]:
         one, other = (repr(one_line(i)) for i in twins[0])
         notes.append(
             f"{quantity(len(twins), 'item id')} {'differs' if len(twins) == 1 else 'differ'} from "
-            f"another one only in case, such as {other} and {one}; they are different items"
+            f"another one only in case, such as {other} and {one}; they are treated as different "
+            "items"
         )
     return notes
 
 
 def _say_how_to_drop(ids: Sequence[str]) -> str:
-    """Describe the command-line option that leaves out some items."""
+    """Return a hint on how to leave out the given items with a command-line option."""
     plain = all(re.fullmatch(r"[\w ./-]+", i) for i in ids)
     if plain and len(ids) <= _PASTED:
         them = "it" if len(ids) == 1 else "them"
         return f"To leave {them} out, add --drop-items {shlex.quote(','.join(ids))}"
     listed = ", ".join(repr(one_line(i)) for i in ids[:_LISTED])
     more = f" and {len(ids) - _LISTED:,} more" if len(ids) > _LISTED else ""
-    return f"--drop-items leaves items out: {listed}{more}"
+    return f"To leave some out, pass their ids with --drop-items: {listed}{more}"
 
 
 def _most_frequent(item: IntArray, value: IntArray, items: int) -> IntArray:
@@ -123,8 +124,8 @@ def _most_frequent(item: IntArray, value: IntArray, items: int) -> IntArray:
         items: the number of items.
 
     Returns:
-        The (items,) codes of the most frequent values, -1 for items without a value. Ties go to
-        the value that comes first.
+        An (items,) array of the most frequent value codes, with -1 for items without a value. In a
+        tie, the value that occurs first is used.
     """
     best = np.full(items, -1, dtype=np.int64)
     if not len(item):
@@ -141,7 +142,8 @@ def _note_several(
 ) -> list[str]:
     """Return a remark on items with several titles.
 
-    The example is the item whose most frequent title is least ahead of another title of the item.
+    As an example, the remark names the item whose two most frequent titles are closest in
+    frequency.
     """
     if not len(item):
         return []
@@ -169,7 +171,7 @@ def _note_several(
 def _describing_columns(
     table: pa.Table, item: IntArray, items: int, unit: str | None
 ) -> dict[str, pa.Array]:
-    """Return the columns whose values hardly vary within an item, reduced to one value per item."""
+    """Return the columns whose values hardly vary within an item, with one value per item."""
     found: dict[str, pa.Array] = {}
     repeated = np.bincount(item, minlength=items) > 1
     if not repeated.any():

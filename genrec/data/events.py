@@ -1,4 +1,4 @@
-"""Define the types of user events: single interactions, histories, and arrays of all events."""
+"""Define data types for user events: single interactions, histories and arrays of all events."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True, slots=True)
 class Interaction:
-    """One event, in which a user did something with an item at a certain time.
+    """A single event, in which a user did something with an item at a certain time.
 
     Attributes:
-        item_id: the id of the item; None for an event that only has text.
+        item_id: the id of the item; None for an event that has only text.
         behavior: what the user did, such as ``buy`` or ``view``.
         timestamp: the time in seconds, or any number that increases with time.
         value: a number such as a rating or a quantity.
@@ -51,7 +51,7 @@ class History:
 
     @property
     def item_ids(self) -> tuple[str, ...]:
-        """Item ids, oldest first, including repeats. Events that only have text are skipped."""
+        """Item ids, oldest first, including repeats. Events that have only text are skipped."""
         return tuple(i.item_id for i in self.interactions if i.item_id is not None)
 
     def had(self, lead_in_behaviors: Collection[str] = ()) -> tuple[str, ...]:
@@ -59,13 +59,14 @@ class History:
 
         Args:
             lead_in_behaviors: behaviors that lead up to the target behavior, as a view leads up to
-                a purchase. An item that only has events of these behaviors does not count as seen.
+                a purchase. An item does not count as seen if all its events have one of these
+                behaviors.
         """
         counting = (i for i in self.interactions if i.behavior not in lead_in_behaviors)
         return tuple(i.item_id for i in counting if i.item_id is not None)
 
     def latest(self, n: int) -> History:
-        """Return a history with the latest n interactions, or all of them if there are fewer."""
+        """Return a history with only the latest n interactions, or all if there are fewer."""
         return History(self.interactions[max(0, len(self) - n) :], self.user_id)
 
 
@@ -84,7 +85,7 @@ class EventColumns:
 
 @dataclass(frozen=True, slots=True)
 class EventTable:
-    """All events, together with the names of users, behaviors and baskets.
+    """All events, together with the ids of users and the names of behaviors and baskets.
 
     Attributes:
         user_ids: user ids by code.

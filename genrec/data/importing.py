@@ -1,8 +1,8 @@
 """Turn tables with any column names into a catalog and checked events.
 
 The steps are: recognize the columns, clean the cells, build the catalog, drop the items that the
-user wants to leave out, and check the events. A remark reports everything that is guessed or
-changed.
+user wants to leave out, and check the events. Everything that is guessed or changed is reported in
+a remark.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _LISTED = 5
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """A catalog and events, with a record of how they were read.
+    """A catalog and its events, with a record of how they were read.
 
     Attributes:
         catalog: the items.
@@ -129,7 +129,7 @@ def import_tables(
 
 
 def _note_unused(catalog: Catalog, found: Ingested) -> list[str]:
-    """Return a remark on items that occur only in rejected events."""
+    """Return a remark on items that occur only in rejected rows."""
     row = found.events.columns.row
     count = len(catalog) - len(np.unique(row[row >= 0]))
     if not count:
@@ -141,7 +141,7 @@ def _note_unused(catalog: Catalog, found: Ingested) -> list[str]:
 def _with_time(
     read: columns.Recognized, options: EventOptions, rejects: Rejects
 ) -> columns.Recognized:
-    """Check that the required columns exist, and add positions for the time unit ``position``.
+    """Check that the required columns exist, and add positions if the time unit is ``position``.
 
     Raises:
         DataError: a column is missing. The message lists all missing columns.
@@ -187,7 +187,7 @@ def _read_items(
 
 
 def _join_by_title(table: pa.Table, catalog: Catalog, notes: list[str]) -> pa.Table:
-    """Give rows whose item id is not in the catalog the id of the only item with their title."""
+    """Join rows whose item id is unknown to the catalog by title, if exactly one item has it."""
     if arrow.is_list(table["item_id"].type):
         return table
     ids = arrow.to_text(table["item_id"])
@@ -203,7 +203,7 @@ def _join_by_title(table: pa.Table, catalog: Catalog, notes: list[str]) -> pa.Ta
     count = int(pc.sum(named).as_py() or 0)
     if not count:
         return table
-    notes.append(f"{quantity(count, 'row')} without a known item id were joined by the title")
+    notes.append(f"joined {quantity(count, 'row')} without a known item id on the title")
     theirs = pa.chunked_array([pa.array([found.get(t, "") for t in titles.to_pylist()], ids.type)])
     place = table.column_names.index("item_id")
     return table.set_column(place, "item_id", pc.if_else(named, theirs, ids))
@@ -212,7 +212,7 @@ def _join_by_title(table: pa.Table, catalog: Catalog, notes: list[str]) -> pa.Ta
 def _drop_items(
     catalog: Catalog, table: pa.Table, options: EventOptions, rejects: Rejects, notes: list[str]
 ) -> tuple[Catalog, pa.Table]:
-    """Leave out the items that the user does not want, and their events."""
+    """Leave out the items that the user asked to drop, and their events."""
     chosen = options.drop_items
     ids = list(dict.fromkeys(chosen(catalog) if callable(chosen) else chosen))
     if not ids:
@@ -226,7 +226,7 @@ def _drop_items(
     kept = [item for item in catalog if item.item_id not in wanted]
     if not kept:
         msg = (
-            f"--drop-items leaves none of the {len(catalog):,} items. Expected at least one to "
+            f"--drop-items drops all {len(catalog):,} items. Expected at least one to "
             "remain. Drop fewer items."
         )
         raise DataError(msg)

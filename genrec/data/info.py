@@ -50,17 +50,18 @@ class DatasetInfo:
         tied: the number of events that have the same user and time as the previous event but a
             different unit.
         notes: remarks on guesses and anomalies.
-        rejected: the number of rejected rows by reason.
+        rejected: the number of rejected rows for each reason.
         catalog_hash: the SHA-256 of the catalog.
         format_version: the version of the folder format.
-        split_times: for ``global time``, the starts of validation and test as stored timestamps.
-        led_by: for every other behavior, the fraction of units whose first item had an earlier
-            event of that behavior. See ``lead_in_behaviors``.
+        split_times: for ``global time``, the starts of the validation and test parts as stored
+            timestamps.
+        led_by: for each other behavior, the fraction of the target behavior's units whose first
+            item had an earlier event of that other behavior. See ``lead_in_behaviors``.
         columns: maps genrec's name of each recognized or mapped column to its name in the file.
-        rows: the number of rows that ``prepare`` found in the files of events; 0 if it is not known,
-            for example after new events were added.
-        behaviors: the number of events of each behavior, the most frequent first.
-        uses: for each column of the files its name (``column``), what it is used for (``use``) and
+        rows: the number of rows that ``prepare`` found in the interactions files; 0 if unknown, for
+            example after new events were added.
+        behaviors: the number of events of each behavior, most frequent first.
+        uses: for each column of the files, its name (``column``), what it is used for (``use``) and
             an example of its cells (``example``).
     """
 
@@ -92,9 +93,9 @@ class DatasetInfo:
     def lead_in_behaviors(self) -> frozenset[str]:
         """Behaviors that lead up to the target behavior, as views lead up to purchases.
 
-        An item that a user only knows through these behaviors may be recommended regardless of
-        ``exclude_seen``. A behavior is included if it leads to the target more often than repeats
-        occur, and in more than 5% of the units. If at least one behavior is included, browsing
+        An item may be recommended regardless of ``exclude_seen`` if a user's only events with it
+        have these behaviors. A behavior is included if its fraction in ``led_by`` is greater than
+        ``repeat_share`` and greater than 5%. If at least one behavior is included, browsing
         behaviors that do not occur in the data are included too, because a typed history may
         contain them.
         """
@@ -103,7 +104,7 @@ class DatasetInfo:
         return leading | (BROWSING - {self.target_behavior, *self.led_by}) if leading else leading
 
     def with_target(self, behavior: str, events: Interactions) -> DatasetInfo:
-        """Return a copy with a different target behavior and the statistics on its repeats."""
+        """Return a copy with a different target behavior and with statistics on its repeats."""
         share = events.repeat_share(behavior)
         others = [b for b in events.behaviors if b != behavior]
         return replace(
@@ -144,7 +145,7 @@ def read_info(path: Path) -> DatasetInfo:
 
 
 def _check_info(info: DatasetInfo) -> None:
-    """Check the values that users may have edited by hand."""
+    """Check values that users may have edited by hand."""
     if not isinstance(info.exclude_seen, bool) or info.case not in CASES:
         msg = f"exclude_seen={info.exclude_seen!r}, case={info.case!r}"
         raise ValueError(msg)
@@ -188,7 +189,7 @@ def measure_info(
 
 
 def count_behaviors(events: Interactions) -> dict[str, int]:
-    """Count the events of each behavior, the most frequent first."""
+    """Count the events of each behavior; the most frequent behavior comes first."""
     counts = np.bincount(events.columns.behavior, minlength=len(events.behaviors)).tolist()
     return dict(Counter(dict(zip(events.behaviors, counts, strict=True))).most_common())
 

@@ -67,7 +67,7 @@ class EventOptions:
         """Check the values."""
         if self.time_unit not in {"auto", *TIME_UNITS}:
             known = ", ".join(["auto", *TIME_UNITS])
-            msg = f"time_unit={self.time_unit!r} is not known. Expected one of: {known}."
+            msg = f"Unknown value time_unit={self.time_unit!r}. Expected one of: {known}."
             raise SettingsError(msg)
         if self.date_format is not None:
             check_date_format(self.date_format)
@@ -92,7 +92,7 @@ class Ingested:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """All remarks for the user. Those on the events are worked out here, since they take time."""
+        """All remarks for the user; remarks on the events take time, so they are computed on demand."""
         return (*self.read_as, *_note_events(self.events))
 
 
@@ -196,8 +196,8 @@ def _find_problems(
     """Look up each row's item, and find the rows with problems.
 
     Returns:
-        The (E,) catalog rows, which are -1 for events that only have text, and for each kind of
-        problem an (E,) mask of the rows and the reason to reject them.
+        The (E,) catalog rows, with -1 for events that have only text; and for each kind of problem,
+        an (E,) mask of the affected rows and the reason to reject them.
     """
     user, item = arrow.to_text(table["user_id"]), arrow.to_text(table["item_id"])
     ids = pa.array([i.item_id for i in catalog], pa.large_string())
@@ -217,9 +217,10 @@ def _find_problems(
 
 
 def _reject(table: pa.Table, problems: list[tuple[BoolArray, str]], rejects: Rejects) -> BoolArray:
-    """Reject the rows with problems, each for its first one, and return an (E,) mask of the others.
+    """Reject the rows with problems, and return an (E,) mask of the other rows.
 
-    A reason that ends in ``item_id`` is given with the id.
+    A row with several problems is rejected for the first of them. The row's item id is appended to
+    a reason that ends in ``item_id``.
     """
     bad: BoolArray = np.any([mask for mask, _ in problems], axis=0)
     places = np.flatnonzero(bad)
@@ -235,7 +236,7 @@ def _reject(table: pa.Table, problems: list[tuple[BoolArray, str]], rejects: Rej
 
 
 def _no_number(table: pa.Table) -> BoolArray:
-    """Return an (E,) mask of the rows whose value is present but is not a number."""
+    """Return an (E,) mask of rows whose value is present but not a number."""
     name = next((c for c in VALUE_COLUMNS if c in table.column_names), None)
     if name is None:
         return np.zeros(table.num_rows, dtype=bool)
@@ -255,7 +256,7 @@ def _build(
     when: str,
     source: str,
 ) -> EventTable:
-    """Sort the rows that are kept, and replace names with codes."""
+    """Sort the kept rows and replace names with codes."""
     kept = table.filter(pa.array(keep))
     users, user = arrow.encode(kept["user_id"])
     behaviors, behavior = arrow.encode(kept["behavior"])
@@ -288,7 +289,7 @@ def _build(
 
 
 def _attributes(kept: pa.Table, names: list[str]) -> pa.Table | None:
-    """Return the other columns; a column is renamed if dataset folders use its name."""
+    """Return the other columns, renaming those whose names are reserved for dataset folders."""
     columns: dict[str, pa.ChunkedArray] = {}
     for name in names:
         free = name
@@ -311,7 +312,8 @@ def _unit_column(table: pa.Table, unit: str | None, source: str) -> str | None:
 def _units(kept: pa.Table, unit: str | None, user: IntArray) -> tuple[list[str] | None, IntArray]:
     """Assign a code to each unit.
 
-    Different users may have units with the same name. Each row without a name is a separate unit.
+    Units of different users are distinct even if they have the same name. Each row without a unit
+    name is a separate unit.
 
     Returns:
         The unit names indexed by code (None if there is no unit column), and the (E,) codes.

@@ -1,4 +1,4 @@
-"""Hold the interactions of all users, and look up histories, targets and repeats by split.
+"""Store the interactions of all users, and look up histories, targets and repeats by split.
 
 This module deals with catalog rows only, not with prompts or models.
 """
@@ -110,7 +110,7 @@ class Interactions:
         return cls.from_table(huggingface.read(data, split), catalog, rejects=rejects, **options)
 
     def users_with_target(self, behavior: str) -> list[int]:
-        """Count, for each split, the users who have an event with this behavior and an item."""
+        """For each split, count the users who have an event with this behavior and an item."""
         c = self.columns
         is_target = (c.behavior == self.behaviors.index(behavior)) & (c.row >= 0)
         return [len(np.unique(c.user[is_target & (c.split == s)])) for s in range(len(SPLITS))]
@@ -130,8 +130,8 @@ class Interactions:
         """Return a user's id as it is written in the data.
 
         Args:
-            user_id: the user's id. If it is not in the data, ``17841`` also finds ``17841.0``, and
-                the other way round.
+            user_id: the user's id. If it is not in the data, a whole number also matches the same
+                number with ``.0`` added or removed: ``17841`` finds ``17841.0``, and vice versa.
 
         Raises:
             UnknownUserError: the user is not in the data.
@@ -147,7 +147,7 @@ class Interactions:
         raise UnknownUserError(msg)
 
     def events(self, user_id: str) -> slice:
-        """Return the slice of the columns with a user's events.
+        """Return the slice of the columns that holds a user's events.
 
         Raises:
             UnknownUserError: the user is not in the data; see ``known_id``.
@@ -191,7 +191,8 @@ class Interactions:
     def targets(self, user_id: str, split: str, behavior: str) -> list[Interaction]:
         """Return the events to predict for a user in a split.
 
-        These are the user's events with the behavior in the first unit of the split that has any.
+        These are the user's events with the given behavior in the first unit of the split that has
+        such events.
         """
         where = self.events(user_id)
         if behavior not in self.behaviors:
@@ -208,14 +209,13 @@ class Interactions:
     def repeat_share(self, behavior: str, after: str | None = None) -> float:
         """Return the fraction of a behavior's units that start with an item from an earlier unit.
 
-        It shows whether users in this data come back to the same items. Only units in train and
-        validation count, and only if the user has an earlier unit. The result is 0 if there are no
-        such units.
+        The fraction shows whether users return to the same items. Only units in train and
+        validation are counted. The result is 0 if there are no units to count.
 
         Args:
             behavior: the behavior of the units that are counted.
-            after: the behavior of the earlier events with the item, such as ``view``; None means
-                the same behavior. Only units that come after a unit with such an event count.
+            after: the behavior of the earlier events, such as ``view``; None means the same
+                behavior. A unit is counted only if the user has such an event in an earlier unit.
         """
         c = self.columns
         target, had = self.behaviors.index(behavior), self.behaviors.index(after or behavior)
@@ -238,7 +238,7 @@ class Interactions:
         return float((earliest[0][pair[place]] < run[place]).mean()) if len(place) else 0.0
 
     def tied(self) -> int:
-        """Count the tied events, whose order is uncertain.
+        """Count tied events, whose order is uncertain.
 
         They have the same user and time as the previous event but a different unit.
         """
@@ -269,7 +269,7 @@ class Interactions:
 
 
 def _named(names: Sequence[str], codes: IntArray) -> pa.Array:
-    """Replace codes with the names that they stand for."""
+    """Replace codes with the names they stand for."""
     return pa.array(names, pa.string()).take(pa.array(codes))
 
 

@@ -1,8 +1,8 @@
-"""Turn rows that hold objects or lists of objects into plain rows, one for each item.
+"""Flatten rows that hold objects or lists of objects into plain rows, one for each item.
 
-APIs of shops write an order as one object, with the customer in another object and the lines of the
-order in a list, and web analytics do the same with the items of an event. This module knows tables
-and names of columns, not users or items.
+Shop APIs write an order as one object, with the customer in a nested object and the order lines in
+a list. Web analytics exports do the same with the items of an event. This module deals with tables
+and column names only, not with users or items.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ Row = dict[str, Any]
 
 
 def unnest(table: pa.Table, source: str, notes: list[str]) -> pa.Table:
-    """Return a table with plain columns for the objects in it that hold users, items and so on.
+    """Return a table in which objects that hold users, items and so on are plain columns.
 
-    Any other table is returned unchanged. A row with a list of items becomes one row per item; a row
-    with an empty list is kept, without an item.
+    A table without such objects is returned unchanged. A row with a list of items becomes one row
+    per item; a row with an empty list is kept, without an item.
 
     Args:
         table: the table, with the column names of the file.
@@ -43,7 +43,8 @@ def unnest(table: pa.Table, source: str, notes: list[str]) -> pa.Table:
         notes: the list of remarks.
 
     Raises:
-        DataError: a column with the name of a user, an item and so on holds only other objects.
+        DataError: a column that is named like a user or item column holds objects that cannot be
+            used.
     """
     table = _clicks(table, notes)
     parsed = {name: _parse(table[name]) for name in arrow.column_names(table)}
@@ -100,18 +101,18 @@ def _parse(column: pa.ChunkedArray) -> list[Any] | None:
 
 
 def _objects(value: Any) -> list[Row]:
-    """Return the objects that a value is or lists."""
+    """Return a value's objects: the value itself, or the objects in a list."""
     values = value if isinstance(value, list) else [value]
     return [v for v in values if isinstance(v, dict)]
 
 
 def _is_known(name: str, roles: Sequence[str] | None = None) -> bool:
-    """Check whether a name is known for one of some roles, or for any role."""
+    """Check whether a column name is known for one of the given roles, or for any role."""
     return any(s in names_of(r) for r in roles or known()["roles"] for s in spellings(name))
 
 
 def _ids(name: str, values: list[Any]) -> pa.Array | None:
-    """Return the ids in objects such as ``{"id": 1}`` of a column such as ``item_id``."""
+    """Return the ids in a column of objects such as ``{"id": 1}``, or None for other columns."""
     objects = [v for v in values if isinstance(v, dict)]
     if not _is_known(name) or _is_known(f"{name}_id") or not any("id" in o for o in objects):
         return None
@@ -119,7 +120,7 @@ def _ids(name: str, values: list[Any]) -> pa.Array | None:
 
 
 def _flatten(table: pa.Table, name: str, values: list[Any], notes: list[str]) -> pa.Table:
-    """Add columns for the objects of a column, or for its lists of keys and values."""
+    """Add plain columns for a column's objects, or for its lists of keys and values."""
     if any(isinstance(v, list) for v in values):
         rows = [_pairs(v) for v in values]
         kept = [k for k in _keys(rows) if _is_known(k)]
@@ -141,7 +142,7 @@ def _flatten(table: pa.Table, name: str, values: list[Any], notes: list[str]) ->
 
 
 def _is_specific(key: str) -> bool:
-    """Check whether a key such as ``transaction_id`` says what it means without its object."""
+    """Check whether a key such as ``transaction_id`` is clear without the name of its object."""
     return any(
         s in names_of(r) and s not in {*role["last"], *role["words"]}
         for r, role in known()["roles"].items()
@@ -154,7 +155,7 @@ def _keys(rows: Sequence[Row]) -> list[str]:
 
 
 def _scalars(value: Row, prefix: str = "", depth: int = 2) -> Row:
-    """Return the values of an object that are no objects, with the path to each as its key."""
+    """Return an object's plain values, including those of inner objects, keyed by their paths."""
     found: Row = {}
     for key, inner in value.items():
         if isinstance(inner, dict) and depth > 1:
@@ -165,7 +166,7 @@ def _scalars(value: Row, prefix: str = "", depth: int = 2) -> Row:
 
 
 def _pairs(value: Any) -> Row:
-    """Return the entries of a list such as ``[{"key": "page", "value": {"int_value": 3}}]``."""
+    """Convert a list such as ``[{"key": "page", "value": {"int_value": 3}}]`` to a dictionary."""
     found: Row = {}
     for one in value if isinstance(value, list) else []:
         if isinstance(one, dict) and one.keys() == {"key", "value"}:
@@ -176,7 +177,7 @@ def _pairs(value: Any) -> Row:
 
 
 def _holds_items(values: list[Any]) -> bool:
-    """Check whether lists of objects have the id or the title of an item in each."""
+    """Check whether the objects in lists have a key for the id or the title of an item."""
     objects = [o for v in values[:_SAMPLE] if isinstance(v, list) for o in _objects(v)]
     return any(_is_known(key, _ITEM) for key in _keys(objects))
 
@@ -184,7 +185,8 @@ def _holds_items(values: list[Any]) -> bool:
 def _explode(table: pa.Table, name: str, values: list[Any], notes: list[str]) -> pa.Table:
     """Return one row for each object in the lists of a column.
 
-    Columns of the table whose names the objects also use get ``order_`` before their names.
+    If the objects have a key with the name of a column, the column's name is prefixed with
+    ``order_``.
     """
     lines = [_objects(v) or [{}] for v in values]
     parent = np.repeat(np.arange(len(lines)), [len(one) for one in lines])
@@ -198,12 +200,12 @@ def _explode(table: pa.Table, name: str, values: list[Any], notes: list[str]) ->
     for key in keys:
         new = key if key not in columns else f"{name}_{key}"
         columns[new] = _column([row.get(key) for row in rows])
-    notes.append(f"every item in {name!r} is an event: {quantity(len(rows), 'event')}")
+    notes.append(f"every item in {name!r} counts as an event: {quantity(len(rows), 'event')}")
     return pa.table(columns)
 
 
 def _clicks(table: pa.Table, notes: list[str]) -> pa.Table:
-    """Return one row for each click in the impressions of news, such as ``N1-0 N2-1``."""
+    """Return one row for each click in a column of news impressions such as ``N1-0 N2-1``."""
     name = next((n for n in arrow.column_names(table) if n.lower() == "impressions"), None)
     if name is None or not pa.types.is_string(table[name].type):
         return table
@@ -227,7 +229,7 @@ def _clicks(table: pa.Table, notes: list[str]) -> pa.Table:
 
 
 def _column(values: list[Any]) -> pa.Array:
-    """Build a column of texts."""
+    """Build a text column."""
     return pa.array([_cell(v) for v in values], pa.string())
 
 

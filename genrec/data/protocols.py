@@ -1,8 +1,8 @@
 """Define evaluation protocols, which choose the users, their histories and their targets.
 
-A protocol returns a list of ``Case``. A case holds indices into the data's columns and builds its
-history on demand, so that many cases need little memory. This module deals with data only, not with
-systems.
+A protocol returns a list of ``Case`` objects. A case holds indices into the data's columns and
+builds its history on demand, so many cases need little memory. This module deals with data only,
+not with the systems that are evaluated.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PARTS = ("validation", "test")
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One evaluation case, with a user, a history and the items to predict.
+    """An evaluation case: a user, a history and the items to predict.
 
     Attributes:
         user_id: the user.
@@ -45,8 +45,8 @@ class Case:
         events: the data.
         at: the index of the target in the data's columns.
         shown: (n,) indices of the events that the system may see, oldest first.
-        repeats: for each item of the basket, True if the user already has it in the events shown, so
-            that it counts as seen (see ``History.had``); False if it is new to the user.
+        repeats: for each item of the basket, True if it counts as seen in the events shown (see
+            ``History.had``); False if it is new to the user.
         candidates: the items to rank, including the target; None for the whole catalog.
     """
 
@@ -71,7 +71,7 @@ class Case:
 
     @property
     def same_kind(self) -> tuple[str, ...]:
-        """The items of the basket that are repeats if the target is one, or new if it is new."""
+        """The basket's repeats if the target is a repeat; otherwise its new items."""
         pairs = zip(self.basket, self.repeats, strict=True)
         return tuple(item_id for item_id, repeat in pairs if repeat == self.repeat)
 
@@ -138,13 +138,13 @@ def global_time(dataset: Dataset, split: str = "test") -> list[Case]:
 def given(dataset: Dataset, split: str = "test") -> list[Case]:
     """Return the cases of protocol ``given``, for data with a split column.
 
-    If a user has events before the split part, the target is the user's first unit in the part. In
-    many published splits, all events of a user are in the same part. The target is then the user's
-    last unit, and the history consists of everything before it. Such a user is left out if there is
-    only one unit.
+    If a user has events before the part to evaluate, the target is the user's first unit in this
+    part. In many published splits, all events of a user are in the same part. In that case, the
+    target is the user's last unit, the history consists of everything before it, and users with
+    only one unit are left out.
 
     Args:
-        dataset: a dataset that is split by its split column.
+        dataset: a dataset with a split that came from a split column.
         split: ``test`` or ``validation``.
     """
     return _cases(dataset, split, windows=True)
@@ -172,11 +172,11 @@ def apply_protocol(dataset: Dataset, protocol: str) -> Dataset:
     """Return the dataset with the split that a protocol needs, computing the split if necessary.
 
     Raises:
-        RequestError: the protocol is not known.
+        RequestError: the protocol is unknown.
         DataError: the data cannot be split in this way.
     """
     if protocol not in NAMES:
-        msg = f"protocol={protocol!r} is not known. Expected one of: {', '.join(NAMES)}."
+        msg = f"Unknown value protocol={protocol!r}. Expected one of: {', '.join(NAMES)}."
         raise RequestError(msg)
     needed = _SPLIT_OF.get(protocol, dataset.info.split)
     if needed == dataset.info.split:
@@ -205,11 +205,11 @@ def apply_protocol(dataset: Dataset, protocol: str) -> Dataset:
 def with_validation(dataset: Dataset, least: int) -> Dataset:
     """Return the dataset with enough validation users to fit a few parameters.
 
-    A dataset is returned unchanged if it has at least ``least`` validation users and at least half
-    as many with a history. Otherwise, a new validation part is held out from train. If test is
-    later than train for all users, the new part is the latest tenth of train, because new items
-    appear in it as they do in test. If test is not later, or if too few users in this tenth have a
-    history, the new part is each user's last train unit. If neither gives more users with a
+    A dataset is returned unchanged if it has at least ``least`` validation users, and at least half
+    that number have a history. Otherwise, a new validation part is held out from train. If test is
+    later than train for all users, the new part is the latest tenth of train, in which new items
+    appear as they do in test. If test is not later, or if too few users in this tenth have a
+    history, the new part is each user's last train unit. If neither option yields more users with a
     history, the dataset is returned unchanged.
 
     Do not evaluate a model on the new validation part if it was trained on the old train part,
@@ -217,7 +217,7 @@ def with_validation(dataset: Dataset, least: int) -> Dataset:
 
     Args:
         dataset: a dataset with a split.
-        least: the number of validation users that is sufficient.
+        least: the number of validation users that suffices.
     """
     target = dataset.info.target_behavior
     if target not in dataset.interactions.behaviors:
@@ -279,18 +279,18 @@ def cases(
     Args:
         dataset: a dataset with the protocol's split (see ``apply_protocol``).
         protocol: one of ``NAMES``. ``candidates-20`` uses the protocol of the dataset's split, but
-            gives each case 20 candidates. They are the target and 19 random items that are not in
-            the user's history or basket.
+            gives each case 20 candidates: the target and 19 random items that are in neither the
+            user's history nor the basket.
         split: ``test`` or ``validation``.
         candidates: the items to rank for each user_id, instead of random items (``candidates-20``
             only).
         seed: the seed of the random candidates.
 
     Raises:
-        RequestError: the protocol or split is not known, or there are no users to recommend to.
+        RequestError: the protocol or split is unknown, or there are no users to recommend to.
     """
     if split not in PARTS:
-        msg = f"split={split!r} is not known. Expected one of: {', '.join(PARTS)}."
+        msg = f"Unknown value split={split!r}. Expected one of: {', '.join(PARTS)}."
         raise RequestError(msg)
     dataset = apply_protocol(dataset, protocol)
     base = default_protocol(dataset) if protocol == _SAMPLED else protocol
@@ -309,7 +309,7 @@ def cases(
 def sample(cases: Sequence[Case], users: int | None, seed: int = 0) -> list[Case]:
     """Draw a random sample of users, keeping the order of the cases.
 
-    The same seed gives the same sample, and a larger sample contains the smaller ones. If ``users``
+    The same seed gives the same sample, and a larger sample contains all smaller ones. If ``users``
     is None, all cases are returned.
     """
     if users is None or users >= len(cases):
@@ -338,8 +338,8 @@ def _cases(
         wanted: an (E,) mask of the events to show; None for all.
         least: the number of earlier events that a user needs.
         latest: the number of latest events to show; None for all.
-        windows: True to use a user's last unit as the target if the part has all of the user's
-            events.
+        windows: True to use a user's last unit as the target if all of the user's events are in
+            this part.
     """
     events = dataset.interactions
     c = events.columns
@@ -382,7 +382,7 @@ def _add_candidates(
     own: Mapping[str, Sequence[str]] | None,
     seed: int,
 ) -> list[Case]:
-    """Add candidates to every case, either the user's given list or the target and random items."""
+    """Add candidates to every case: the given list, or the target and random items."""
     rng = np.random.default_rng(seed)
     catalog = dataset.catalog
     filled = []
@@ -417,7 +417,7 @@ def count_events(dataset: Dataset, before: str = "validation") -> IntArray:
 def label_slices(
     dataset: Dataset, cases: Sequence[Case], before: str = "validation"
 ) -> dict[str, list[str]]:
-    """Assign every case to one group of each kind, so that results can be split by group.
+    """For each kind of group, assign every case to a group, so that results can be broken down.
 
     ``item`` is ``warm`` if the target has an event before the split, and ``cold`` otherwise;
     ``user`` is defined in the same way for the user. ``history`` is the length of the history, and
@@ -428,7 +428,7 @@ def label_slices(
     Args:
         dataset: a dataset with the protocol's split.
         cases: the cases of the protocol.
-        before: the name of a split; the systems were fitted on the events before it.
+        before: the name of the split before which the events were used to fit the systems.
     """
     c = dataset.interactions.columns
     popularity = count_events(dataset, before)
@@ -465,7 +465,7 @@ def _bin(n: int, edges: Sequence[int]) -> str:
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """Return the SHA-256 (hex) of the catalog, the events and their split."""
+    """Return the SHA-256 hash (hex) of the catalog, the events and their split."""
     c = dataset.interactions.columns
     digest = hashlib.sha256(dataset.info.catalog_hash.encode())
     for array in (c.user, c.row, c.behavior, c.timestamp, c.unit, c.split):

@@ -24,12 +24,13 @@ class SplitOptions:
     """Options for splitting the events.
 
     Attributes:
-        way: one of ``SPLIT_WAYS``; None to keep an existing split column, or to split by last unit
-            if there is none.
-        validation_from: the start of validation for ``global-time``, as an ISO date or as a number
-            in the data's time unit. None means the time before which 80% of the events occur.
-        test_from: the start of test, in the same form. None means the time before which 90% of the
-            events occur.
+        way: how to split: one of ``SPLIT_WAYS``. None keeps an existing split column, or splits by
+            last unit if there is none.
+        validation_from: the start of the validation part for ``global-time``, as an ISO date or as
+            a number in the data's time unit. None selects the time before which 80% of the events
+            occur.
+        test_from: the start of the test part, in the same format. None selects the time before
+            which 90% of the events occur.
     """
 
     way: str | None = None
@@ -39,12 +40,12 @@ class SplitOptions:
     def __post_init__(self) -> None:
         """Check the values."""
         if self.way not in {None, *SPLIT_WAYS}:
-            msg = f"split={self.way!r} is not known. Expected one of: {', '.join(SPLIT_WAYS)}."
+            msg = f"Unknown value split={self.way!r}. Expected one of: {', '.join(SPLIT_WAYS)}."
             raise SettingsError(msg)
         if self.way != "global-time" and (self.validation_from, self.test_from) != (None, None):
             msg = (
                 f"validation_from={self.validation_from!r} and test_from={self.test_from!r} were "
-                f"given with split={self.way!r}. Expected them only with the split global-time. "
+                f"given with split={self.way!r}. They are only allowed with split='global-time'. "
                 "Remove them, or add --split global-time."
             )
             raise SettingsError(msg)
@@ -58,13 +59,13 @@ def split_events(
     Args:
         events: the events to split.
         target: the target behavior, such as ``buy``.
-        options: the way to split.
+        options: how to split the events.
         time_unit: the unit of the timestamps in the file (``Ingested.time_unit``).
         given: True if the events already have labels from a split column.
 
     Returns:
-        The events with new labels, the display name of the split (``last unit``, ``global time`` or
-        ``given``), and the starts of validation and test for ``global time``.
+        The events with new labels; the display name of the split (``last unit``, ``global time`` or
+        ``given``); and for ``global time``, the starts of the validation and test parts.
 
     Raises:
         DataError: the data cannot be split in this way.
@@ -80,7 +81,7 @@ def split_events(
 
 
 def _part_starts(events: Interactions, options: SplitOptions, time_unit: str) -> dict[str, float]:
-    """Return the starts of validation and test as stored timestamps."""
+    """Return the starts of the validation and test parts as stored timestamps."""
     if time_unit == "position":
         msg = (
             "split='global-time' needs times, but the data has positions, which cannot be compared "
@@ -99,11 +100,12 @@ def _part_starts(events: Interactions, options: SplitOptions, time_unit: str) ->
 
 
 def split_last_unit(events: Interactions, target: str) -> Interactions:
-    """Split by each user's last units.
+    """Split the events by each user's last two units.
 
     Only units with an event of the target behavior count. Test begins with the first event of the
     user's last such unit, and validation with the first event of the unit before it. Everything
-    earlier is train. A user with two units has no train part; a user with one unit has only train.
+    earlier is train. A user with two such units has no target events in train; all events of a user
+    with only one are train.
 
     Args:
         events: the events to split.
@@ -127,21 +129,21 @@ def split_last_unit(events: Interactions, target: str) -> Interactions:
 def split_global_time(
     events: Interactions, validation_from: float | None = None, test_from: float | None = None
 ) -> Interactions:
-    """Split at two points in time that are the same for all users.
+    """Split the events at two points in time that are the same for all users.
 
     Units that start before ``validation_from`` are train, units that start at ``test_from`` or
     later are test, and all other units are validation. Baskets are never divided: all events of a
-    basket go with the first one. Overlapping baskets of one user stay together. All events of a
-    user may be in one part, and a part may contain many units of a user. ``Interactions.targets``
-    returns the first of these units, and ``Interactions.history(user, before=split)`` ends when the
-    part starts.
+    basket are in the same part as its first event. Overlapping baskets of one user stay together.
+    All events of a user may be in one part, and a part may contain many units of a user.
+    ``Interactions.targets`` returns the first of these units, and ``Interactions.history(user,
+    before=split)`` ends when the part starts.
 
     Args:
         events: the events to split.
-        validation_from: the start of validation in seconds; None means the time before which 80%
-            of the events occur.
-        test_from: the start of test in seconds; None means the time before which 90% of the events
-            occur.
+        validation_from: the start of the validation part in seconds; None selects the time before
+            which 80% of the events occur.
+        test_from: the start of the test part in seconds; None selects the time before which 90% of
+            the events occur.
 
     Raises:
         DataError: the times are in the wrong order, or train or test would be empty.
@@ -166,9 +168,9 @@ def split_global_time(
 def hold_last_train_unit(events: Interactions, target: str) -> Interactions:
     """Hold out each user's last train unit as validation.
 
-    Only users with at least two train units lose one; units are counted as in ``split_last_unit``.
-    The old validation part becomes part of test. Use this function to fit something on validation
-    if the data has no validation part.
+    Users with fewer than two train units keep them all; units are counted as in
+    ``split_last_unit``. The old validation part becomes part of test. Use this function if the data
+    has no validation part but one is needed for fitting.
 
     Args:
         events: the events to split.
@@ -192,7 +194,7 @@ def hold_latest_train(events: Interactions, target: str, share: float = 0.1) -> 
 
     The new part begins at the time after which the given fraction of train's target events occurs.
     The old validation part becomes part of test. Baskets are never divided: all events of a basket
-    go with the first one.
+    are in the same part as its first event.
 
     Args:
         events: the events to split.
@@ -222,7 +224,7 @@ def is_test_after_train(events: Interactions) -> bool:
 
 
 def time_quantile(events: Interactions, share: float) -> float:
-    """Return the event time before which the given fraction (0 to 1) of all events occur."""
+    """Return the time before which the given fraction (0 to 1) of all events occurs."""
     return float(np.quantile(events.columns.timestamp, share, method="higher"))
 
 

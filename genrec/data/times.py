@@ -1,4 +1,4 @@
-"""Read and format times given as numbers in any unit, dates in any common form or plain positions.
+"""Read and format times: numbers in any unit, dates in any common format, or plain positions.
 
 Internally, times are seconds since 1970, or positions if the data only specifies an order.
 """
@@ -31,8 +31,8 @@ TIME_UNITS = {
 }
 """The length of each time unit in seconds.
 
-``excel`` counts days since 30 December 1899. ``yyyymmdd`` means dates written as digits, possibly
-followed by hours, minutes and seconds, so that it has no length.
+``excel`` counts days since 30 December 1899. ``yyyymmdd`` has no length, since it means dates
+written as digits, possibly followed by hours, minutes and seconds.
 """
 
 _NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
@@ -62,20 +62,20 @@ def read_times(
     Args:
         table: the events.
         column: the name of its time column.
-        unit: the unit of numbers: one of ``TIME_UNITS``, or ``auto`` to guess it.
+        unit: the unit of times that are numbers: one of ``TIME_UNITS``, or ``auto`` to guess it.
         notes: a list of remarks; one is added for every guess.
-        date_format: the format of dates: ``day-first``, ``month-first``, ``year-first``, a format
-            as in Python's ``strptime``, or None to detect it.
+        date_format: the format of times that are dates: ``day-first``, ``month-first``,
+            ``year-first``, a format as in Python's ``strptime``, or None to detect it.
         source: the name of the table, for use in messages.
 
     Returns:
-        The (E,) times in seconds, or positions, which are NaN for cells without a usable time; the
-        unit of the numbers; and the reasons why some times cannot be used, each with an (E,) mask
-        of their cells. Cells that do not resemble a time are in none of these masks.
+        The (E,) times in seconds (or positions), with NaN for cells without a usable time; the unit
+        of the numbers; and the reasons why some times cannot be used, each with an (E,) mask of the
+        affected cells. Cells that do not look like times are in none of these masks.
 
     Raises:
-        DataError: the order of day and month cannot be decided, or the times are not plausible in
-            the unit.
+        DataError: the order of day and month is ambiguous, or the times are implausible in the
+            unit.
         SettingsError: the date format cannot be used.
     """
     where = f"{source}, column {column!r}"
@@ -119,7 +119,7 @@ def describe_unreadable(cells: pa.ChunkedArray, date_format: str | None = None) 
 
 
 def parse_time(given: str | float, unit: str) -> float:
-    """Convert a time given by a user to seconds or a position.
+    """Convert a user-supplied time to seconds or a position.
 
     Args:
         given: an ISO date such as ``2011-11-01``, or a number such as ``1320105600``.
@@ -195,7 +195,7 @@ def _guess_unit(numbers: FloatArray, where: str) -> str:
     """Guess the unit of times from their magnitude; small numbers are treated as positions.
 
     Raises:
-        DataError: the numbers are too large for positions and are not plausible in any unit.
+        DataError: the numbers are too large for positions and implausible in every unit.
     """
     finite = numbers[np.abs(numbers) < _NO_TIME]
     if not len(finite):
@@ -215,7 +215,7 @@ def _guess_unit(numbers: FloatArray, where: str) -> str:
 
 
 def _epoch_unit(number: float) -> str | None:
-    """Return the unit (``s`` or a part of it) that puts a number between 1973 and 2100, or None."""
+    """Return the unit (seconds or shorter) that puts a number between 1973 and 2100, or None."""
     fitting = (u for u in _NAMES if _FIRST_SURE <= number * TIME_UNITS[u] < _LAST_PLAUSIBLE)
     return next(fitting, None)
 
@@ -226,7 +226,7 @@ def _last_excel() -> float:
 
 
 def _likely_unit(number: float) -> str | None:
-    """Return the unit that a single number probably has, or None if no unit is plausible."""
+    """Return the most likely unit of a single number, or None if no unit is plausible."""
     if np.isfinite(_from_digits(np.array([number])))[0]:
         return "yyyymmdd"
     if _FIRST_EXCEL <= number < _last_excel():
@@ -274,7 +274,7 @@ def _implausible(number: float, problem: str, where: str) -> str:
 
 
 def _to_seconds(numbers: FloatArray, unit: str) -> FloatArray:
-    """Convert numbers in a given unit to seconds; digits that are not a date become NaN."""
+    """Convert numbers in a given unit to seconds; invalid ``yyyymmdd`` dates become NaN."""
     if unit == "excel":
         return np.round((numbers - _EXCEL_DAYS) * _DAY)  # sheets show five digits of a day
     if unit == "yyyymmdd":
@@ -320,11 +320,11 @@ def _spread(mask: BoolArray, places: IntArray, size: int) -> BoolArray:
 
 
 def _far(seconds: FloatArray) -> tuple[BoolArray, str]:
-    """Describe the problem of times before 1900 or after 2200."""
+    """Return a mask of the times before 1900 or from 2200 on, and the reason to reject them."""
     far = np.isfinite(seconds) & ((seconds < _BOUNDS[0]) | (seconds >= _BOUNDS[1]))
     return far, "time is out of range"
 
 
 def _mixed(mask: BoolArray) -> tuple[BoolArray, str]:
-    """Describe the problem of cells whose format differs from that of most cells."""
+    """Return the given mask of cells in an unusual format, and the reason to reject them."""
     return mask, "time is a number among dates, or a date among numbers"

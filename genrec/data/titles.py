@@ -1,4 +1,4 @@
-"""Format titles for prompts by setting their case and the characters around them."""
+"""Format titles for prompts, setting their case and the text around them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CASES = ("as_is", "lower")
 
 @dataclass(frozen=True, slots=True)
 class TitleForm:
-    """The form in which the model sees titles. Users always see the original titles.
+    """The format in which the model sees titles. Users always see the original titles.
 
     Attributes:
         case: ``as_is`` or ``lower``.
@@ -30,7 +30,7 @@ class TitleForm:
     def __post_init__(self) -> None:
         """Check the values."""
         if self.case not in CASES:
-            msg = f"case={self.case!r} is not known. Expected one of {', '.join(CASES)}."
+            msg = f"Unknown value case={self.case!r}. Expected one of: {', '.join(CASES)}."
             raise PromptError(msg)
         if self.max_title_tokens < 1:
             msg = f"max_title_tokens={self.max_title_tokens} is too small. Expected a number of at least 1."
@@ -38,7 +38,7 @@ class TitleForm:
 
     @classmethod
     def of(cls, catalog: Catalog) -> TitleForm:
-        """Create the form for a catalog, using lower case if its titles are mostly in capitals."""
+        """Create the format for a catalog, with lower case if its titles are mostly in capitals."""
         return cls(case="lower" if mostly_upper(catalog.titles) else "as_is")
 
     def render(self, title: str) -> str:

@@ -1,4 +1,4 @@
-"""Add new events and items to a dataset for continued training; no model is involved."""
+"""Add new events and items to a dataset for continued training, without involving a model."""
 
 from __future__ import annotations
 
@@ -92,16 +92,16 @@ def apply_updates(
 
 
 def _add_items(catalog: Catalog, items: str | Path) -> Catalog:
-    """Return a copy of the catalog in which the items of a file are added or replaced."""
+    """Return a copy of the catalog in which the items from a file are added or replaced."""
     given = Catalog.read(items)
     add = [i for i in given if i.item_id not in catalog]
     return catalog.edited(add, [i for i in given if i.item_id in catalog])
 
 
 def _stack(old: Interactions, new: Interactions, *, positions: bool) -> pa.Table:
-    """Stack old and new events into one table with a column that marks the new ones.
+    """Stack old and new events into one table, with a column that marks the new events.
 
-    New positions are shifted to follow the old ones.
+    The positions of new events are shifted so that they follow the old ones.
     """
     first, second = old.to_table(), new.to_table()
     second = second.set_column(

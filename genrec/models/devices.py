@@ -39,7 +39,7 @@ def quantization_arguments(
     if kind == "none":
         return {}
     if kind not in {"int8", "nf4"}:
-        msg = f"quantize={kind!r} is not known. Expected none, int8 or nf4."
+        msg = f"Unknown value quantize={kind!r}. Expected 'none', 'int8' or 'nf4'."
         raise SettingsError(msg)
     if importlib.util.find_spec("bitsandbytes") is None:
         msg = (
@@ -83,7 +83,7 @@ def resolve_device(device: str) -> torch.device:
     try:
         target = torch.device(device)
     except RuntimeError as error:
-        msg = f"device={device!r} is not known. Expected auto, cpu, cuda, cuda:N or mps."
+        msg = f"Unknown value device={device!r}. Expected auto, cpu, cuda, cuda:N or mps."
         raise SettingsError(msg) from error
     available = {"cpu": True, "cuda": torch.cuda.is_available()}
     available["mps"] = torch.backends.mps.is_available()
@@ -103,7 +103,7 @@ def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
     if dtype == "auto":
         return torch.bfloat16 if device.type == "cuda" or fast_bf16_cpu() else torch.float32
     if dtype not in DTYPES:
-        msg = f"dtype={dtype!r} is not known. Expected auto or one of {', '.join(DTYPES)}."
+        msg = f"Unknown value dtype={dtype!r}. Expected auto or one of {', '.join(DTYPES)}."
         raise SettingsError(msg)
     return DTYPES[dtype]
 

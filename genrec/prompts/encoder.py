@@ -74,7 +74,7 @@ class PromptBudget:
 
 
 class PromptEncoder(ABC):
-    """The base class of encoders, which can shorten a history until its prompt fits a budget.
+    """The base class of encoders. It can shorten a history until its prompt fits a budget.
 
     Attributes:
         form: the format in which titles are written.
@@ -98,7 +98,7 @@ class PromptEncoder(ABC):
         scale: float | None = None,
         item: int | None = None,
     ) -> EncodedPrompt:
-        """Render and encode a prompt with as many of the latest events as fit a budget.
+        """Render and encode a prompt with as many of the latest events as the budget allows.
 
         Args:
             template: the template to render.
@@ -106,7 +106,7 @@ class PromptEncoder(ABC):
             history: the user's events, oldest first. The oldest events are left out if necessary.
             behavior: the behavior of the next event, such as ``buy``.
             budget: maximum number of tokens and of events.
-            demonstrations: histories of other users to show as examples, which are not shortened.
+            demonstrations: histories of other users to show as examples; these are never shortened.
             scale: the highest possible value of an event, such as the highest rating; None to hide
                 values.
             item: catalog row of the item that an ``explain`` or ``would_like`` template is about;
@@ -152,7 +152,7 @@ class PromptEncoder(ABC):
 
 
 class TextEncoder(PromptEncoder):
-    """An encoder for models that accept text only. It leaves prompts as text and counts tokens."""
+    """An encoder for models that accept only text. It counts tokens but produces no token ids."""
 
     def __init__(self, count_tokens: Callable[[str], int], form: TitleForm) -> None:
         """Store the function that counts tokens.
@@ -212,7 +212,7 @@ class Encoder(PromptEncoder):
         return frozenset(self._added)
 
     def _start_ids(self) -> tuple[int, ...]:
-        """Find the token ids that the tokenizer puts before every text, such as a begin token."""
+        """Find the token ids that the tokenizer puts before every text, such as a start token."""
         plain = self._tokenizer("a", add_special_tokens=False)["input_ids"]
         full = self._tokenizer("a", add_special_tokens=True)["input_ids"]
         for start in range(len(full) - len(plain) + 1):
@@ -245,12 +245,12 @@ class Encoder(PromptEncoder):
         ]
 
     def _encode_defused(self, text: str) -> tuple[int, ...]:
-        """Encode a text that is spelled like an added token, so that the token is not produced.
+        """Encode a text that contains the spelling of an added token without producing that token.
 
         The option ``split_special_tokens`` is not enough, because it splits only special tokens,
-        and some tokenizers have the same spelling in their plain vocabulary. So a space is inserted
-        into the spelling. If the ids still include added tokens, such as the token for unknown
-        characters, these ids are dropped.
+        and some tokenizers also have the spelling in their plain vocabulary. A space is therefore
+        inserted into the spelling. If the ids still include added tokens, such as the token for
+        unknown characters, these ids are dropped.
         """
         for content in sorted(set(self._added.values()), key=len, reverse=True):
             if len(content) > 1:
@@ -261,7 +261,7 @@ class Encoder(PromptEncoder):
     def title(self, rendered: str) -> tuple[int, ...]:
         """Encode a title with the text that precedes it (lead) and the text that ends it (terminator).
 
-        The lead and the title are cut to ``max_title_tokens`` tokens before the terminator is
+        The lead and the title are truncated to ``max_title_tokens`` tokens before the terminator is
         appended. Because the terminator occurs only at the end, no encoded title is a proper prefix
         of another one.
 
@@ -271,14 +271,15 @@ class Encoder(PromptEncoder):
         return self._terminate(self.text(f"{self.form.lead}{rendered}"))
 
     def _decode_title(self, title: tuple[int, ...]) -> str:
-        """Decode the ids of a title that was cut, so that users see the same text as the model."""
+        """Decode the ids of a truncated title, so that users see the same text as the model."""
         text = str(self._tokenizer.decode(list(title[: -len(self.terminator)])))
         return text.removeprefix(self.form.lead)
 
     def _terminate(self, ids: tuple[int, ...]) -> tuple[int, ...]:
-        """Cut a title's ids to the maximum length and append the terminator.
+        """Truncate a title's ids to the maximum length and append the terminator.
 
-        If the terminator's ids also occur earlier in the title, they are removed there.
+        If the terminator's ids also occur within the title, the last of them is removed from the
+        title, so that the terminator occurs only at the end.
         """
         body = ids[: self.form.max_title_tokens]
         size = len(self.terminator)
@@ -294,7 +295,8 @@ class Encoder(PromptEncoder):
 
         Args:
             catalog: the items.
-            progress: function that is called now and then with the number of titles encoded so far.
+            progress: function that is called after each batch with the number of titles encoded so
+                far.
 
         Yields:
             The token ids of each title.
@@ -386,8 +388,8 @@ class Encoder(PromptEncoder):
 
         Two encoders with the same hash produce the same ids, since the hash covers the vocabulary,
         the added tokens and the format of titles. Run folders store the hash, so it must be stable.
-        The format is therefore written by ``keys.spell`` and not by ``repr``. So the hash stays the
-        same when a class is renamed or a field is added with its default value.
+        The format is therefore represented by ``keys.spell`` rather than ``repr``: the hash then
+        stays the same when a class is renamed or a field with a default value is added.
         """
         form = spell(self.form, "TitleForm", _FORM_FIELDS)
         state = f"({form}, {sorted(self._added.items())!r}, {self.start!r})"
@@ -398,17 +400,17 @@ class Encoder(PromptEncoder):
 
     @cached_property
     def digest(self) -> str | None:
-        """Return a hash of everything that determines the ids of titles, or None if there is none.
+        """Return a hash of everything that determines the ids of titles, if it can be computed.
 
-        Unlike ``hash``, it covers the whole tokenizer, and it may change with the version of genrec
-        or of the tokenizers library.
+        Unlike ``hash``, it covers the complete tokenizer, and it may change with the version of
+        genrec or of the tokenizers library. It is None if the tokenizer cannot be serialized.
         """
         whole = _digest_tokenizer(self._tokenizer)
         return None if whole is None else f"{whole} {self.hash} {self.form!r}"
 
 
 def _digest_tokenizer(tokenizer: Any) -> str | None:
-    """Return a hash (SHA-256, hex) of a whole tokenizer, or None if it cannot be represented."""
+    """Return a SHA-256 hash (hex) of the complete tokenizer, or None if it cannot be serialized."""
     if (own := getattr(tokenizer, "digest", None)) is not None:
         return str(own)
     backend = getattr(tokenizer, "backend_tokenizer", None)

@@ -1,4 +1,4 @@
-"""Represent a prompt as a list of text and title segments."""
+"""Define prompts as sequences of text and title segments."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from genrec.errors import PromptError
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A piece of a prompt, which is either text or the title of an item.
+    """A piece of a prompt: either text or the title of an item.
 
     Attributes:
         text: the text of the segment. For a title, it excludes the lead and terminator.

@@ -32,7 +32,7 @@ _TARGET_ROW = -1  # stands for the catalog row of the title that the model is to
 
 
 class Template:
-    """A prompt template, together with the verbs that express the users' behaviors.
+    """A prompt template, together with the verbs for the users' behaviors.
 
     A comment at the top of the source may contain a header of ``key: value`` lines. All keys are
     optional:
@@ -47,7 +47,7 @@ class Template:
     - ``answers``: the words for yes and no as the model writes them, such as ``" yes", " no"``.
       Only templates that ask about one item have them.
 
-    The templates named ``explain``, which write a sentence about an item, also have these keys:
+    Templates named ``explain``, which write a sentence about an item, also have these keys:
 
     - ``opening``: the beginning of the sentence.
     - ``link``: the text after the first title in the sentence, in which {item} stands for the item.
@@ -89,8 +89,8 @@ class Template:
         Args:
             name: the template's name, such as ``next_item``.
             source: the Jinja2 source text.
-            verbs: the verb that expresses each behavior, by the behavior's name. A behavior without
-                a verb is expressed by its name.
+            verbs: the verb for each behavior, keyed by the behavior's name. A behavior without a
+                verb is expressed by its name.
 
         Raises:
             PromptError: the source is not a valid template.
@@ -345,10 +345,10 @@ def _parse_header(name: str, source: str) -> dict[str, str]:
         msg = f"Template {name!r} has an empty terminator. Expected text that ends every title."
         raise PromptError(msg)
     if header.get("form", "plain") not in {"plain", "chat"}:
-        msg = f"Template {name!r} has 'form: {header['form']}'. Expected plain or chat."
+        msg = f"Template {name!r} has 'form: {header['form']}'. Expected 'plain' or 'chat'."
         raise PromptError(msg)
     if header.get("targets", "every") not in {"every", "last"}:
-        msg = f"Template {name!r} has 'targets: {header['targets']}'. Expected every or last."
+        msg = f"Template {name!r} has 'targets: {header['targets']}'. Expected 'every' or 'last'."
         raise PromptError(msg)
     if "answers" in header:
         _parse_answers(name, header["answers"])

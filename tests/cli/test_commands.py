@@ -348,7 +348,7 @@ def test_evaluate_without_a_model(run: Run, shop: Path, tmp_path: Path) -> None:
     assert "hit_rate@1" in value["systems"]["popular"]
     for wrong, said in (
         (("--report", tmp_path / "r.pdf"), "ends with .html or .md"),
-        (("--protocol", "x"), "protocol='x' is not known"),
+        (("--protocol", "x"), "Unknown value protocol='x'"),
         (("--against", "best"), "'best' is not a known system"),
         (("--against", "none"), "No systems were given"),
         (("--users", 0), "users=0"),

@@ -270,7 +270,7 @@ def test_another_user_can_use_what_root_wrote(public: Path) -> None:
         cwd=public, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == ModelError.exit_code
-    assert f"{weights} may not be read by this user" in done.stderr
+    assert f"{weights} cannot be read by this user" in done.stderr
 
 
 @needs_root

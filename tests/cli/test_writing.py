@@ -419,7 +419,7 @@ def test_what_may_not_be_read_is_not_called_missing(
     finally:
         path.chmod(0o644)
     assert code
-    assert "may not be read" in said or "permission denied" in said.lower()
+    assert "cannot be read by this user" in said or "permission denied" in said.lower()
     assert str(path) in said
     assert "No such file" not in said
     assert "not exist" not in said

@@ -323,7 +323,7 @@ def test_baskets_stand_for_users_if_no_other_column_could(basket: str, other: st
         assert "user_id" not in read.names
         return
     assert read.names["user_id"] == basket
-    assert f"no column identifies users, so every {basket!r} counts as a user" in read.notes
+    assert f"no column identifies users, so each {basket!r} is treated as a user" in read.notes
     assert read.behavior == "buy"
 
 

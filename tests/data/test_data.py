@@ -461,7 +461,7 @@ def test_target_behavior_is_buy_or_the_most_frequent(tmp_path: Path) -> None:
     events = "user_id,item_id,timestamp,behavior\nu,a,1,ask\nu,b,2,answer\nu,c,3,answer\n"
     info = prepared(tmp_path, events=events).info
     assert info.target_behavior == "answer"
-    assert any("--target-behavior chooses another" in note for note in info.notes)
+    assert any("use --target-behavior to choose another" in note for note in info.notes)
     assert not any("--target-behavior" in note for note in prepared(tmp_path).info.notes)
 
 

@@ -102,9 +102,8 @@ def test_lines_of_an_order_take_what_only_its_first_line_has(tmp_path: Path) -> 
     users = [data.interactions.user_ids[u] for u in data.interactions.columns.user]
     assert users == ["u0"] * 3 + ["u1"] * 3
     assert sum(data.info.rejected.values()) == 2
-    assert any(
-        "4 rows took the user and the time from the first line" in n for n in data.info.notes
-    )
+    said = "filled in times and users from the first line of the same order ('order id') in 4 rows"
+    assert said in data.info.notes
 
 
 def test_events_without_a_known_id_are_joined_by_the_title(tmp_path: Path) -> None:
@@ -114,7 +113,7 @@ def test_events_without_a_known_id_are_joined_by_the_title(tmp_path: Path) -> No
     (tmp_path / "e.csv").write_text("customer,date,sku,name\n" + "".join(lines))
     data, _ = Dataset.prepare(tmp_path / "i.csv", tmp_path / "e.csv")
     assert [data.catalog[int(r)].item_id for r in data.interactions.columns.row] == list("ABAB")
-    assert "2 rows without a known item id were joined by the title" in data.info.notes
+    assert "joined 2 rows without a known item id on the title" in data.info.notes
     assert sum(data.info.rejected.values()) == 2
     (tmp_path / "e.csv").write_text("customer,date,product\nu,2019-03-01,Pot\nu,2019-03-02,A\n")
     data, _ = Dataset.prepare(tmp_path / "i.csv", tmp_path / "e.csv")
@@ -130,7 +129,7 @@ def test_variants_take_the_title_of_their_product(tmp_path: Path) -> None:
     assert [(i.item_id, i.title) for i in data.catalog] == [
         ("A", "Red mug"), ("B", "Red mug"), ("C", "Pot"),
     ]  # fmt: skip
-    said = "1 row without a title took it from the row above with the same 'Handle'"
+    said = "1 row without a title got the title of the row above with the same 'Handle'"
     assert said in data.info.notes
     assert [row[1] for row in rejects[0].rows] == [4]
 
@@ -211,8 +210,8 @@ def test_returns_are_no_purchases(tmp_path: Path) -> None:
     assert behaviors(data) == ["buy", "return", "return", "return", "buy"]
     assert data.interactions.columns.value.tolist() == [3, 3, 1, 1, 2]
     assert (
-        "3 rows got the behavior 'return' instead of a purchase: 2 with a negative quantity, 2 with an "
-        "invoice that begins with C, 1 with both" in data.info.notes
+        "marked 3 rows as 'return' rather than as a purchase: 2 with a negative quantity, 2 with "
+        "an invoice number that begins with C, 1 with both" in data.info.notes
     )
 
 
@@ -314,7 +313,10 @@ def test_what_a_shop_would_check_is_printed(run: Run, tmp_path: Path) -> None:
     ("ids", "advice"),
     [
         (["POST", "BANK CHARGES"], "add --drop-items 'POST,BANK CHARGES'"),
-        (["POST", "it's; rm"], "--drop-items leaves items out: 'POST', \"it's; rm\""),
+        (
+            ["POST", "it's; rm"],
+            "To leave some out, pass their ids with --drop-items: 'POST', \"it's; rm\"",
+        ),
         ([chr(65 + n) for n in range(21)], "items out: 'A', 'B', 'C', 'D', 'E' and 16 more"),
     ],
 )
@@ -335,7 +337,7 @@ def test_unknown_items_to_drop_are_said_and_dropping_all_is_an_error(tmp_path: P
     text = uci("u,1,10A,MUG,1", "v,2,11B,POT,1")
     data = prepare(tmp_path, text, drop_items=["10A", "nope"])
     assert "no items in the data have these ids given to --drop-items: 'nope'" in data.info.notes
-    with pytest.raises(DataError, match="leaves none of the 2 items"):
+    with pytest.raises(DataError, match="drops all 2 items"):
         prepare(tmp_path, text, drop_items=["10A", "11B"])
 
 

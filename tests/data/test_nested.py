@@ -102,7 +102,7 @@ def test_what_is_taken_from_objects_is_said() -> None:
     table = unnest(pa.Table.from_pylist(SHOPIFY), "f", notes)
     assert notes == [
         "columns from the objects in 'customer': customer_id, customer_email",
-        "every item in 'line_items' is an event: 3 events",
+        "every item in 'line_items' counts as an event: 3 events",
     ]
     assert table["order_name"].to_pylist() == ["#0", "#0", "#1"]
     assert table["order_id"].to_pylist() == [500, 500, 501]

@@ -322,7 +322,8 @@ def test_quotes_in_a_file_with_tabs(tmp_path: Path, rows: list[str], whole: bool
     table = text_table(tmp_path / "e.tsv", text, notes=notes, rejects=Rejects("e.tsv"))
     cells = [f"{a}\t{b}" for a, b in zip(table["id"], table["title"], strict=True)]
     assert (cells == rows) == (whole or '"' not in text)
-    assert (notes == ["quotes are part of the cells, since they do not surround them"]) == whole
+    said = "quotes are read as ordinary text, since they do not enclose whole cells"
+    assert (notes == [said]) == whole
 
 
 @pytest.mark.parametrize(
@@ -499,11 +500,11 @@ def test_json_lines_of_users_become_lists(tmp_path: Path) -> None:
     assert table["timestamp"].to_pylist()[:2] == [["1", "2"], ["3"]]
     assert table["tags"].to_pylist()[:2] == ["", '["x"]']
     assert [row[1:3] for row in rejects.rows] == [
-        (7, "item_id is not a list, as it is in most rows"),
+        (7, "item_id is not a list, although it is in most rows"),
         (8, "user_id is a list or object, not text"),
         (9, "item_id is a list of lists or objects"),
         (10, "item_id is a list or object, not text"),
-        (11, "timestamp is not a list, as it is in most rows"),
+        (11, "timestamp is not a list, although it is in most rows"),
     ]
     pq.write_table(pa.Table.from_pylist(EVENTS), tmp_path / "e.parquet")
     flat, same = (

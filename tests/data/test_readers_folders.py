@@ -123,7 +123,7 @@ def test_an_encoding_is_guessed_for_the_whole_folder(tmp_path: Path) -> None:
     found = files.read(tmp_path / "alone", notes=notes)["title"].to_pylist()
     assert found == [*titles, "手机", "充电宝", "耳机", *titles * 4]
     assert notes[0].startswith("alone/0/0.csv: the text is read as gb18030, for example '红色杯子'")
-    assert notes[1] == "similar remarks apply to 8 other files of the folder"
+    assert notes[1] == "similar remarks apply to 8 other files in the folder"
 
 
 @pytest.mark.parametrize("other", ["x.csv", "x.jsonl", "x.parquet"])

@@ -113,7 +113,7 @@ def test_positions_cannot_be_compared(tmp_path: Path) -> None:
         ),
         ({"test_from": "2025-01-01"}, "0 for test"),
         ({"validation_from": "2023-01-01"}, "leave 0 events for train"),
-        ({"split": "random"}, "split='random' is not known"),
+        ({"split": "random"}, "Unknown value split='random'"),
         ({"split": "last-unit", "test_from": "2024-01-02"}, "only with the split global-time"),
     ],
 )

@@ -217,7 +217,7 @@ def test_the_order_of_the_rows_decides(backwards: bool) -> None:
     cells = [f"{m.day}/{m.month}/{m.year}" for m in moments]
     times, _, notes = read(cells)
     assert times == [seconds(m) for m in moments]
-    assert "(since otherwise the rows would not be in the order of their times)" in notes[0]
+    assert "(since otherwise the rows would not be sorted by time)" in notes[0]
     with pytest.raises(DataError, match="--date-format"):
         read(cells[:5])  # too few to be sure
     with pytest.raises(DataError, match="--date-format"):

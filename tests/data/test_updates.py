@@ -117,7 +117,7 @@ def test_an_adapter_learns_the_new_and_keeps_the_old(tmp_path: Path) -> None:
 
     assert nats("second", "new", 12) < nats("first", "new", 12) - 0.5
     assert nats("second", "i2", 11) < nats("first", "i2", 11) + 1.0
-    with pytest.raises(ModelError, match="title form"):
+    with pytest.raises(ModelError, match="title format"):
         trainer.train(both, tmp_path / "x", base, since=tmp_path / "first", case="lower", **FEW)
     with pytest.raises(ModelError, match="base model"):
         trainer.train(both, tmp_path / "y", fresh("qwen3"), since=tmp_path / "first", **FEW)

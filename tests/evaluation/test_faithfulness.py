@@ -397,7 +397,7 @@ def test_what_cannot_be_measured_is_said(zh_data: Dataset) -> None:
     asked: list[tuple[dict[str, Any], str]] = [
         ({"users": 0}, "users=0"),
         ({"protocol": "candidates-20"}, "but explanations are only available for the top items"),
-        ({"split": "train"}, "split='train' is not known"),
+        ({"split": "train"}, "Unknown value split='train'"),
         ({"other": "next_item"}, "already used to find the evidence"),
         ({"fit_on": "all"}, "Unknown value fit_on='all'"),
     ]

@@ -287,7 +287,7 @@ def test_a_run_is_loaded_and_recommends(tmp_path: Path) -> None:
         "bought: red mug"
     )
     assert base[0].logprob != pytest.approx(answer[0].logprob, abs=1e-3)
-    with pytest.raises(ModelError, match="title form"):
+    with pytest.raises(ModelError, match="title format"):
         Recommender.load(place, data, case="lower")
     with pytest.raises(ModelError, match="prompt template 'next_item'"):
         Recommender.load(place, data, template="sentence")
@@ -406,7 +406,7 @@ def test_quantised_weights_are_trained_on_and_used(tmp_path: Path, kind: str) ->
     assert apart(ours, whole) < apart(ours, untuned) / 2  # the adapter says more than the bits
     with pytest.raises(ModelError, match="cannot be saved"):
         lm.save(tmp_path / "merged")
-    with pytest.raises(SettingsError, match="quantize='int2' is not known"):
+    with pytest.raises(SettingsError, match="Unknown value quantize='int2'"):
         LanguageModel.load(str(base), quantize="int2")
 
 

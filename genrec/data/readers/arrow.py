@@ -55,7 +55,7 @@ def row_numbers(table: pa.Table) -> list[int]:
 
 
 def number_rows(table: pa.Table) -> pa.Table:
-    """Add the column of row numbers, unless the table has it, so that rows keep their numbers."""
+    """Add a column of row numbers if the table has none, so that rows keep their numbers."""
     if ROW in table.column_names:
         return table
     return table.append_column(ROW, pa.array(_numbers(table)))
@@ -80,7 +80,7 @@ def reject(
     Args:
         table: the table.
         bad: an (R,) mask of the rows to reject.
-        reasons: the reason for all of them, or for each of them.
+        reasons: one reason for all of these rows, or a reason for each of them.
         rejects: the record of bad rows.
         asked: True if the user asked to leave the rows out.
 
@@ -101,7 +101,7 @@ def reject(
 
 
 def _join_cells(table: pa.Table) -> list[str]:
-    """Return the cells of each row as one text."""
+    """Return the cells of each row, joined into one text."""
     text = pa.large_string()
     columns = [
         column.cast(text)
@@ -122,7 +122,7 @@ def stack(
     """Stack several files into one table, with a column that distinguishes the files.
 
     Args:
-        parts: the record of bad rows and the table of each file.
+        parts: for each file, its record of bad rows and its table.
         column: the name of the new column, which replaces an existing column with this name.
         values: the value of the new column for each file.
         rejects: the record of bad rows, to which the first row of each file is added.
@@ -153,7 +153,7 @@ def stack(
 
 
 def column_names(table: pa.Table) -> list[str]:
-    """List the columns of the file, leaving out the column of row numbers."""
+    """List the columns of the file, without the column of row numbers."""
     return [n for n in table.column_names if n != ROW]
 
 
@@ -182,8 +182,8 @@ def explode(table: pa.Table, rejects: Rejects) -> pa.Table:
 
     Such a table has lists in its item_id or title column; any other table is returned unchanged.
     All list columns have one entry per event, oldest first; other values apply to every event of
-    the row. If there is no time column, the index in the list is used as the ``position``. If there
-    is no user_id, the row number is used instead.
+    the row. If there is no time column, the index in the list becomes the ``position``. If there is
+    no user_id column, the row number becomes the user's id.
 
     Args:
         table: the table, with genrec's column names.

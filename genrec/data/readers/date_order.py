@@ -1,6 +1,6 @@
-"""Decide whether the dates in a column begin with the day, the month or the year.
+"""Determine whether the dates in a column begin with the day, the month or the year.
 
-A single date can often be read in several orders, so all dates of the same form are considered
+A single date can often be parsed in several orders, so all dates of the same form are considered
 together.
 """
 
@@ -20,10 +20,10 @@ from genrec.text import quantity
 from genrec.types import BoolArray, FloatArray, IntArray
 
 ORDERS = {"day-first": "dmy", "month-first": "mdy", "year-first": "ymd"}
-"""The orders of day, month and year by the word that asks for them."""
+"""The orders of day, month and year, keyed by the words that users give for them."""
 
 NAMES = {"dmy": "the day first", "mdy": "the month first", "ymd": "the year first"}
-"""The orders as a phrase in messages."""
+"""A phrase for each order, for use in messages."""
 
 _DAY = 86_400.0
 _TOLERATED = 20  # an order is chosen if this many dates need it for each date that contradicts it
@@ -32,7 +32,7 @@ _ENOUGH = 6  # dates in order of time, or on the first twelve days of a month, a
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The dates of a column in one order, as seconds since 1970, and the reason for this order."""
+    """The dates of a column parsed in one order, as seconds since 1970, and the reason for it."""
 
     order: str
     seconds: FloatArray
@@ -45,10 +45,10 @@ class Family:
 
     Attributes:
         texts: the (D,) distinct texts.
-        rows: the (D,) number of rows with each text.
+        rows: the number of rows with each text, as a (D,) array.
         sequence: for each row in file order, the index of its text.
-        numbers: the (3, D) numbers of each date, from left to right.
-        clock: the (D,) seconds after midnight UTC.
+        numbers: the (3, D) array with the three numbers of each date, from left to right.
+        clock: the (D,) times of day in seconds after midnight UTC.
         separator: the text between the numbers.
         short: True if the years have two digits.
     """
@@ -63,7 +63,7 @@ class Family:
 
     @cached_property
     def readings(self) -> dict[str, FloatArray]:
-        """The (D,) seconds since 1970 for each order, which are NaN for impossible dates."""
+        """For each order, the (D,) dates in seconds since 1970; NaN for impossible dates."""
         short = np.full(len(self.rows), self.short)
         found = {}
         for order in ("dmy", "mdy", "ymd") if self.short else ("dmy", "mdy"):
@@ -73,18 +73,18 @@ class Family:
 
     @cached_property
     def _possible(self) -> list[str]:
-        """The orders that fit some rows, except those that are clearly worse than another order."""
+        """The orders that fit at least one row and are not clearly worse than another order."""
         orders = [o for o, seconds in self.readings.items() if np.isfinite(seconds).any()]
         return [o for o in orders if not any(self._beats(p, o) for p in orders)]
 
     def decide(self, where: str) -> Reading | None:
-        """Read the dates in the only plausible order, or return None if several are plausible.
+        """Parse the dates in the only plausible order, or return None if several are plausible.
 
         Args:
             where: the names of the file and its column, for use in messages.
 
         Raises:
-            DataError: some dates only fit one order, and too many others only fit another.
+            DataError: some dates fit only one order, and too many others fit only another one.
         """
         possible = self._possible
         if not possible:
@@ -103,7 +103,7 @@ class Family:
         return None
 
     def read(self, order: str, reason: str) -> Reading:
-        """Read the dates in a given order; all are NaN if dates of this form cannot have it."""
+        """Parse the dates in a given order; all are NaN if dates of this form cannot have it."""
         impossible = np.full(len(self.rows), np.nan)
         return Reading(order, self.readings.get(order, impossible), reason)
 
@@ -116,25 +116,25 @@ class Family:
             for order, seconds in possible.items()
         ]
         return (
-            f"{where}: the order of day and month is not known. The date "
+            f"{where}: the order of day and month is ambiguous. The date "
             f"{self.texts[place].as_py()!r} could be read in {len(meanings)} ways, and no other date "
-            f"of the column decides between them. Expected a choice: {', or '.join(meanings)}."
+            f"in the column shows which one is right. Choose one: {', or '.join(meanings)}."
         )
 
     def _beats(self, one: str, other: str) -> bool:
-        """Return True if one order fits clearly more rows than another."""
+        """Check whether one order fits clearly more rows than another."""
         for_one, for_other = self._only(one, other), self._only(other, one)
         return for_one > 0 and for_one >= _TOLERATED * for_other
 
     def _only(self, one: str, other: str) -> int:
-        """Count the rows that fit one order and not the other."""
+        """Count the rows that fit one order but not the other."""
         return int(self.rows[self._fits_only(one, other)].sum())
 
     def _fits_only(self, one: str, other: str) -> BoolArray:
         return np.isfinite(self.readings[one]) & np.isnan(self.readings[other])
 
     def _evidence(self, order: str) -> str:
-        """Return a reason for an order: the rows that cannot be read in any other order."""
+        """Return the reason for an order: the rows whose dates fit no other order."""
         others = [o for o in self.readings if o != order]
         mask = np.all([self._fits_only(order, o) for o in others], axis=0)
         if not mask.any():
@@ -144,15 +144,15 @@ class Family:
         return f"since {rows} such as {some!r} cannot be read otherwise"
 
     def _without_future(self, orders: list[str]) -> tuple[list[str], str]:
-        """Drop the orders in which some date is in the future, and return the reason."""
+        """Drop the orders that put some dates in the future, and return the reason."""
         limit = time.time() + 2 * _DAY
         left = [o for o in orders if not np.nanmax(self.readings[o]) > limit]
         return left, "since otherwise some dates would be in the future"
 
     def _by_file_order(self, orders: list[str]) -> tuple[list[str], str]:
-        """Keep the orders in which the rows are sorted by time, and return the reason.
+        """Keep the orders under which the rows are sorted by time, and return the reason.
 
-        An order does not count if sorting the dates as text would give the same result.
+        An order is not kept if the rows are also sorted in the same way by the text of their dates.
         """
         rank = np.asarray(pc.rank(self.texts), dtype=np.float64)
         left = []
@@ -162,13 +162,14 @@ class Family:
             directions = _directions(seconds[good]) - _directions(rank[self.sequence[good]])
             several = len(np.unique(seconds[good] // _DAY)) >= _ENOUGH
             left += [order] if directions and several else []
-        return left, "since otherwise the rows would not be in the order of their times"
+        return left, "since otherwise the rows would not be sorted by time"
 
     def _without_monthly(self, orders: list[str]) -> tuple[list[str], str]:
-        """Drop the orders in which every month only has events on the same few days.
+        """Drop the orders under which all events are on the same few days of every month.
 
-        This happens if day and month are swapped: all days are then 12 or lower. An order is
-        dropped only if there is another in which no month lies entirely within the dates.
+        This happens if day and month are swapped, because all days are then 12 or lower. Orders are
+        dropped only if, under another order, the dates are too close together to span a whole
+        month.
         """
         if len(np.unique(self.clock)) < 2 * _ENOUGH:  # they may be the dates of monthly reports
             return orders, ""

@@ -1,4 +1,4 @@
-"""Read a column of texts as dates in any of the formats that shops and public datasets use.
+"""Parse a text column as dates in any of the formats that shops and public datasets use.
 
 The format of each text is recognized separately; ``date_order`` then determines the order of day
 and month. This module deals with texts only, not with numbers and their units.
@@ -88,8 +88,9 @@ class Dates:
     """The dates of a column.
 
     Attributes:
-        seconds: the (E,) seconds since 1970, which are NaN for cells without a readable date.
-        problems: the reasons why some dates cannot be used, each with the (E,) mask of their cells.
+        seconds: the (E,) dates in seconds since 1970; NaN for cells without a readable date.
+        problems: the reasons why some dates cannot be used, each with an (E,) mask of the affected
+            cells.
         notes: remarks on the format of the dates.
     """
 
@@ -105,7 +106,7 @@ def check_date_format(given: str) -> None:
         given: a word from ``ORDERS``, or a format as in Python's ``strptime``.
 
     Raises:
-        SettingsError: the format has an unknown part, or does not give day, month and year.
+        SettingsError: the format has an unknown part, or lacks the day, the month or the year.
     """
     if given not in ORDERS:
         _pattern(given)
@@ -123,17 +124,18 @@ def parse_iso(text: str) -> float:
 
 
 def read_dates(cells: pa.Array, date_format: str | None, where: str, *, rivals: int = 0) -> Dates:
-    """Read texts as dates; a date without a time zone is in UTC.
+    """Parse texts as dates; a date without a time zone is taken to be in UTC.
 
     Args:
         cells: the (E,) texts.
         date_format: a word from ``ORDERS``, a format as in Python's ``strptime``, or None to detect
-            the format. If the format has no time of day, a date may still be followed by one.
+            the format. Even if the format has no time of day, a date may be followed by one.
         where: the names of the file and its column, for use in messages.
-        rivals: the number of other cells in the column that can be read as times, such as numbers.
+        rivals: the number of other cells in the column that can be interpreted as times, such as
+            numbers.
 
     Raises:
-        DataError: the order of day and month cannot be decided for most of the readable cells.
+        DataError: the order of day and month is ambiguous for most of the readable cells.
         SettingsError: the format cannot be used.
     """
     form = date_format if date_format not in ORDERS else None
@@ -190,17 +192,17 @@ def _pattern(date_format: str) -> str:
 
 
 class _Column:
-    """The D distinct texts of a column, and the dates found in them so far.
+    """The D distinct texts of a column, and the dates recognized in them so far.
 
     Attributes:
         texts: the (D,) distinct texts.
-        code: for each of the E rows, the index of its text.
+        code: the (E,) index of each row's text.
         rows: the (D,) number of rows with each text.
         read: a (D,) mask of the texts that have been recognized as dates.
-        seconds: the (D,) seconds since 1970 of the dates that can be read in only one way.
+        seconds: the (D,) dates that can be parsed in only one way, in seconds since 1970.
         iso: a (D,) mask of the texts that are ISO dates.
         short: a (D,) mask of the texts with two-digit years.
-        families: the dates whose order has yet to be decided, with their indices in ``texts``.
+        families: the dates whose order has yet to be determined, with their indices in ``texts``.
     """
 
     def __init__(self, texts: pa.Array, code: IntArray) -> None:
@@ -211,7 +213,7 @@ class _Column:
         self.families: list[tuple[IntArray, Family]] = []
 
     def match(self, pattern: str) -> None:
-        """Read the remaining texts that match a pattern."""
+        """Parse the remaining texts that match a pattern."""
         places = np.flatnonzero(~self.read)
         found = pc.extract_regex(self.texts.take(pa.array(places)), f"(?i){pattern}")
         matched = found.is_valid()
@@ -233,7 +235,7 @@ class _Column:
     def _match_numbers(
         self, places: IntArray, cells: dict[str, pa.Array], clock: FloatArray
     ) -> None:
-        """Read dates that consist of three numbers; those that may be ambiguous become families."""
+        """Parse dates that consist of three numbers; potentially ambiguous ones become families."""
         numbers = np.stack([_numbers(cells[n]) for n in ("n1", "n2", "n3")])
         first, last = _length(cells["n1"]), _length(cells["n3"])
         separator = cells["s2"]
@@ -254,7 +256,7 @@ class _Column:
     def _family(
         self, places: IntArray, numbers: IntArray, clock: FloatArray, between: str, short: bool
     ) -> Family:
-        """Build the family of all dates of one form, and mark them as recognized."""
+        """Build the family of all dates that share a form, and mark them as recognized."""
         self.read[places] = True
         number = np.full(len(self.texts), -1)
         number[places] = np.arange(len(places))
@@ -277,7 +279,7 @@ class _Column:
         self.read[places] = np.isfinite(seconds)
 
     def decide(self, order: str | None, where: str, rivals: int) -> Dates:
-        """Decide on the order of each family, unless it is given, and return all dates.
+        """Determine the order of each family, unless it is given, and return all dates.
 
         Args:
             order: the given order, such as ``dmy``, or None to infer it.
@@ -285,7 +287,7 @@ class _Column:
             rivals: see ``read_dates``.
 
         Raises:
-            DataError: the order of most dates cannot be decided.
+            DataError: the order of most dates is ambiguous.
         """
         seconds = self.seconds.copy()
         found = Dates(seconds, notes=self._certain_notes())
@@ -316,7 +318,7 @@ class _Column:
         return mask[self.code]
 
     def _decide_family(self, family: Family, dated: int, where: str) -> Reading | None:
-        """Decide on a family's order.
+        """Determine a family's order and parse its dates.
 
         The result is None if the order is ambiguous and most of the column's dates are in other
         families.
@@ -333,7 +335,7 @@ class _Column:
         return reading
 
     def _certain_notes(self) -> list[str]:
-        """Return a remark on the format of the dates that can be read in only one way."""
+        """Return a remark on the format of the dates that can be parsed in only one way."""
         certain = np.isfinite(self.seconds)
         if not certain.any():
             return []
@@ -362,7 +364,7 @@ def _example(text: pa.Scalar, seconds: float) -> str:
 
 
 def _numbers(texts: pa.Array) -> IntArray:
-    """Convert digits to integers; an empty text is 0."""
+    """Convert digits to integers; an empty text becomes 0."""
     return np.asarray(pc.if_else(pc.equal(texts, ""), "0", texts).cast(pa.int64()))
 
 
@@ -371,7 +373,7 @@ def _length(texts: pa.Array) -> IntArray:
 
 
 def _months(names: pa.Array) -> IntArray:
-    """Return the number of each month name, or 0 if it is not known."""
+    """Return the month number for each name, or 0 for unknown names."""
     known = pa.array(list(_MONTHS), names.type)
     numbers = np.array([*_MONTHS.values(), 0])
     place = pc.index_in(pc.utf8_lower(names), known).fill_null(len(known))
@@ -406,7 +408,7 @@ def _seconds_of_day(cells: dict[str, pa.Array]) -> FloatArray:
 
 
 def _offset(zone: str) -> float:
-    """Return a time zone's offset from UTC in seconds, or NaN if the time zone is not known."""
+    """Return a time zone's offset from UTC in seconds, or NaN if the time zone is unknown."""
     name = re.sub(r"^(UTC|GMT|UT|Z)\s?", "", zone.upper())
     if name in _HOURS:
         return _HOURS[name] * 3600.0

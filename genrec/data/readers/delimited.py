@@ -1,8 +1,8 @@
-"""Read CSV files and their relatives as Arrow tables of strings.
+"""Read CSV and similar delimited files as Arrow tables of strings.
 
-pyarrow splits the rows because it reports those that it cannot split; other readers silently drop
-or pad such rows. The delimiter and the position of the header are inferred from the first rows: in
-a correct layout, most rows have the same number of cells.
+Rows are split with pyarrow because it reports the ones it cannot split; other readers silently drop
+or pad such rows. The delimiter and the position of the header are inferred from the first rows:
+with the right ones, most rows have the same number of cells.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ class _Layout:
     Attributes:
         delimiter: the character between cells.
         header: the names of the columns, one for each cell of a row.
-        named: True if the header is a line of the file.
+        named: True if the header is a line of the file; False if the names were made up.
         skip: the number of lines before the header.
         title: the text of the lines before the header that are not blank.
         has_rows: True if there is text after the header.
         share: the share of sampled rows that have as many cells as the header.
-        form: what a well-known file without a header holds; empty for other files.
+        form: a description of what a well-known file without a header holds; empty for other files.
         quoted: True if quotes may surround a cell; False if they are part of it.
     """
 
@@ -74,7 +74,7 @@ class _Layout:
 
     @property
     def fit(self) -> tuple[bool, bool, float]:
-        """A key for comparing layouts; the greater the better."""
+        """A key for comparing layouts; a greater key means a better fit."""
         split = len(self.header) > 1
         whole = not self.title and self.share >= _MOST
         return split, whole, len(self.header) * (self.share + 0.01)
@@ -87,7 +87,7 @@ def read(source: Source, encoding: Encoding, rejects: Rejects, notes: list[str])
         source: the file.
         encoding: the encoding of the file.
         rejects: the record of bad rows.
-        notes: receives remarks for the user.
+        notes: the list to which remarks for the user are added.
 
     Raises:
         DataError: the header or the quotes of the file cannot be used.
@@ -101,7 +101,7 @@ def read(source: Source, encoding: Encoding, rejects: Rejects, notes: list[str])
         layout = _layout(source, encoding)
     if layout.quoted and _quotes_are_text(source, encoding, layout):
         layout = replace(layout, quoted=False)
-        notes.append("quotes are part of the cells, since they do not surround them")
+        notes.append("quotes are read as ordinary text, since they do not enclose whole cells")
     names = [n.strip() for n in layout.header]
     _check_header(source, encoding, names)
     if layout.title:
@@ -139,7 +139,7 @@ def read(source: Source, encoding: Encoding, rejects: Rejects, notes: list[str])
 
 
 def read_plain(text: str, separator: str, names: Sequence[str], rejects: Rejects) -> pa.Table:
-    """Split the lines of a text without header or quotes into cells.
+    """Split the lines of a text that has neither a header nor quotes into cells.
 
     Lines with an unusual number of cells are rejected.
 
@@ -178,11 +178,11 @@ def read_plain(text: str, separator: str, names: Sequence[str], rejects: Rejects
 
 
 def _layout(source: Source, encoding: Encoding) -> _Layout:
-    """Decide on the delimiter and the header from the first lines.
+    """Infer the delimiter and the header from the first lines.
 
-    A header that contains the delimiter is preferred to one that does not, and a header at the
-    start of the file to one below a title. Among the remaining delimiters, the one that splits the
-    most rows into the most cells is chosen.
+    A delimiter that splits the header is preferred to one that does not, and a header at the start
+    of the file is preferred to one below a title. Among the remaining delimiters, the best one
+    splits most rows into as many cells as the header and yields many cells.
     """
     lines: list[str] = []
     size = 0
@@ -209,10 +209,10 @@ def _layout(source: Source, encoding: Encoding) -> _Layout:
 
 
 def _quotes_are_text(source: Source, encoding: Encoding, layout: _Layout) -> bool:
-    """Check whether a tab-separated file has quotes that cannot surround cells.
+    """Check whether the quotes in a tab-separated file are ordinary characters.
 
-    That is so if every line with a quote splits at the tabs into as many cells as the header has, and
-    in some cell the quotes are not those of a quoted cell.
+    This is the case if every line with a quote has as many tab-separated cells as the header, and
+    at least one cell contains quotes that do not enclose it.
     """
     if layout.delimiter not in {"\t", _UNIT}:
         return False
@@ -228,7 +228,7 @@ def _quotes_are_text(source: Source, encoding: Encoding, layout: _Layout) -> boo
 
 
 def _with_unit_separators(source: Source, encoding: Encoding) -> tuple[Source, Encoding]:
-    """Replace double colons, which pyarrow cannot split at, with unit separators."""
+    """Replace double colons with unit separators, because pyarrow cannot split at double colons."""
     with open_text(source.open, encoding.name) as stream:
         data = stream.read().replace(_DOUBLE, _UNIT).encode("utf-8", "replace")
     return replace(source, open=lambda: io.BytesIO(data)), Encoding("utf-8")
@@ -240,7 +240,7 @@ def _try(delimiter: str, lines: Sequence[str], skip: int, more: bool) -> _Layout
     Args:
         delimiter: the delimiter.
         lines: the first lines of the file.
-        skip: the number of lines to leave out.
+        skip: the number of lines to skip at the start.
         more: True if the file has more lines than these.
     """
     reader = csv.reader(lines[skip:], delimiter=delimiter)
@@ -271,8 +271,8 @@ def _try(delimiter: str, lines: Sequence[str], skip: int, more: bool) -> _Layout
 def _is_data(header: Sequence[str], rows: Sequence[list[str]]) -> bool:
     """Check whether the first row is data rather than a header.
 
-    It is data if it has a time or a long number where the other rows have one, or the same number
-    twice.
+    It is data if it has a time or a long number in a column where the other rows have one too, or
+    if it contains the same number twice.
     """
     twice = {cell for cell, count in Counter(header).items() if cell and count > 1}
     if twice and all(_NUMBER.match(cell) for cell in twice):
@@ -288,7 +288,7 @@ def _is_data(header: Sequence[str], rows: Sequence[list[str]]) -> bool:
 def _header_place(rows: Sequence[list[str]]) -> int:
     """Find the row with the column names.
 
-    It is the first row, unless that row has a single cell, like the title of a report. In that
+    This is the first row, unless that row has a single cell, like the title of a report. In that
     case, it is the first row with several cells, provided that they could be names and that the
     rows below have the same number of cells.
     """
@@ -304,7 +304,7 @@ def _header_place(rows: Sequence[list[str]]) -> int:
 
 
 def _check_header(source: Source, encoding: Encoding, names: Sequence[str]) -> None:
-    """Check the names of the columns, but not whether they are distinct.
+    """Check that the column names are usable, but not that they are distinct.
 
     Raises:
         DataError: the file is empty, or a name cannot be used.
@@ -322,14 +322,14 @@ def _check_header(source: Source, encoding: Encoding, names: Sequence[str]) -> N
         msg = f"{path!r} is empty. Expected a header line with column names, then rows."
         raise DataError(msg)
     if ROW in names:
-        msg = f"{path!r} has a column {ROW!r}, a name reserved for genrec. Rename it."
+        msg = f"{path!r} has a column named {ROW!r}, which is reserved for genrec. Rename it."
         raise DataError(msg)
 
 
 def _named(
     source: Source, columns: Sequence[pa.Array | pa.ChunkedArray], names: Sequence[str]
 ) -> pa.Table:
-    """Name the columns, leaving out empty columns without a name.
+    """Name the columns, dropping empty columns whose names are missing or repeated.
 
     Raises:
         DataError: two columns with values have the same name.
@@ -357,11 +357,11 @@ def check_distinct(path: Path, names: Sequence[str]) -> None:
 
 
 def _parse(source: Source, encoding: Encoding, layout: _Layout) -> tuple[pa.Table, list[BadRow]]:
-    """Split the rows of a file.
+    """Split the rows of a file into columns.
 
     Returns:
-        The rows with the right number of cells, as columns named by their position, and the other
-        rows.
+        A table of the rows with the right number of cells, whose columns are named by position; and
+        the other rows.
     """
     broken: list[BadRow] = []
 
@@ -401,7 +401,7 @@ def _check_quotes(
     numbers: IntArray,
     broken: Sequence[BadRow],
 ) -> set[int]:
-    """Find the data rows with text after a closing quote, because pyarrow accepts such rows.
+    """Find data rows with text after a closing quote, which pyarrow accepts.
 
     Raises:
         DataError: a quote is never closed, or is closed in the wrong place, so that rows are
@@ -437,7 +437,7 @@ def _misquoted(reader: Iterator[list[str]], first: int) -> set[int]:
 
     Args:
         reader: the reader; blank lines are not counted.
-        first: the number of the first row, which is 0 for a header.
+        first: the number of the first row; 0 if it is the header.
     """
     refused: set[int] = set()
     number = first

@@ -1,9 +1,9 @@
 """Detect the encoding of a text file and decode it.
 
-A byte order mark settles the encoding. Without one, a file that is UTF-8, apart from a few damaged
-rows, is read as UTF-8. For any other file, charset-normalizer guesses the encoding from cells
-across the whole file. Western and Central European code pages differ in only a few letters, so the
-alphabets of their languages are used to choose between them.
+A byte order mark determines the encoding. A file without one is read as UTF-8 if it is valid UTF-8,
+apart from a few damaged rows. For any other file, charset-normalizer guesses the encoding from
+cells across the whole file. Western and Central European code pages differ in only a few letters,
+so the alphabets of their languages are used to choose between them.
 
 This module deals with bytes and text only, not with columns.
 """
@@ -57,7 +57,7 @@ class Encoding:
         name: the name of Python's codec.
         intact: True if the file is known to be valid UTF-8.
         ascii: True if the file is known to have only ASCII characters.
-        example: a text that is not ASCII, if the encoding was guessed; otherwise empty.
+        example: a non-ASCII text from the file if the encoding was guessed; otherwise empty.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Encoding:
 
 
 def named(encoding: str) -> Encoding:
-    """Look up an encoding by the name that the user gave.
+    """Look up an encoding by a user-supplied name.
 
     Raises:
         SettingsError: Python does not know the encoding.
@@ -82,7 +82,7 @@ def named(encoding: str) -> Encoding:
         "".encode(name)  # fails for codecs that are no text encodings, such as base64
     except (LookupError, ValueError, TypeError) as error:
         msg = (
-            f"encoding={encoding!r} is not known. Expected a name such as utf-8, cp1252, latin-1, "
+            f"Unknown value encoding={encoding!r}. Expected a name such as utf-8, cp1252, latin-1, "
             "gb18030, shift_jis or utf-16."
         )
         raise SettingsError(msg) from error
@@ -93,7 +93,7 @@ def detect(opener: Opener, known: Container[str] = ()) -> Encoding:
     """Detect the encoding of a text file.
 
     Args:
-        opener: opens the file, unpacked.
+        opener: a function that opens the file and decompresses it.
         known: common column names. They are used to choose the
             encoding if only the header contains non-ASCII characters.
     """
@@ -196,7 +196,7 @@ def _utf16_without_mark(start: bytes) -> str:
 
 
 def _valid_utf8(opener: Opener) -> bool | None:
-    """Return None if a file is not valid UTF-8, and otherwise whether it has only ASCII."""
+    """Check whether a file has only ASCII characters; return None if it is not valid UTF-8."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     only_ascii = True
     try:
@@ -252,7 +252,7 @@ def _guess(cells: list[bytes]) -> str | None:
     """Guess the encoding of cells that are not UTF-8, or return None if no encoding fits.
 
     The encoding is guessed separately for each part of the sample, and the most frequent guess is
-    used. So a few damaged cells do little harm.
+    used, so that a few damaged cells do little harm.
     """
     from charset_normalizer import from_bytes
 
@@ -278,7 +278,7 @@ def _guess(cells: list[bytes]) -> str | None:
 def _with_known_names(
     header: bytes, cells: list[bytes], guess: str | None, known: Container[str]
 ) -> str | None:
-    """Return the encoding in which a header has the most known non-ASCII column names.
+    """Return the encoding under which a header has the most known non-ASCII column names.
 
     In case of a tie, the guess is kept.
     """
@@ -298,10 +298,11 @@ def _with_known_names(
 def _latin_code_page(cells: list[bytes]) -> str:
     """Return the Latin code page under which the decoded cells look most like real text.
 
-    The count for a code page is the number of characters that belong to the alphabet of a single
-    language, which is chosen separately for each cell. Ties are broken by the same count with one
-    language for all cells, and then by the order of the code pages, in which Western European comes
-    first. A character that stands alone, as in ``£5``, is not part of a word and does not count.
+    The score of a code page is the number of characters that belong to the alphabet of one
+    language, where the best language is chosen for each cell. Ties are broken by the score with a
+    single language for all cells, and then by the order of the code pages, in which Western
+    European comes first. A character that stands alone, as in ``£5``, is not part of a word and
+    does not count.
     """
     fits: dict[str, tuple[int, int]] = {}
     for name, alphabets in _ALPHABETS.items():

@@ -1,7 +1,7 @@
-"""Read a file as an Arrow table, whatever its format, encoding and compression.
+"""Read a file of any supported format, encoding and compression as an Arrow table.
 
-The format is recognized mainly by the content of a file and not by its name. A malformed row or an
-invalid byte affects only that row, not the whole file.
+The format is recognized mainly by the content of a file rather than by its name. A malformed row or
+an invalid byte affects only that row, not the whole file.
 """
 
 from __future__ import annotations
@@ -53,12 +53,13 @@ def read(
         scalar: columns that must not contain a JSON list or object; rows that do are rejected.
         known: common column names, which help to detect the encoding.
         encoding: the encoding of a text file, such as ``cp1252``; None to detect it.
-        notes: receives remarks for the user, such as an encoding that was guessed.
+        notes: the list to which remarks for the user are added, for example on a guessed encoding.
 
     Returns:
         A table. For CSV and JSON, all columns are strings, with empty strings for empty cells, and
         the column ROW holds each row's number in the file. For Parquet, column types are preserved.
-        For a folder, ROW counts through all files, and ``rejects`` knows the file of each row.
+        For a folder, ROW numbers the rows of all files consecutively, and ``rejects`` records which
+        rows belong to which file.
 
     Raises:
         DataError: the file is missing, is empty, has an unknown format, or cannot be read.
@@ -83,7 +84,7 @@ def read(
 
 @contextlib.contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Convert errors that libraries raise in the ``with`` block into one that names the file.
+    """Convert errors that libraries raise in the ``with`` block into errors that name the file.
 
     Raises:
         DataError: the file cannot be read.
@@ -110,7 +111,7 @@ def _read_folder(
 ) -> pa.Table:
     """Read all files in a folder as one table.
 
-    ``given`` is the encoding, or the known column names to detect it by.
+    ``given`` is the encoding, or the known column names that help to detect it.
     """
     parts = folders.find_parts(folder)
     found: list[tuple[Source, Encoding, str]] = []
@@ -140,7 +141,7 @@ def _read_folder(
         notes += [f"{part.name}: {remark}" for remark in first]
     if len(said) > 1:
         notes.append(
-            f"similar remarks apply to {quantity(len(said) - 1, 'other file')} of the folder"
+            f"similar remarks apply to {quantity(len(said) - 1, 'other file')} in the folder"
         )
     if len(parts) > 1:
         notes.append(f"the {len(parts)} files of the folder are read as one table")
@@ -149,7 +150,7 @@ def _read_folder(
 
 
 def _encoding(source: Source, known: Container[str]) -> Encoding:
-    """Detect the encoding of a file; a Parquet file has none."""
+    """Detect the encoding of a file, unless it is a Parquet file, which needs none."""
     return Encoding("utf-8") if source.is_parquet else encodings.detect(source.open, known)
 
 

@@ -1,4 +1,4 @@
-"""Find and join the files of a table that is stored in a folder.
+"""Find and join the files of a table that is stored as a folder of files.
 
 This module deals with file names and Arrow tables, not with reading files.
 """
@@ -28,7 +28,7 @@ class Part:
     Attributes:
         path: the file.
         name: the path relative to the folder's parent, for use in messages.
-        values: the column values given by the names of folders, such as ``month=2024-05``.
+        values: the column values that are encoded in folder names such as ``month=2024-05``.
     """
 
     path: Path
@@ -42,7 +42,7 @@ def find_parts(folder: Path) -> list[Part]:
     Empty files, and files and folders whose names begin with ``_`` or ``.``, are skipped.
 
     Raises:
-        DataError: there are no files, or the folder is a dataset that genrec wrote.
+        DataError: there are no usable files, or the folder is a dataset that genrec wrote.
     """
     if (folder / "dataset.json").is_file():
         msg = (

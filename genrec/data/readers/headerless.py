@@ -1,7 +1,7 @@
-"""Recognize well-known files without a header by the form of their cells.
+"""Recognize well-known files without a header by the pattern of their cells.
 
-The columns get the names that their publishers use in descriptions. This module knows lines and
-cells, not encodings.
+The columns get the names that their publishers use in descriptions. This module deals with lines
+and cells only, not with encodings.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ _MOST = 0.95  # the share of rows that must have it
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """The form of a file without a header.
+    """The pattern of a file without a header.
 
     Attributes:
         name: what the file holds, for use in messages.
-        delimiters: the possible texts between cells.
-        columns: the name of each column, and a regular expression for its cells.
-        quoted: True if cells may be in quotes, so that they may hold the delimiter.
+        delimiters: the possible delimiters between cells.
+        columns: the name of each column, with a regular expression for its cells.
+        quoted: True if cells may be quoted, so that they may contain the delimiter.
     """
 
     name: str
@@ -33,9 +33,9 @@ class Form:
     quoted: bool = True
 
     def fits(self, lines: Sequence[str], delimiter: str) -> bool:
-        """Check whether the cells of several lines have the form.
+        """Check whether the cells of several lines match the pattern.
 
-        Of many lines, a few may not have it, since they may be damaged.
+        If there are many lines, a few damaged ones need not match.
         """
         if self.quoted:
             rows = [row for row in csv.reader(lines, delimiter=delimiter) if row]
@@ -48,7 +48,7 @@ class Form:
         return fitting >= _ENOUGH and fitting >= _MOST * len(rows)
 
     def _fits_row(self, cells: Sequence[str]) -> bool:
-        """Check whether the cells of a row have the form."""
+        """Check whether the cells of a row match the pattern."""
         return len(cells) == len(self.columns) and all(
             re.fullmatch(pattern, cell.strip()) is not None
             for cell, (_, pattern) in zip(cells, self.columns, strict=True)
@@ -186,10 +186,10 @@ FORMS = (
 
 
 def recognize(lines: Sequence[str]) -> tuple[Form, str] | None:
-    """Return the form of a file and its delimiter, or None if the form is not known.
+    """Return the form of a file and its delimiter, or None if no known form fits.
 
     Args:
-        lines: the first lines of the file, all of them whole.
+        lines: the first lines of the file, without a truncated last line.
     """
     for form in FORMS:
         for delimiter in form.delimiters:

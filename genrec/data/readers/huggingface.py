@@ -50,7 +50,7 @@ def read(data: Any, split: str | None = None) -> pa.Table:
 
 
 def display_name(data: Any, default: str) -> str:
-    """Return a dataset's name for use in messages: its id if it has one, or else the default."""
+    """Return a dataset's name for use in messages: its id if it has one, otherwise the default."""
     return data if isinstance(data, str) else default
 
 

@@ -1,6 +1,6 @@
 """Read JSON Lines, and JSON arrays of objects, as Arrow tables of strings.
 
-JSON Lines files are read line by line, so a broken line only rejects one row.
+JSON Lines files are read line by line, so a broken line affects only one row.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _EXAMPLE = '{"user_id": "u1", "item_id": "a"}'
 def read(source: Source, encoding: Encoding, rejects: Rejects, scalar: Container[str]) -> pa.Table:
     """Read a file with one JSON object per line, or with one array of objects.
 
-    A line may also be a Python literal, as in older data of Amazon and Steam. Values other than
-    strings and null are kept as JSON. If most rows have a list in one of the scalar columns, the file
-    has one row per user, and every column of lists becomes an Arrow list.
+    A line may also be a Python literal, as in older data from Amazon and Steam. Values other than
+    strings and null are kept as JSON. If most rows have a list in one of the scalar columns, the
+    file has one row per user, and every column of lists becomes an Arrow list.
 
     Args:
         source: the file.
@@ -95,13 +95,13 @@ def _list_columns(
 def _problem(
     row: dict[str, Any], lists: set[str], scalar: Container[str], objects: Container[str]
 ) -> str:
-    """Return the reason why a row's lists or objects are unusable; empty if they are usable."""
+    """Return the reason why a row's lists or objects are unusable, or "" if they are usable."""
     for name, value in row.items():
         if isinstance(value, dict) and name in scalar and name not in objects:
             return f"{name} is a list or object, not text"
         if not isinstance(value, list):
             if name in lists and value is not None:
-                return f"{name} is not a list, as it is in most rows"
+                return f"{name} is not a list, although it is in most rows"
         elif name in lists:
             if any(isinstance(one, list | dict) for one in value):
                 return f"{name} is a list of lists or objects"
@@ -118,7 +118,7 @@ def _unwrap(value: Any) -> Any:
 
 
 def _column(values: list[Any], lists: bool) -> pa.Array:
-    """Build a column of texts, or of lists of texts."""
+    """Build a column of strings, or of lists of strings."""
     if not lists:
         return pa.array([_cell(v) for v in values], pa.string())
     parts = [None if v is None else [_cell(one) for one in v] for v in values]
@@ -126,7 +126,7 @@ def _column(values: list[Any], lists: bool) -> pa.Array:
 
 
 def is_json(source: Source, start: str) -> bool:
-    """Check whether a file's name or its first characters indicate JSON.
+    """Check whether a file's name or first characters indicate JSON.
 
     Args:
         source: the file.
@@ -141,7 +141,7 @@ def is_json(source: Source, start: str) -> bool:
 
 
 def _values(source: Source, encoding: Encoding) -> Iterator[tuple[str, Any, str]]:
-    """Yield each row's text, value and problem; the text or the problem may be empty."""
+    """Yield the text, the value and the problem of each row; text or problem may be empty."""
     with open_text(source.open, encoding.name, newline="\n") as stream:
         first = next((line for line in stream if line.strip()), "")
         whole = _ARRAY.match(first + stream.read(4096))
@@ -181,7 +181,7 @@ def _rows_of(value: Any) -> list[Any]:
 
 
 def parse(line: str) -> tuple[Any, str]:
-    """Return the value of a JSON text or a Python literal, or None and the problem."""
+    """Parse a JSON text or a Python literal; return the value, or None and the problem."""
     try:
         return json.loads(line), ""
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Read numbers as spreadsheets and shops write them, and restore ids that became decimal numbers.
+"""Parse numbers as spreadsheets and shops write them, and restore ids that became decimals.
 
 The meaning of commas and points in a column is inferred from all of its cells. This module deals
 with texts only, not with what the numbers stand for.
@@ -41,7 +41,7 @@ _WHOLE_FLOAT = r"^-?[0-9]+\.0$"
 
 
 def read_numbers(column: pa.ChunkedArray, usual: str = "") -> tuple[FloatArray, str | None]:
-    """Read a column of numbers with currency signs, thousands separators or decimal commas.
+    """Parse a column of numbers with currency signs, thousands separators or decimal commas.
 
     If some non-empty cells are not numbers in any notation, only plain numbers such as ``-1.5`` are
     read. A percentage is read as a fraction.
@@ -49,12 +49,12 @@ def read_numbers(column: pa.ChunkedArray, usual: str = "") -> tuple[FloatArray, 
     Args:
         column: the cells. ``1.234`` is read as a decimal number and ``1,234`` as 1234, unless other
             cells show that the comma is a decimal sign.
-        usual: the decimal separator of the file, which is used if the cells do not show one; empty
-            if it is not known.
+        usual: the decimal separator of the file, which is used if the cells leave it open; empty if
+            it is unknown.
 
     Returns:
-        The (E,) numbers, which are NaN for cells without a number, and a remark on how they were
-        read; None for plain numbers.
+        The (E,) numbers, with NaN for cells without a number; and a remark on how they were read,
+        or None if all are plain numbers.
     """
     plain = arrow.to_floats(column)
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
@@ -76,10 +76,10 @@ def read_numbers(column: pa.ChunkedArray, usual: str = "") -> tuple[FloatArray, 
 
 
 def decimal_sign(columns: Sequence[pa.ChunkedArray]) -> str:
-    """Return the decimal sign that some columns show and no column contradicts, or an empty string.
+    """Return the decimal sign that the columns agree on, or an empty string if there is none.
 
     Args:
-        columns: columns of a file. Those that do not hold numbers are left out.
+        columns: columns of a file; those that do not hold numbers are ignored.
     """
     signs = set()
     for column in columns:
@@ -125,7 +125,7 @@ def restore_ids(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, bool]:
 
 
 def other_spelling(given: object) -> str | None:
-    """Return a whole-number id with ``.0`` added or removed, or None if it is not a whole number.
+    """Return a whole-number id with ``.0`` added or removed, or None for any other id.
 
     >>> other_spelling("17841.0"), other_spelling("17841"), other_spelling("85123A")
     ('17841', '17841.0', None)
@@ -141,8 +141,8 @@ def _match_numbers(texts: pa.Array) -> tuple[dict[str, pa.Array], BoolArray, Boo
     """Split D texts into the parts of numbers, such as sign and digits.
 
     Returns:
-        The parts by name, and two (D,) masks: the texts that are numbers if the point is the
-        decimal separator, and those that are numbers if the comma is.
+        The parts by name, and two (D,) masks: texts that are numbers if the decimal separator is a
+        point, and texts that are numbers if it is a comma.
     """
     clean = pc.replace_substring_regex(texts, "[\u00a0\u2009\u202f]", " ")
     clean = pc.replace_substring_regex(clean, "[\u2212\u2013\u2014]", "-")
@@ -154,15 +154,16 @@ def _match_numbers(texts: pa.Array) -> tuple[dict[str, pa.Array], BoolArray, Boo
 
 
 def _read_spelled(texts: pa.Array, rows: IntArray, usual: str) -> tuple[FloatArray, str]:
-    """Read D distinct texts as numbers.
+    """Parse D distinct texts as numbers.
 
     Args:
         texts: the texts.
-        rows: the (D,) number of rows with each.
-        usual: the decimal sign to use if the texts show none.
+        rows: the number of rows with each text, as a (D,) array.
+        usual: the decimal sign to use if the texts leave it open.
 
     Returns:
-        The (D,) numbers, which are NaN for texts that are not numbers, and a remark on them.
+        The (D,) numbers, with NaN for texts that are not numbers, and a remark on how they were
+        read.
     """
     cells, with_point, with_comma = _match_numbers(texts)
     for_point = int(rows[with_point & ~with_comma].sum())
@@ -179,7 +180,7 @@ def _read_spelled(texts: pa.Array, rows: IntArray, usual: str) -> tuple[FloatArr
 
 
 def _values(cells: dict[str, pa.Array], good: BoolArray, decimal: str) -> FloatArray:
-    """Convert D numbers, given as text parts such as sign and digits; bad ones become NaN."""
+    """Convert D numbers, given as text parts such as sign and digits; invalid ones become NaN."""
     minus = np.stack([_matches(cells[n], "^-$") for n in ("minus", "second", "last")])
     opened, closed = (_matches(cells[n], ".") for n in ("open", "close"))
     good = good & (opened == closed) & (minus.sum(axis=0) + opened <= 1)
@@ -211,7 +212,7 @@ def _remark(cells: dict[str, pa.Array], comma: bool) -> str:
 
 
 def _ambiguous_points(text: pa.Array) -> str | None:
-    """Return a remark on plain numbers such as ``1.234``, which could also be thousands."""
+    """Return a remark on numbers such as ``1.234``, whose point could also separate thousands."""
     pointed = text.filter(pc.match_substring(text, "."))
     if not len(pointed) or not pc.all(pc.match_substring_regex(pointed, _EITHER)).as_py():
         return None

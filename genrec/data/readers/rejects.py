@@ -24,8 +24,8 @@ class Rejects:
     Attributes:
         source: the name of the file, for use in messages.
         strict: True to raise an error at the first bad row.
-        rows: source, row number (starting at 1, not counting the header), reason and cells of each
-            row.
+        rows: the source, the row number (starting at 1, not counting the header), the reason and
+            the cells of each row.
         parts: the first row number and the name of each additional file, if several files were
             stacked into one table.
         given: the table as it was read. If it is set, the cells of rejected rows are taken from it,
@@ -90,7 +90,7 @@ class Rejects:
         return [(source, n - first + 1) for (first, source), n in zip(found, numbers, strict=True)]
 
     def examples(self, most: int = 3) -> dict[str, list[tuple[str, int, str]]]:
-        """Return the first rows of each reason, as the file, the row number and the cells.
+        """For each reason, return the file, the row number and the cells of the first rows.
 
         Args:
             most: the number of rows for each reason.
@@ -123,7 +123,7 @@ class Rejects:
         return f" (first rejected: {source}, data row {number}: {reason})"
 
     def most_frequent(self) -> str:
-        """Describe the most frequent reason and its first row; "" if no row was rejected."""
+        """Describe the most frequent reason and its first row, or return "" if there are none."""
         if not self.rows:
             return ""
         kind, count = next(iter(self.counts().items()))

@@ -46,8 +46,8 @@ class Source:
 
     Attributes:
         path: the file.
-        name: the name in lower case without an ending such as .gz; for a zip archive, the name of
-            the file inside it.
+        name: the file's name in lower case, without an ending such as .gz; for a zip archive, the
+            name of the file inside it.
         start: the first bytes after decompression.
         packed: True if the file is compressed.
         open: a function that opens the file and decompresses it.
@@ -61,12 +61,12 @@ class Source:
 
     @property
     def is_parquet(self) -> bool:
-        """True if the content or the name indicates a Parquet file."""
+        """Whether the content or the name indicates a Parquet file."""
         return self.start.startswith(b"PAR1") or self.name.endswith((".parquet", ".pq"))
 
 
 def find(path: Path) -> Source:
-    """Find out how a file is compressed, and return it as a source.
+    """Detect how a file is compressed, and return it as a source.
 
     Raises:
         DataError: the file has a format that cannot be read, or is a zip archive of several files.

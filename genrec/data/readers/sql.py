@@ -1,4 +1,4 @@
-"""Read the rows that a query on an SQL database returns; SQLAlchemy is imported on first use.
+"""Read the result of a query on an SQL database; SQLAlchemy is imported on first use.
 
 Nothing is written to the database. The password and other secrets in a URL never appear in
 messages.
@@ -44,7 +44,7 @@ def read_query(sql: str, url: str, *, chunk: int = _CHUNK) -> pa.Table:
         chunk: the number of rows to fetch at a time.
 
     Returns:
-        A table with the types of the database. A column whose values have several types is text.
+        A table with the types of the database. A column with values of several types becomes text.
 
     Raises:
         DataError: SQLAlchemy or the driver of the database is not installed, the database cannot be
@@ -107,7 +107,7 @@ def _library() -> Any:
 
 
 def _parse_url(library: Any, url: str) -> Any:
-    """Parse a URL without showing it in the message if it is wrong."""
+    """Parse a URL; if it is invalid, the error message does not show it."""
     try:
         return library.make_url(url)
     except (library.exc.ArgumentError, ValueError):
@@ -117,7 +117,7 @@ def _parse_url(library: Any, url: str) -> Any:
 def _url_problem(problem: str) -> str:
     """Build the error message for an invalid database URL."""
     return (
-        f"The URL of the database is not usable: {problem}. Expected one for SQLAlchemy, such as "
+        f"The database URL is invalid: {problem}. Expected an SQLAlchemy URL, such as "
         "sqlite:///shop.db or postgresql://user:password@host/shop. Write special characters in a "
         "password as %XX."
     )
@@ -179,7 +179,7 @@ def table_of_rows(names: Sequence[str], parts: Iterator[Sequence[Sequence[Any]]]
 
 
 def _value(name: str, value: Any) -> Any:
-    """Convert a database value to a type that tables from files can also have."""
+    """Convert a database value to a type that occurs in tables read from files."""
     if value is None or isinstance(value, str | bool | int | float | dt.date | dt.time):
         return value
     if isinstance(value, Decimal):
