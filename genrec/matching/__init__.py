@@ -1,1 +1,1 @@
-"""Find the catalog items that a text names by spelling or meaning, and encode titles as vectors."""
+"""Find the items that a text refers to, by spelling or meaning, and encode titles as vectors."""

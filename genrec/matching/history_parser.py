@@ -1,4 +1,4 @@
-"""Parse histories that users type as text, in many notations.
+"""Parse histories that users type as text in various notations.
 
 Examples are "bought: A; viewed: B", "The user browsed A, bought B, and next they will buy",
 "浏览商品A 购买商品B", and plain lists of ids and titles. A title may itself contain separators and
@@ -49,17 +49,17 @@ _DESCRIBED = 5  # maximum number of pieces for which similar titles are looked u
 
 @dataclass(frozen=True, slots=True)
 class Understood:
-    """A piece of a typed history, and the event that the parser understood it to describe.
+    """A piece of a typed history, and the event that it describes according to the parser.
 
     Attributes:
         text: the piece as the user typed it.
         behavior: the event's behavior, such as ``buy``.
         item_id: the item's id; None if no item matched.
-        title: the item's title as in the catalog; None if no item matched.
-        match: how the item was found: by its ``id``, or by a title that is ``exact``,
-            ``normalized``, ``fuzzy``, or similar according to an ``embedding`` or ``ngrams``. The
-            value is ``none`` if no item matched, and ``text`` for an event without an item, such
-            as a search.
+        title: the item's title, as written in the catalog; None if no item matched.
+        match: how the item was found: ``id`` for a match by id; ``exact``, ``normalized`` or
+            ``fuzzy`` for a match by the spelling of its title; ``embedding`` or ``ngrams`` for a
+            match by similarity; ``none`` if no item matched; and ``text`` for an event without an
+            item, such as a search.
         others: ids of other items with the same title.
         similarity: similarity of the title to the typed text, from 0 to 1.
         value: rating or quantity typed with the title; None if there is none.
@@ -82,7 +82,7 @@ class Understood:
 
 
 def describe_gaps(understood: Sequence[Understood]) -> tuple[str, ...]:
-    """Write notes that tell the user which pieces of a typed history were not understood.
+    """Write notes for the user about the pieces of a typed history that were not understood.
 
     Args:
         understood: the interpretation of every piece of the history.
@@ -96,7 +96,8 @@ def describe_gaps(understood: Sequence[Understood]) -> tuple[str, ...]:
         return ()
     parts = f"{len(unknown)} of {len(understood)} parts"
     notes = [
-        "Nothing in the typed history was understood, so the answer is the one for a new user."
+        "Nothing in the typed history was understood, so the recommendations are those for a new "
+        "user."
         if len(unknown) == len(understood)
         else f"{parts} of the typed history {'was' if len(unknown) == 1 else 'were'} not "
         "understood and therefore ignored."
@@ -138,9 +139,9 @@ class HistoryParser:
 
         Args:
             catalog: the items.
-            verbs: the verb forms that express each behavior, by the behavior's name. The name is
-                also understood as a verb. If any other word is followed by a colon and a known
-                title, it is taken as the name of a behavior.
+            verbs: the verb forms for each behavior, keyed by the behavior's name. The name itself
+                is also recognized as a verb. Any other word that is followed by a colon and a known
+                title is treated as the name of a behavior.
             default: the behavior to assume for events without a verb.
             matcher: the matcher that finds titles; None to use a matcher without an encoder.
         """
@@ -211,7 +212,7 @@ class HistoryParser:
         return 1, [self._match_nearest(pieces[0], self._default)]
 
     def _match_whole(self, piece: str) -> Understood | None:
-        """Match a piece that consists of one item's id or title, possibly after a verb.
+        """Match a piece that consists of a single id or title, possibly after a verb.
 
         The result is None if the piece does not have this form. The verb "search" may be followed
         by any text.
@@ -246,7 +247,7 @@ class HistoryParser:
         return events or [self._match_nearest(piece, self._default)]
 
     def _add_part(self, part: str, events: list[Understood]) -> None:
-        """Interpret a part of the text that contains no known title, and update the events.
+        """Interpret a part of the text that contains no known title, and update the list of events.
 
         The part may be a value or a comment that belongs to the last event, or it may be a new
         event.
@@ -306,7 +307,7 @@ class HistoryParser:
     def _find_titles(
         self, piece: str, cuts: Sequence[int]
     ) -> list[tuple[int, int, Understood | None]]:
-        """Split a text into known titles and other stretches, so that titles cover most of it.
+        """Split a text into titles and other stretches, so that titles cover most of it.
 
         Args:
             piece: the text.

@@ -23,12 +23,12 @@ EXACT_BELOW = 100_000  # with fewer vectors, comparing a query with all of them 
 
 
 class TitleIndex:
-    """An index of N title vectors that finds the vectors with the highest cosine to a query.
+    """An index of N title vectors that finds those with the highest cosine similarity to a query.
 
     If there are fewer than ``EXACT_BELOW`` vectors, or if faiss is not installed, a query is
     compared with every vector. Otherwise, faiss searches an HNSW graph (Malkov and Yashunin 2016,
-    https://arxiv.org/abs/1603.09320), which is faster but may miss some vectors. ``recall``
-    measures how complete its results are.
+    https://arxiv.org/abs/1603.09320), which is faster but may miss some vectors. The method
+    ``recall`` measures how complete the results are.
 
     Attributes:
         vectors: (N, D) float32 unit vectors with D dimensions.
@@ -86,7 +86,7 @@ class TitleIndex:
         )
 
     def recall(self, n: int = 10, sample: int = 200, seed: int = 0) -> float:
-        """Measure what fraction of the n truly nearest vectors ``nearest`` finds.
+        """Measure the fraction of the n truly nearest vectors that ``nearest`` finds.
 
         The queries are a random sample of the titles in the index. The result is 1 if queries are
         compared with every vector.
@@ -286,13 +286,12 @@ def _read_graph(path: Path, digest: str) -> Any:
 def embed_titles(
     embedder: Embedder, titles: Sequence[str], progress: Callable[[int], None] | None = None
 ) -> Float32Array:
-    """Encode titles as vectors, several at a time.
+    """Encode titles as vectors in batches.
 
     Args:
         embedder: the encoder.
         titles: the N titles.
-        progress: function that is called from time to time with the number of titles encoded so
-            far.
+        progress: function that is called after each batch with the number of titles encoded so far.
 
     Returns:
         (N, D) float32 unit vectors with D dimensions.

@@ -1,8 +1,8 @@
 """Match texts written by users or models to titles in the catalog.
 
 A text may match a title exactly, or after case, punctuation, white space and character width have
-been normalized. It may also match approximately, if it has typing errors or a different word order.
-As a last resort, a text that an encoder can read is matched by meaning.
+been normalized. It may also match approximately, in spite of typing errors or a different word
+order. As a last resort, a text that an encoder can read is matched by meaning.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ class Match:
 
 
 class SemanticMatcher:
-    """Finds similar titles with an encoder or by character n-grams, if spelling found no match.
+    """Finds similar titles with an encoder or by character n-grams if spelling finds no match.
 
     If the encoder can read the script and the words of a text, the text is compared with the titles
-    that the encoder can also read. Any other text is compared with all titles by character n-grams.
-    This is necessary because an encoder that maps both 电脑 and 书籍 to the same unknown tokens would
-    consider them equal, and no threshold could prevent that.
+    that the encoder can read as well. Any other text is compared with all titles by character
+    n-grams. This is necessary because an encoder that maps both 电脑 and 书籍 to the same unknown
+    tokens would consider them equal, and no threshold could prevent that.
 
     Attributes:
         titles: the N distinct normalized titles.
@@ -102,8 +102,8 @@ class SemanticMatcher:
     def embedder(self) -> Embedder | None:
         """Return the encoder, or None if only character n-grams are used.
 
-        The encoder is loaded at first use. If there is no encoder and users could change that, a
-        message is added to ``notes``.
+        The encoder is loaded on first use. If there is no encoder and users can do something about
+        it, a message is added to ``notes``.
         """
         if isinstance(self._encoder, Embedder):
             return self._encoder
@@ -141,8 +141,8 @@ class SemanticMatcher:
     def index(self) -> TitleIndex:
         """Return an index of the titles that the encoder can read.
 
-        It is loaded from the dataset folder at first use, or built if the folder has none. Small
-        indexes that were built are kept in the dataset's cache.
+        It is loaded from the dataset folder on first use, or built if the folder has none. If the
+        index was built and is small, it is stored in the dataset's cache.
         """
         embedder = self.embedder
         assert embedder is not None
@@ -165,14 +165,14 @@ class SemanticMatcher:
 
     @property
     def about(self) -> dict[str, str]:
-        """Return the key that an index stored in the dataset folder must have."""
+        """Return the key that a stored index must have."""
         embedder = self.embedder
         assert embedder is not None
         return index_key(embedder, self._hash, len(self.readable))
 
     @cached_property
     def ngrams(self) -> CharNgrams:
-        """Return an index of the character n-grams of all titles, which is built at first use."""
+        """Return an index of the character n-grams of all titles, which is built on first use."""
         return CharNgrams(self.titles)
 
     def nearest(self, text: str) -> tuple[str, tuple[float, float], list[tuple[int, float]]]:
@@ -180,8 +180,8 @@ class SemanticMatcher:
 
         Returns:
             Three values: the method of comparison, which is ``embedding`` or ``ngrams``; the
-            minimum cosine and minimum margin of a match by this method; and a list with the index
-            and the cosine of up to two titles, nearest first.
+            minimum cosine similarity and the minimum margin of a match by this method; and a list
+            with the index and the cosine similarity of up to two titles, nearest first.
         """
         embedder = self.embedder
         if embedder is not None and embedder.coverage.reads(text) and self.readable:
@@ -193,15 +193,16 @@ class SemanticMatcher:
 
 
 class TextMatcher:
-    """Matches texts to titles. In case of doubt, it returns no match rather than a guess.
+    """Matches texts to titles. If in doubt, it returns no match rather than a guess.
 
-    A text that is not a title is first compared with all titles by spelling. The similarity is
-    ``1 - edits / total length``, where an edit inserts or deletes a character. rapidfuzz computes
-    it twice, once for the original texts and once with their words sorted, and the higher value
-    counts. A text that is still unmatched is compared by meaning (``SemanticMatcher``).
+    A text that is not a title is first compared with all titles by spelling. The similarity is ``1
+    - edits / total length``, where an edit inserts or deletes a character. rapidfuzz computes it
+    twice, once for the original texts and once with their words sorted, and the higher value is
+    used. A text that is still unmatched is then compared by meaning (``SemanticMatcher``).
 
-    An approximate match must reach a threshold of similarity and be ahead of the next best title by
-    a margin. It must also contain the same numbers, so "set of 3" never matches "set of 4".
+    An approximate match must reach a similarity threshold and be ahead of the next best title by a
+    margin. It must also contain the same numbers as the text, so that "set of 3" never matches "set
+    of 4".
     """
 
     def __init__(
@@ -220,11 +221,11 @@ class TextMatcher:
 
         Args:
             catalog: the items.
-            threshold: minimum similarity in spelling of an approximate match, from 0 to 1. A value
-                above 1 turns such matches off.
+            threshold: minimum spelling similarity of an approximate match, from 0 to 1. A value
+                above 1 turns off such matches.
             margin: minimum difference in this similarity between a match and the next best title.
             encoder: the encoder for matching by meaning, as for ``SemanticMatcher``; None to turn
-                matching by meaning off.
+                off matching by meaning.
             semantic_threshold: minimum cosine of a match by meaning; None to use the value that was
                 measured for the encoder or for character n-grams.
             semantic_margin: minimum difference in cosine between a match by meaning and the next
@@ -245,7 +246,7 @@ class TextMatcher:
 
     @cached_property
     def _titles(self) -> tuple[list[str], list[str], list[list[int]]]:
-        """Return the distinct normalized titles, with their words sorted as well, and their rows.
+        """Return the distinct normalized titles, the same titles with sorted words, and their rows.
 
         Returns:
             Three lists with one entry per distinct title: the normalized title, the same title with
@@ -278,7 +279,7 @@ class TextMatcher:
         return tuple(meaning.notes) if meaning is not None else ()
 
     def match(self, text: str, *, fuzzy: bool = True, semantic: bool = True) -> Match:
-        """Find the items that a text names.
+        """Find the items that a text refers to.
 
         Args:
             text: a title as a user or model wrote it.
@@ -326,7 +327,7 @@ class TextMatcher:
         return tuple(self._catalog[rows[index][0]].title for _, _, index in near[:n])
 
     def _match_approximately(self, text: str, semantic: bool) -> Match:
-        """Match a normalized text approximately by spelling or, if that fails, by meaning."""
+        """Match a normalized text approximately by spelling, or by meaning if that fails."""
         match = self._match_spelling(text)
         if match.rows or not semantic or self.meaning is None or not text or not self._titles[0]:
             return match
@@ -370,7 +371,7 @@ class TextMatcher:
         threshold: float,
         margin: float,
     ) -> Match:
-        """Return the best candidate as a match, or no match if the candidate is doubtful.
+        """Return the best candidate as a match, or no match if the candidate is in doubt.
 
         The candidate must reach the threshold, be ahead of the second candidate by the margin, and
         contain the same numbers as the text.
@@ -419,8 +420,8 @@ def write_index(
         log: function that is called with a message before each slow step.
 
     Returns:
-        A report with the numbers of titles, the time in seconds, the encoder's name, the scripts
-        that it can read, the search method and its recall@10.
+        A report with the numbers of indexed, distinct and unreadable titles, the time in seconds,
+        the encoder's name, the scripts that it can read, the search method and its recall@10.
 
     Raises:
         ModelError: the encoder could not be downloaded or loaded.
@@ -434,7 +435,7 @@ def write_index(
         )
         raise SettingsError(msg)
     advice = (
-        "The index is stored with the data; copy the dataset to a folder that you may write to."
+        "The index is stored with the data; copy the dataset to a folder that you can write to."
     )
     check_output(folder, kind="folder", advice=advice)
     meaning = TextMatcher(catalog, encoder=encoder, log=log).meaning

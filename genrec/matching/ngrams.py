@@ -1,4 +1,4 @@
-"""Compare titles by the character n-grams that they share.
+"""Compare titles by their shared character n-grams.
 
 This method needs no model and works in every script.
 """
@@ -24,9 +24,9 @@ class AlikeTitles:
     """Finds the titles that are most similar to a title in the same catalog.
 
     The similarity of two titles is the cosine of their TF-IDF vectors over character 3- and
-    4-grams. Neighbors are computed when they are first needed, and cached. Indexing takes about 40
-    microseconds per title. Finding the neighbors of one title among N titles takes about N * 100
-    nanoseconds.
+    4-grams. Neighbors are computed when they are first needed, and then cached. Indexing takes
+    about 40 microseconds per title. Finding the neighbors of one title among N titles takes about N
+    * 100 nanoseconds.
 
     Attributes:
         vectors: sparse float32 matrix with the TF-IDF vector of each title in a row.
@@ -51,7 +51,8 @@ class AlikeTitles:
 
         Returns:
             A sparse float64 matrix with a row for each of the R titles and a column for each title
-            in the catalog. It holds the cubes of the cosines to the ``NEAR`` nearest titles.
+            in the catalog. It holds the cubes of the cosine similarities to the ``NEAR`` nearest
+            titles.
         """
         from scipy import sparse
 
@@ -77,7 +78,8 @@ class AlikeTitles:
         """Find the nearest neighbors of the titles in the given catalog rows.
 
         Returns:
-            For each of the rows, the catalog rows of its neighbors and the cubes of their cosines.
+            For each of the rows, the catalog rows of its neighbors and the cubes of their cosine
+            similarities.
         """
         cosines = (self.vectors[rows] @ self._across).toarray()
         cosines[np.arange(len(rows)), rows] = 0.0
@@ -137,8 +139,8 @@ class CharNgrams:
             n: number of titles to find.
 
         Returns:
-            The (n,) int64 indices of the titles, and their (n,) float32 cosines to the text. If
-            there are fewer than n titles, all of them are returned.
+            The (n,) int64 indices of the titles, and their (n,) float32 cosine similarities to the
+            text. If there are fewer than n titles, all of them are returned.
         """
         row = (self._vectorizer.transform([text]) @ self._matrix).toarray()[0]
         n = min(n, len(row))

@@ -1,4 +1,4 @@
-"""Represent items and users as vectors computed from titles, for use in baselines and elsewhere."""
+"""Compute vectors of items and users from titles, for use in baselines and elsewhere."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def title_vectors(
             ``genrec.matching.hidden_states``).
         log: function that is called with progress messages.
         folder: the dataset folder, or None. Vectors that ``genrec index`` stored there for the same
-            catalog and encoder are used again. They are stored in half precision, which changes
-            cosines by less than 0.002.
+            catalog and encoder are reused. They are stored in half precision, which changes cosine
+            similarities by less than 0.002.
 
     Returns:
         (N, D) unit vectors with D dimensions in the order of the catalog's rows. For character
@@ -89,7 +89,7 @@ def title_vectors(
 
 
 def _hidden_state_vectors(catalog: Catalog, name: str, log: Log) -> Float32Array:
-    """Load a language model and compute a vector for each of a catalog's N titles with it.
+    """Load a language model and use it to compute a vector for each of a catalog's N titles.
 
     Returns:
         (N, W) float32 unit vectors, where W is the model's width.
@@ -102,7 +102,7 @@ def _hidden_state_vectors(catalog: Catalog, name: str, log: Log) -> Float32Array
 
 
 def dense(vectors: Any) -> Float32Array:
-    """Convert sparse vectors to dense ones by reducing them to 256 dimensions with an SVD.
+    """Convert sparse vectors to dense vectors with at most 256 dimensions, using an SVD.
 
     Dense vectors are returned unchanged.
 
@@ -174,7 +174,7 @@ def user_vectors(
 
 
 def save(path: str | Path, ids: Sequence[str], vectors: Float32Array, name: str) -> None:
-    """Write the vectors of items or users with their ids to a file.
+    """Write vectors of items or users to a file, together with their ids.
 
     A ``.safetensors`` file gets a tensor named ``vectors``, and its metadata key ``ids`` holds the
     ids as JSON. A ``.parquet`` file gets a column with the ids and a column ``vector``.

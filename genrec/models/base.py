@@ -1,8 +1,8 @@
 """Declare the interfaces of models that generate text and of models that score continuations.
 
-A ``TextModel`` is sufficient for the decoder ``match``, for few-shot prompts and for the sentences
-in explanations. A ``ScoringModel`` is needed for everything that is based on probabilities, such as
-the decoder ``trie``, ranking, certificates and evidence. ``LanguageModel`` implements both
+A ``TextModel`` is sufficient for ``decoder="match"``, for few-shot prompts and for the sentences in
+explanations. A ``ScoringModel`` is needed for everything that is based on probabilities, such as
+``decoder="trie"``, ranking, certificates and evidence. ``LanguageModel`` implements both
 interfaces. A model behind a web API implements only ``TextModel``.
 """
 
@@ -58,7 +58,7 @@ class GenerationOptions:
         temperature: sampling temperature; 0 requests the most probable texts instead of samples.
         seed: random seed for sampling.
         banned: token ids that must not be generated. Models behind an API ignore them, because
-            their token ids are not known.
+            their token ids are unknown.
     """
 
     n: int
@@ -94,11 +94,11 @@ class TextModel(Protocol):
             options: the number and length of the texts, and the sampling options.
 
         Returns:
-            ``options.n`` texts in any order, or fewer if the model cannot produce as many.
+            ``options.n`` texts in any order, or fewer if the model cannot produce that many.
         """
 
     def describe(self) -> str:
-        """Return a description of the model in a few words, to be shown to users."""
+        """Return a short description of the model to show to users."""
 
 
 @runtime_checkable
@@ -145,7 +145,7 @@ class ScoringModel(Protocol):
 def generate_texts(
     model: TextModel, prompt: TextPrompt, options: GenerationOptions
 ) -> list[Generated]:
-    """Generate texts with a model, and check that they have the declared form.
+    """Generate texts with a model, and check that they have the declared type.
 
     Raises:
         ModelError: the model returned something other than a list of ``Generated``.

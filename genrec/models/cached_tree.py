@@ -2,9 +2,9 @@
 
 The model processes each prompt once. The tokens of continuations are then appended to the prompt's
 key-value cache. A 4-D attention mask lets each token attend only to the prompt and to its ancestors
-in the tree, and its position in the sequence follows from its depth in the tree. So the cache never
-has to be copied or reordered for the branches of a search. (SpecInfer uses such tree attention for
-speculative decoding: Miao et al. 2024, https://arxiv.org/abs/2305.09781.)
+in the tree, and its position in the sequence follows from its depth in the tree. The cache
+therefore never has to be copied or reordered for the branches of a search. (SpecInfer uses such
+tree attention for speculative decoding: Miao et al. 2024, https://arxiv.org/abs/2305.09781.)
 
 Several prompts form one batch. Shorter prompts are padded on the right, so that no real token
 attends to the padding. This module deals with token ids only, not with text.
@@ -304,9 +304,9 @@ def tree_obstacle(body: Body) -> str:
     """Return the reason why a model cannot use ``CachedTree``, or an empty string if it can.
 
     A model with recurrent states cannot use it, because such a state depends on all tokens
-    processed so far and not only on a node's ancestors. If the configuration does not show this, a
-    test does: on a small tree with two branches, ``CachedTree`` and ``PlainTree`` must give the
-    same logits.
+    processed so far and not only on a node's ancestors. If this is not evident from the
+    configuration, it is detected by a test: on a small tree with two branches, ``CachedTree`` and
+    ``PlainTree`` must give the same logits.
     """
     if body.known:
         return ""

@@ -1,7 +1,7 @@
 """Measure which scripts (writing systems) a model can read, by looking at its tokenizer.
 
-The tokenizer of an English model may map words of other scripts to unknown tokens, so that
-different words look the same. Or it may split them into single letters or bytes, which the model
+The tokenizer of an English model may map words in other scripts to unknown tokens, so that
+different words look the same, or it may split them into single letters or bytes, which the model
 does not understand. Both cases can be recognized by counting tokens, so this module needs only a
 function that returns the number of tokens in a text.
 """
@@ -45,8 +45,8 @@ class ScriptCoverage:
 
     Attributes:
         read: names of the scripts that the model can read.
-        spelled: names of the other scripts in ``SAMPLES``, which the tokenizer splits into letters
-            or bytes, or does not know.
+        spelled: names of the other scripts in ``SAMPLES``, whose words the tokenizer does not know
+            or splits into letters or bytes.
         count: function that returns the number of tokens in a text, and the number of unknown
             tokens among them.
     """

@@ -1,9 +1,8 @@
 """Generate free text by sampling or beam search, scoring tokens with a TokenTree.
 
-The function ``generate`` of transformers would process the prompt once for each text and apply the
+The transformers method ``generate`` would process the prompt once for each text and apply the
 model's default settings, such as top_k and top_p. Here, the prompt is processed only once, and only
-the arguments that are given have an effect. This module deals with tokens and text only, not with
-items.
+the given arguments have an effect. This module deals with tokens and text only, not with items.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ class Ending:
         return torch.log_softmax(values, dim=-1)
 
     def ended(self, ids: Sequence[int]) -> str | None:
-        """Return the text of some token ids if it has ended, or None if it is unfinished.
+        """Return the text of the given token ids if it has ended, or None if it is unfinished.
 
         Args:
             ids: token ids generated so far, at least one.
@@ -175,8 +174,8 @@ def _extend(tree: TokenTree, new: Sequence[tuple[_Live, int]]) -> tuple[list[_Li
             handle is still the handle of the token before.
 
     Returns:
-        The texts with the handles of their new tokens, and the (n, V) float32 logits that the model
-        gives after them for the V tokens in the vocabulary.
+        The texts with the handles of their new tokens, and the model's (n, V) float32 logits after
+        these texts for the V tokens in the vocabulary.
     """
     handles, logits = tree.extend([p.handle for p, _ in new], [[token] for _, token in new])
     live = [_Live(h, p.ids, p.logprob, p.copies) for h, (p, _) in zip(handles, new, strict=True)]

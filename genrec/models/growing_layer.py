@@ -1,4 +1,4 @@
-"""Provide buffers for attention keys and values, which grow with each pass over new tokens.
+"""Provide buffers for attention keys and values that grow with each pass over new tokens.
 
 This module deals with tensors only and does not need transformers.
 """
@@ -19,7 +19,8 @@ class GrowingLayer:
         keys: (B, heads, slots, D) buffer for the keys.
         values: (B, heads, slots, D) buffer for the values.
         length: the number of slots in use.
-        is_initialized: whether there are buffers yet; transformers reads and sets this, too.
+        is_initialized: whether the buffers exist yet; transformers also reads and sets this
+            attribute.
     """
 
     keys: torch.Tensor
@@ -64,7 +65,7 @@ class GrowingLayer:
 
         Args:
             old: the buffer to copy.
-            like: a tensor with the batch size, number of heads and width of the new buffer.
+            like: a tensor that has the batch size, number of heads and width of the new buffer.
             end: number of tokens for which there must be room.
         """
         shape = list(like.shape)
@@ -82,7 +83,7 @@ class GrowingLayer:
         return layer
 
     def cut(self, n: int) -> GrowingLayer:
-        """Return a view of the keys and values of the first n tokens, for reading only."""
+        """Return a read-only view of the keys and values of the first n tokens."""
         layer = type(self)()
         layer.keys, layer.values = self.keys[:, :, :n], self.values[:, :, :n]
         layer.length = n

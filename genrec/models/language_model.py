@@ -34,11 +34,11 @@ class LanguageModel:
     """A causal language model with its tokenizer, ready to generate and to score text.
 
     Attributes:
-        model: the transformers model, in eval mode; or a ``Llama`` of genrec, if the model was
-            loaded with a light tokenizer.
+        model: the transformers model in eval mode, or genrec's own ``Llama`` if the model was
+            loaded without transformers.
         tokenizer: the model's tokenizer.
         name: the name shown in results.
-        quantize: the quantization of the weights, which is ``none``, ``int8`` or ``nf4``.
+        quantize: the quantization of the weights: ``none``, ``int8`` or ``nf4``.
         device: the device on which the weights are stored.
         dtype: the data type of the weights.
         body: the same model, split into hidden layers and output layer so that logits can be
@@ -49,7 +49,7 @@ class LanguageModel:
     def __init__(
         self, model: Any, tokenizer: Any, *, name: str = "custom", plain: bool = False
     ) -> None:
-        """Wrap a model and its tokenizer that were already loaded with transformers.
+        """Wrap a model and a tokenizer that are already loaded with transformers.
 
         To load a model by its name, use ``LanguageModel.load`` instead.
 
@@ -95,9 +95,9 @@ class LanguageModel:
             quantize: ``int8`` or ``nf4`` to quantize the weights of linear layers with
                 bitsandbytes; ``none`` to leave the weights unchanged.
             log: function that is called with a line of text before each slow step.
-            light: the tokenizer of the model, if ``light_tokenizer.load_tokenizer`` could read it.
-                The model is then loaded without transformers if it can be. Such a model gives the
-                same results, but can neither be trained nor saved.
+            light: the model's tokenizer, as read by ``light_tokenizer.load_tokenizer``; None if it
+                could not be read. With such a tokenizer, the model is loaded without transformers
+                if possible. It gives the same results, but can be neither trained nor saved.
 
         Raises:
             ModelError: the model could not be downloaded or loaded. The message lists the ways to
@@ -165,7 +165,7 @@ class LanguageModel:
         log: Callable[[str], None] = lambda message: None,
         light: LightTokenizer | None = None,
     ) -> LanguageModel:
-        """Load the model that a run of ``genrec train`` has trained.
+        """Load the model that was trained by a run of ``genrec train``.
 
         If an adapter was trained, it is merged into the base model. If all weights were trained,
         the saved model is loaded.
@@ -177,10 +177,10 @@ class LanguageModel:
             device: see ``load``.
             dtype: see ``load``.
             threads: see ``load``.
-            quantize: see ``load``. The adapter is not merged into quantized weights, but applied
-                next to them.
+            quantize: see ``load``. If the weights are quantized, the adapter is not merged into
+                them but applied alongside them.
             log: function that is called with a line of text before each slow step.
-            light: see ``load``. Kinds of adapters that genrec cannot merge are left to PEFT.
+            light: see ``load``. Adapters that genrec cannot merge itself are loaded with PEFT.
 
         Raises:
             ModelError: the folder is not a run folder, the base model could not be downloaded, or
@@ -194,7 +194,7 @@ class LanguageModel:
             if base is not None:
                 msg = (
                     f"The run {folder} contains all its weights, so it needs no base model, but {base!r} "
-                    "was given. Leave it out (--model, or model in Python)."
+                    "was given. Leave out --model (in Python, the argument model)."
                 )
                 raise SettingsError(msg)
             trained = cls.load(str(folder / runs.WHOLE), **options)
@@ -264,7 +264,7 @@ class LanguageModel:
         if isinstance(self.model, Llama):
             msg = (
                 "A model that was loaded without transformers cannot be saved. Load it without the "
-                "argument light."
+                "light argument."
             )
             raise ModelError(msg)
         files.check_new_folder(target)
@@ -308,7 +308,7 @@ class LanguageModel:
         return torch.get_num_threads()
 
     def describe(self) -> str:
-        """Return the model's name, precision and device, and on a CPU the number of threads."""
+        """Return the model's name, precision, device and, on a CPU, the number of threads."""
         precision = str(self.dtype).removeprefix("torch.")
         threads = ""
         if self.device.type == "cpu":
@@ -400,7 +400,7 @@ class LanguageModel:
         return packaged.fingerprint(self.model.state_dict())
 
     def kept_fingerprint(self) -> str:
-        """Return a fingerprint of only the weights that are never quantized.
+        """Return a fingerprint that covers only the weights that are never quantized.
 
         These are the embeddings and the normalization layers. See ``fingerprint`` for the format.
         """
@@ -413,7 +413,7 @@ class LanguageModel:
 
 
 def check_threads(threads: int) -> None:
-    """Raise SettingsError unless a number of threads can be used."""
+    """Raise a SettingsError if a number of threads cannot be used."""
     if not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS:
         msg = (
             f"threads={threads!r} is not valid. Expected 1 to {MAX_THREADS}, ideally one per idle "
@@ -448,13 +448,13 @@ def _with_adapter(model: Any, folder: Path, *, merge: bool) -> Any:
 
 
 def _check_loaded(name: str, model: Any, tokenizer: Any, report: dict[str, Any]) -> None:
-    """Raise a ModelError if a model lacks weights or if its tokenizer does not match it.
+    """Raise a ModelError if a model lacks weights, or if its tokenizer does not match the model.
 
     Args:
         name: the model's name, for the message.
         model: the loaded model.
         tokenizer: the loaded tokenizer.
-        report: the loading report of transformers, with missing and mismatched weights.
+        report: the transformers loading report, which lists missing and mismatched weights.
     """
     missing = sorted(report.get("missing_keys") or [])
     mismatched = [str(m[0]) for m in report.get("mismatched_keys") or []]

@@ -1,7 +1,7 @@
-"""Load a language model's tokenizer at once, and its weights when they are first needed.
+"""Load a language model's tokenizer and weights separately, each when it is first needed.
 
-The command line uses this module, so that a prompt can be shown without weights. Models that genrec
-can run itself are loaded without transformers (see ``llama`` and ``light_tokenizer``).
+The command line uses this module, so that a prompt can be shown without loading the weights. Models
+that genrec can run itself are loaded without transformers (see ``llama`` and ``light_tokenizer``).
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ class LazyModel:
         revision: str | None,
         load: Callable[[LightTokenizer | None], LanguageModel],
     ) -> None:
-        """Read nothing yet; ``lazy_model`` and ``lazy_run`` make lazy models.
+        """Store the arguments without loading anything; see ``lazy_model`` and ``lazy_run``.
 
         Args:
             name: the name shown in results.
             source: the folder or hub id of the tokenizer and the configuration.
             revision: the branch, tag or commit on the hub; None for the default branch.
-            load: function that loads the model, given its tokenizer if that could be read without
-                transformers.
+            load: function that loads the model. Its argument is the tokenizer, or None if it could
+                not be read without transformers.
         """
         self.name = name
         self._source, self._revision, self._loader = source, revision, load
 
     def load(self) -> LanguageModel:
-        """Return the model with its weights, which are loaded by the first call."""
+        """Return the model with its weights, which are loaded on the first call."""
         return self._loaded
 
     @cached_property
@@ -86,7 +86,7 @@ class LazyModel:
         return int(size or 1 << 20)
 
     def _read(self, kind: str) -> Any:
-        """Read the tokenizer or the configuration with a class of the transformers library."""
+        """Load the tokenizer or the configuration with a class from the transformers library."""
         with quiet_transformers():
             import transformers
 
@@ -127,7 +127,7 @@ class LazyModel:
         return self.load().prefix(ids)
 
     def fingerprint(self) -> str:
-        """Return a SHA-256 (hex) that identifies the weights."""
+        """Return a SHA-256 hash (hex) that identifies the weights."""
         return self.load().fingerprint()
 
     def __getattr__(self, name: str) -> Any:

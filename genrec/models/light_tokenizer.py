@@ -1,8 +1,8 @@
 """Read a tokenizer without transformers, which takes half a second to import.
 
-The tokenizers library reads ``tokenizer.json``, as transformers does for a tokenizer without a
-class of its own. A test checks that the token ids are equal. Anything else that a tokenizer can do
-is left to the tokenizer of transformers, which is loaded when it is first needed.
+The file ``tokenizer.json`` is read with the tokenizers library, which transformers also uses for
+tokenizers that have no class of their own. A test checks that the token ids are equal. All other
+features are delegated to the transformers tokenizer, which is loaded when it is first needed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class LightTokenizer:
     """The part of a transformers tokenizer that encodes and decodes texts.
 
     Attributes:
-        digest: a hash (SHA-256, hex) of everything that determines token ids.
+        digest: a SHA-256 hash (hex) of everything that determines token ids.
         chat_template: the Jinja template of chat messages, or None.
         bos_token_id: the id of the token that begins a text, or None.
         eos_token_id: the id of the token that ends a text, or None.
@@ -41,13 +41,13 @@ class LightTokenizer:
     def __init__(
         self, folder: Path, tokenizer: Tokenizer, special: Mapping[str, str | None], digest: str
     ) -> None:
-        """Wrap a tokenizer of the tokenizers library; ``load_tokenizer`` reads one from a folder.
+        """Wrap a tokenizer from the tokenizers library; use ``load_tokenizer`` to load a folder.
 
         Args:
             folder: the folder of the tokenizer's files.
             tokenizer: the tokenizer.
             special: the special tokens, keyed by their names in ``tokenizer_config.json``.
-            digest: a hash (SHA-256, hex) of the content of ``tokenizer.json``.
+            digest: a SHA-256 hash (hex) of the contents of ``tokenizer.json``.
         """
         self.digest = digest
         self._folder = folder
@@ -69,17 +69,18 @@ class LightTokenizer:
         split_special_tokens: bool = False,
         return_attention_mask: bool = False,
     ) -> dict[str, Any]:
-        """Encode a text, or several texts.
+        """Encode one text or several texts.
 
         Args:
             text: the text, or a list of texts.
             add_special_tokens: whether to add the tokens that begin and end a text.
-            split_special_tokens: whether to encode special tokens that occur in the text as plain
+            split_special_tokens: whether to treat special tokens that occur in the text as plain
                 text.
             return_attention_mask: has no effect; a mask is never returned.
 
         Returns:
-            The ids of the text under ``input_ids``; for several texts, a list of lists.
+            A dictionary whose key ``input_ids`` holds the ids of the text, or a list of such ids
+            for each of several texts.
         """
         self._tokenizer.encode_special_tokens = split_special_tokens
         single = isinstance(text, str)
@@ -90,7 +91,7 @@ class LightTokenizer:
         return {"input_ids": ids[0] if single else ids}
 
     def decode(self, ids: int | Sequence[int], *, skip_special_tokens: bool = False) -> str:
-        """Decode one id or several ids to text."""
+        """Decode one or several ids to text."""
         given = [ids] if isinstance(ids, int) else list(ids)
         return str(self._tokenizer.decode(given, skip_special_tokens=skip_special_tokens))
 
@@ -117,7 +118,7 @@ class LightTokenizer:
             return AutoTokenizer.from_pretrained(self._folder, trust_remote_code=False)
 
     def __getattr__(self, name: str) -> Any:
-        """Look up any other public attribute in the tokenizer that transformers loads.
+        """Delegate any other public attribute to the tokenizer that transformers loads.
 
         An example is ``apply_chat_template``.
         """
@@ -133,7 +134,7 @@ def load_tokenizer(folder: str | Path) -> LightTokenizer | None:
         folder: a folder with ``tokenizer.json`` and ``tokenizer_config.json``.
 
     Returns:
-        The tokenizer, or None if a file is missing or damaged, or if transformers would change the
+        The tokenizer, or None if a file is missing or damaged, or if transformers would modify the
         tokenizer after reading it.
     """
     from tokenizers import Tokenizer
@@ -151,11 +152,11 @@ def load_tokenizer(folder: str | Path) -> LightTokenizer | None:
 
 
 def _is_plain(about: Mapping[str, Any], tokenizer: Tokenizer) -> bool:
-    """Check that transformers would not change a tokenizer after reading its files.
+    """Check that transformers would not modify a tokenizer after reading its files.
 
     Args:
-        about: the content of ``tokenizer_config.json``.
-        tokenizer: the content of ``tokenizer.json``.
+        about: the contents of ``tokenizer_config.json``.
+        tokenizer: the contents of ``tokenizer.json``.
     """
     added = tokenizer.get_added_tokens_decoder().values()
     special = {about[name] for name in _SPECIAL if about.get(name) is not None}

@@ -1,6 +1,6 @@
-"""Run Llama models with PyTorch alone, since importing transformers is slower than making a list.
+"""Run Llama models with PyTorch alone, to avoid the slow import of transformers.
 
-The command line uses this module for models that it supports, such as the default model. Weights,
+The command line uses this module for the models it supports, such as the default model. Weights,
 parameter names and the order of operations are the same as in transformers, and a test checks that
 the logits are equal. Everything else about a model (training, saving, generation) needs
 transformers. This module deals with token ids and hidden states, not with text.
@@ -56,7 +56,7 @@ _PLAIN_ADAPTER: dict[str, Any] = {
 
 
 class Layer(Protocol):
-    """The attention keys and values of one layer, to which each pass appends."""
+    """The attention keys and values of one layer, which grow with each pass."""
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor
@@ -69,7 +69,7 @@ class Layer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LlamaConfig:
-    """The sizes of a Llama model, named as in ``config.json``."""
+    """The configuration of a Llama model, with the names used in ``config.json``."""
 
     vocab_size: int
     hidden_size: int
@@ -114,43 +114,43 @@ class LlamaConfig:
             return None
 
     def get_text_config(self) -> LlamaConfig:
-        """Return this configuration itself, as transformers configurations of text models do."""
+        """Return this configuration itself, as transformers does for text-only models."""
         return self
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationConfig:
-    """The ids that end a text according to the model, with the name that transformers uses."""
+    """The ids of the tokens that end a text, under the name that transformers uses."""
 
     eos_token_id: int | list[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Hidden:
-    """The output of the layers: (B, T, hidden size) hidden states."""
+    """The output of the layers: hidden states of shape (B, T, hidden size)."""
 
     last_hidden_state: torch.Tensor
 
 
 class _Linear(nn.Linear):
-    """A linear layer without biases, whose weights are not initialized but loaded later."""
+    """A linear layer without bias that is not initialized, because its weights are loaded later."""
 
     def __init__(self, width: int, height: int) -> None:
         super().__init__(width, height, bias=False)
 
     def reset_parameters(self) -> None:
-        """Do nothing, since initialization takes about a second, even on the meta device."""
+        """Skip the initialization, which takes about a second even on the meta device."""
 
 
 class _Embedding(nn.Embedding):
-    """Embeddings that are not initialized, since they are loaded later."""
+    """Embeddings that are not initialized, because they are loaded later."""
 
     def reset_parameters(self) -> None:
-        """Do nothing; see ``_Linear``."""
+        """Skip the initialization; see ``_Linear``."""
 
 
 class _Norm(nn.Module):
-    """Divides hidden states by their root mean square, in float32."""
+    """A layer that divides hidden states by their root mean square, computed in float32."""
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
@@ -260,7 +260,7 @@ class _Block(nn.Module):
 
 
 class _Layers(nn.Module):
-    """The layers that turn token ids into hidden states."""
+    """The part of the model that turns token ids into hidden states."""
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
@@ -284,8 +284,9 @@ class _Layers(nn.Module):
             attention_mask: (B, 1, T, tokens so far) mask, which is added to the attention scores;
                 None for causal attention.
             position_ids: (B, T) int64 positions; None to continue after the tokens so far.
-            past_key_values: the layers' keys and values, which are updated; None for no cache.
-            use_cache: has no effect; whether there is a cache depends on ``past_key_values``.
+            past_key_values: the keys and values of each layer, which are updated; None to use no
+                cache.
+            use_cache: ignored; a cache is used if ``past_key_values`` is given.
         """
         states = self.embed_tokens(input_ids)
         device, width = input_ids.device, input_ids.shape[1]
@@ -316,16 +317,16 @@ class Llama(nn.Module):
     """A Llama model for inference.
 
     Attributes:
-        config: the sizes of the model.
-        generation_config: the ids that end a text.
-        model: the layers, which turn token ids into hidden states.
+        config: the configuration of the model.
+        generation_config: the ids of the tokens that end a text.
+        model: the part that turns token ids into hidden states.
         lm_head: the linear layer that turns hidden states into logits.
     """
 
     base_model_prefix = "model"
 
     def __init__(self, config: LlamaConfig) -> None:
-        """Build the model with weights that are not initialized; ``load_llama`` loads them."""
+        """Build the model with uninitialized weights; ``load_llama`` loads the weights."""
         super().__init__()
         self.config = config
         self.generation_config = GenerationConfig()
@@ -378,12 +379,12 @@ def merge_adapter(model: Llama, folder: Path) -> bool:
     """Merge a LoRA adapter into the weights, as ``merge_and_unload`` in PEFT does.
 
     Args:
-        model: the model that the adapter was trained for.
+        model: the base model of the adapter.
         folder: the folder that PEFT wrote.
 
     Returns:
-        True if the adapter was merged. False if its kind is not supported or a file is damaged; the
-        model is then unchanged.
+        True if the adapter was merged; False if this kind of adapter is not supported or a file is
+        damaged, in which case the model is unchanged.
 
     Raises:
         ModelError: the adapter does not fit the model.
@@ -425,7 +426,7 @@ def _is_plain(given: Mapping[str, Any], plain: Mapping[str, Any]) -> bool:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; return an empty one if the file is missing or damaged."""
+    """Read a JSON object; return an empty dictionary if the file is missing or damaged."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -434,7 +435,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _read_weights(path: Path) -> dict[str, torch.Tensor] | None:
-    """Map the tensors of a safetensors file; return None if it is missing or damaged."""
+    """Map a safetensors file into memory; return None if it is missing or damaged."""
     from safetensors import SafetensorError, safe_open
 
     try:

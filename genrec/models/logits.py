@@ -1,10 +1,10 @@
 """Compute a language model's logits only where they are needed.
 
 A causal language model has a body, which turns token ids into hidden states, and a head, which
-turns hidden states into logits. If the vocabulary is large, the head takes much of the time of a
-forward pass. So here a forward pass returns hidden states, and the head is applied later, only to
-those states and vocabulary entries that are requested. This module deals with token ids only, not
-with text.
+turns hidden states into logits. If the vocabulary is large, the head accounts for much of the time
+of a forward pass. Here, a forward pass therefore returns hidden states, and the head is applied
+later, only to the states and vocabulary entries that are requested. This module deals with token
+ids only, not with text.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Body:
     def _divides(self, head: torch.nn.Linear) -> bool:
         """Check whether the body followed by the head gives the same logits as the whole model.
 
-        This is not so for a model that scales or caps its logits after the head.
+        This is not the case for models that scale or cap their logits after the head.
 
         Args:
             head: the model's output layer.
@@ -103,7 +103,7 @@ class Body:
         return [kind() for _ in range(self.n_layers)]
 
     def as_cache(self, layers: Sequence[GrowingLayer]) -> Any:
-        """Return buffers in the form that the model takes as ``past_key_values``."""
+        """Return buffers in the form in which the model accepts ``past_key_values``."""
         if self.known:
             return layers
         from genrec.models.transformers_cache import as_cache
@@ -120,7 +120,7 @@ class Body:
         """Run one forward pass and return the outputs after R of the input tokens.
 
         Args:
-            keep: the R tokens whose outputs are returned, as their int64 batch rows (R,) and
+            keep: the R tokens whose outputs are returned, given by their int64 batch rows (R,) and
                 columns (R,).
             **inputs: keyword arguments for the transformers model, such as ``input_ids``.
         """
@@ -222,7 +222,7 @@ class Outputs:
 
     @torch.inference_mode()
     def on_device(self, source: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
-        """Compute the logits of U * C tokens on the device, without making the host wait for it.
+        """Compute the logits of U * C tokens on the device without synchronizing with the host.
 
         Args:
             source: (U, C) int64 index of the row that each token would follow, on the device.

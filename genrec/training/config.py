@@ -1,6 +1,6 @@
 """Define the settings of a training run and check their values.
 
-This module works with settings only, not with data or models.
+This module deals with settings only, not with data or models.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ class Training:
         basket: method of predicting the titles in a basket. ``tree``: predict each title only from
             the history before the basket. ``first``: predict only the first title. ``as_is``:
             predict each title given the earlier ones in the basket, which teaches the model to
-            complete baskets. ``auto``: use tree if the data has baskets, otherwise as_is.
+            complete baskets. ``auto``: use ``tree`` if the data has baskets, and ``as_is``
+            otherwise.
         behaviors: behaviors to include in histories and to predict, such as ``buy``. By default,
             all behaviors are included.
         fit: parts of the data to train on: ``train``, or ``both`` for train and validation.
@@ -208,7 +209,7 @@ class Training:
 
     @property
     def before(self) -> str:
-        """The first split that is not used for training: ``validation`` or ``test``."""
+        """The name of the first split that is not used for training: ``validation`` or ``test``."""
         return to_before(self.fit)
 
     def _check_objective(self) -> None:
@@ -281,7 +282,7 @@ def _check_behaviors(behaviors: object, weights: object) -> None:
 
 
 def describe_settings() -> dict[str, str]:
-    """Return a description of each setting by name, taken from the docstring of ``Training``."""
+    """Return a mapping from each setting to its description in the docstring of ``Training``."""
     lines = (Training.__doc__ or "").partition("Attributes:")[2].splitlines()
     texts: dict[str, str] = {}
     name = ""
@@ -295,10 +296,11 @@ def describe_settings() -> dict[str, str]:
 
 
 def resolve(values: Mapping[str, Any]) -> tuple[Settings, Training]:
-    """Divide the given settings into a recommender's settings and a training run's settings.
+    """Divide the given settings into those of the recommender and those of the training run.
 
-    The seed belongs to both. With the objective ``pointwise``, the template defaults to
-    ``would_like``, and with a ``like_threshold``, the target behavior defaults to ``like``.
+    The seed is passed to both. With ``objective="pointwise"``, the template defaults to
+    ``would_like``; if a ``like_threshold`` is given as well, the target behavior defaults to
+    ``like``.
 
     Args:
         values: the settings by name, from a YAML file or the command line.

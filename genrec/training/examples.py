@@ -65,7 +65,7 @@ class Examples(TorchDataset[int]):
         return len(self.packs)
 
     def __getitem__(self, index: int) -> int:
-        """Return the index of a pack itself, which ``Objective.batch`` turns into tensors later."""
+        """Return the given index of a pack, which ``Objective.batch`` later turns into tensors."""
         return index
 
     @cached_property
@@ -107,7 +107,7 @@ def make_examples(
     """Create the training examples for one pass over the data.
 
     Args:
-        recommender: provides the template, the tokenizer and the trie.
+        recommender: the recommender whose template, tokenizer and trie are used.
         data: the dataset, with the split to use for training.
         training: the training settings.
         wanted: a mask over all events that is True for events that may be targets; None for all.
@@ -153,10 +153,10 @@ def build_row_maker(
     paths: TitlePaths,
     titles: Titles,
 ) -> RowMaker:
-    """Create the object that turns histories into training rows.
+    """Create an object that turns histories into training rows.
 
     Args:
-        recommender: provides the template, the encoder and the prompt settings.
+        recommender: the recommender whose template, encoder and prompt settings are used.
         data: the dataset whose events are used.
         training: the training settings.
         paths: the paths to all titles in the trie.
@@ -184,7 +184,7 @@ def build_row_maker(
 
 
 def _read_examples(recommender: Recommender, training: Training, paths: TitlePaths) -> Examples:
-    """Read the examples from the file that the settings name, and give each example weight 1."""
+    """Read the examples from the file given by the settings, each with weight 1."""
     assert training.examples is not None
     rows, rejected = export.read_rows(
         export.read(training.examples),
@@ -253,7 +253,7 @@ def write_examples(
 
 
 def _basket_of_windows(basket: str) -> str:
-    """Return the setting ``basket`` that can be used when each target has its own prompt."""
+    """Return the value of ``basket`` to use if each target has its own prompt."""
     return "first" if basket == "first" else "auto"
 
 
@@ -284,7 +284,7 @@ def mark_behaviors(events: Interactions, training: Training) -> BoolArray:
 
 
 def _resolve_basket(training: Training, data: Dataset) -> str:
-    """Return the setting ``basket``, where ``auto`` is replaced by the value that suits the data."""
+    """Return the value of ``basket``, replacing ``auto`` with the value that suits the data."""
     if training.basket != "auto":
         return training.basket
     return "tree" if data.info.unit is not None else "as_is"
@@ -294,7 +294,7 @@ def build_paths(recommender: Recommender, training: Training, titles: Titles) ->
     """Find the paths to the titles of all items that are not held out.
 
     Args:
-        recommender: provides the catalog and the trie.
+        recommender: the recommender whose catalog and trie are used.
         training: the training settings, whose ``holdout`` is the fraction of items to hold out.
         titles: the token ids of each catalog row's title.
     """
@@ -308,7 +308,7 @@ def build_paths(recommender: Recommender, training: Training, titles: Titles) ->
 
 
 def choose_kept_rows(n: int, training: Training) -> npt.NDArray[np.int64]:
-    """Draw the catalog rows to train on at random, and hold out the fraction ``holdout``.
+    """Randomly choose the catalog rows to train on, holding out the fraction ``holdout``.
 
     Args:
         n: the number of catalog rows.

@@ -2,7 +2,7 @@
 
 Each example consists of a prompt and the title that should follow it. The files can be edited, and
 a model can be trained on such a file instead of the histories. ``datasets.load_dataset`` and other
-training programs can read them, too. This module works with texts and training rows, not with
+training programs can read them, too. This module deals with texts and training rows, not with
 models.
 """
 
@@ -33,13 +33,13 @@ Example = dict[str, Any]
 
 
 def check_output(path: str | Path, form: str) -> None:
-    """Check that examples can be written in this format and to a file with this extension.
+    """Check that examples can be written in the given format to a file with this extension.
 
     Raises:
         SettingsError: the format or the file extension is unknown, or the file cannot be written.
     """
     if form not in FORMATS:
-        msg = f"format={form!r} is unknown. Expected one of: {', '.join(FORMATS)}, pointwise."
+        msg = f"Unknown value format={form!r}. Expected one of: {', '.join(FORMATS)}, pointwise."
         raise SettingsError(msg)
     check_file(path)
 
@@ -67,14 +67,14 @@ def make_examples(
     wanted: BoolArray,
     form: str,
 ) -> Iterator[Example]:
-    """Yield one example for each event that is a target. E is the number of events.
+    """Yield one example for each of the E events that is a target.
 
     Args:
-        maker: renders the prompts.
-        encoder: formats titles as the model sees them.
+        maker: the object that renders the prompts.
+        encoder: the encoder, which formats titles as the model sees them.
         events: the events of all users.
-        shown: (E,) a mask that is True for events that appear in histories.
-        wanted: (E,) a mask that is True for events that are targets.
+        shown: (E,) mask of the events that appear in histories.
+        wanted: (E,) mask of the events that are targets.
         form: one of ``FORMATS``.
     """
     catalog = events.catalog
@@ -109,8 +109,8 @@ def read(path: str | Path) -> list[Example]:
     """Read the examples from a JSON Lines or Parquet file.
 
     Raises:
-        DataError: the file cannot be read or contains no examples, or a row has none of the formats
-            in ``FORMATS``. The message gives the number of the row.
+        DataError: the file cannot be read or contains no examples, or a row does not have one of
+            the formats in ``FORMATS``. The message gives the row number.
     """
     path = Path(path)
     examples: list[Example]
@@ -154,7 +154,7 @@ def _split_example(row: Mapping[str, Any]) -> tuple[Any, Any]:
     """Return the prompt and the completion of an example in any format.
 
     Raises:
-        KeyError, TypeError, ValueError or IndexError: the example has none of the formats.
+        KeyError, TypeError, ValueError or IndexError: the example has none of the known formats.
     """
     if "messages" in row:
         user, assistant = row["messages"]
@@ -177,7 +177,7 @@ def read_rows(
 
     Args:
         examples: the examples as read from a file.
-        encoder: tokenizes prompts and titles.
+        encoder: the encoder, which tokenizes prompts and titles.
         catalog: the catalog that contains the items named by the completions.
         paths: the paths to all titles in the trie. Items without a path cannot be targets.
         most: the maximum number of tokens in a row.

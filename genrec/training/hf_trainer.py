@@ -1,6 +1,6 @@
 """Train a model with the transformers Trainer and the losses of this library.
 
-This module works with steps and batches, not with checkpoints or logs.
+This module deals with steps and batches, not with checkpoints or logs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def build_trainer(
     folder: Path,
     callback: TrainerCallback,
 ) -> LossTrainer:
-    """Create the Trainer of a run, and set its number of steps and its learning rate schedule.
+    """Create a run's Trainer, and set its number of steps and its learning rate schedule.
 
     Args:
         objective: the objective to minimize.
@@ -95,7 +95,7 @@ def count_targets(examples: Examples, training: Training) -> float:
 def _training_arguments(
     model: LanguageModel, training: Training, folder: Path
 ) -> TrainingArguments:
-    """Translate the training settings into the arguments of transformers' Trainer.
+    """Translate the training settings into arguments for the transformers Trainer.
 
     The Trainer's own logs and checkpoints are turned off, because genrec writes its own.
     """
@@ -142,8 +142,8 @@ class LossTrainer(Trainer):
         """Return the counts since the last call, and reset them to zero.
 
         Returns:
-            A (3,) array for this process with the sum of the losses in nats, the number of targets
-            and the number of tokens; and the number of targets in all processes.
+            A (3,) array with this process's sum of losses in nats, number of targets and number of
+            tokens; and the number of targets in all processes.
         """
         counts = self._seen, self._learned
         self._seen, self._learned = np.zeros(3), 0.0
@@ -156,7 +156,7 @@ class LossTrainer(Trainer):
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: torch.nn.Module | None = None
     ) -> None:
-        """Load the weights of a checkpoint. If the model is sharded, each process loads its part."""
+        """Load the weights of a checkpoint; for a sharded model, each process loads its part."""
         if not self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
@@ -176,7 +176,7 @@ class LossTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor]:
-        """Return this process's batches for the next step, and the number of targets in all processes."""
+        """Return this process's batches for the next step, and the target count across processes."""
         batches = [b for _, b in zip(range(num_batches), epoch_iterator, strict=False)]
         n = torch.tensor(float(sum(len(b["weight"]) for b in batches)), device=device)
         if self.args.world_size > 1:

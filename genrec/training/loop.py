@@ -1,8 +1,8 @@
-"""Run the training loop in one process.
+"""Run the training loop of one process.
 
-In addition to the training steps, the loop writes the log, validates the model, writes checkpoints,
-and stops at the time limit. This module works with objectives and weights, not with datasets or
-recommenders.
+Besides running the training steps, the loop writes the log, validates the model, writes
+checkpoints, and stops at the time limit. This module works with objectives and weights, not with
+datasets or recommenders.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class RunPlan:
         folder: the run folder.
         training: the training settings.
         resume_from: the checkpoint to continue from; None to start a new run.
-        fingerprints: hashes of everything that must not change when the run is resumed, by name.
+        fingerprints: hashes of everything that must stay the same when the run is resumed, by name.
         validate: a function that evaluates the model in its current state; None to skip validation.
             Sharded models are not validated.
         watch: a function that is called with each line of the log.
@@ -59,7 +59,7 @@ class RunPlan:
 
 
 class Session:
-    """The training of a model in one process of a run, with its log, validations and checkpoints.
+    """The training of a model in one process, including its log, validations and checkpoints.
 
     Attributes:
         progress: the progress of the run so far.
@@ -101,12 +101,12 @@ class Session:
 
     @property
     def main(self) -> bool:
-        """True if this is the one process that writes the files."""
+        """Whether this is the one process that writes the files."""
         return bool(self._trainer.is_world_process_zero())
 
     @property
     def sharded(self) -> bool:
-        """True if the weights are sharded across several processes (FSDP)."""
+        """Whether the weights are sharded across several processes (FSDP)."""
         return bool(self._trainer.is_fsdp_enabled)
 
     @property
@@ -116,7 +116,7 @@ class Session:
 
     @property
     def finished(self) -> bool:
-        """True if all steps have been completed."""
+        """Whether all steps have been completed."""
         return bool(self._trainer.state.global_step >= self.max_steps)
 
     def run(self, log: Log) -> None:
@@ -160,7 +160,7 @@ class Session:
             self._resumed = None
 
     def end_step(self, state: Any) -> bool:
-        """Write a log line, a validation and a checkpoint, each only if it is due after this step.
+        """Log, validate and write a checkpoint, each only if it is due after this step.
 
         Args:
             state: the ``TrainerState`` of transformers.
@@ -203,7 +203,7 @@ class Session:
         self._save(state)
 
     def _agree(self, yes: bool) -> bool:
-        """Make all processes follow the decision of the first one, because their clocks differ."""
+        """Return the first process's decision in all processes, since their clocks differ."""
         if self._trainer.args.world_size == 1:
             return yes
         from accelerate.utils import broadcast
@@ -247,7 +247,7 @@ class Session:
         return bool(self._training.patience) and len(later) >= self._training.patience
 
     def _log_step(self, step: int, now: float) -> None:
-        """Write a log line with the mean loss and the speed since the last log line."""
+        """Write a log line with the mean loss and the speed since the previous log line."""
         nats, targets, tokens = self._since
         seconds = now - self._logged
         self.progress.seconds += seconds
@@ -274,7 +274,7 @@ class Session:
         self._trainer.log({k: v for k, v in line.items() if isinstance(v, int | float)})
 
     def _drop_log_after(self, step: int) -> None:
-        """Remove the log lines after a step, because a resumed run will repeat the steps after it."""
+        """Remove the log lines after a step, because a resumed run repeats the later steps."""
         path = self._plan.folder / runs.LOG
         with contextlib.suppress(FileNotFoundError):
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True)

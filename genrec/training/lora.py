@@ -18,7 +18,7 @@ def add_adapter(model: Any, training: Training, base: str | None = None) -> Any:
     Args:
         model: a transformers model.
         training: the training settings.
-        base: the name of the base model that PEFT writes to its files. If None, PEFT writes the
+        base: the name of the base model, which PEFT writes to its files. If None, PEFT writes the
             name under which the model was loaded.
 
     Returns:
@@ -62,7 +62,7 @@ def add_adapter(model: Any, training: Training, base: str | None = None) -> Any:
 
 
 def _is_transposed(model: Any) -> bool:
-    """Return True if the model stores its weight matrices transposed, as GPT-2 does."""
+    """Check whether the model stores its weight matrices transposed, as GPT-2 does."""
     return any(type(m).__name__ == "Conv1D" for m in model.modules())
 
 
@@ -76,7 +76,7 @@ def load_adapter(model: Any, since: Path, run: Run) -> Any:
     Args:
         model: a transformers model.
         since: the folder of the earlier run.
-        run: the new run, whose base model, prompt and tokenizer must be the same.
+        run: the new run, whose base model, prompt and tokenizer must be those of the earlier run.
 
     Returns:
         The model to train.

@@ -1,6 +1,6 @@
-"""Turn training rows into batches, and compute the loss of each title over the trie of a catalog.
+"""Turn training rows into batches, and compute the loss of each title over a catalog's trie.
 
-This module works with token ids and the trie, not with texts or the training loop.
+This module deals with token ids and the trie, not with texts or the training loop.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def lay_out(
 
 
 def to_tensors(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Tensor]:
-    """Convert arrays to tensors. Floating-point numbers get 32 bits, and integers get 64 bits."""
+    """Convert arrays to tensors: 32-bit for floating-point arrays, 64-bit for integer arrays."""
     return {
         name: torch.from_numpy(np.ascontiguousarray(a)).to(
             torch.float32 if a.dtype == np.float64 else torch.long
@@ -140,8 +140,8 @@ def mark_visible(inputs: dict[str, Tensor], window: int | None = None) -> Tensor
 
     Args:
         inputs: the tensors of the batch; see ``make_batch``.
-        window: the size of the sliding window, for layers in which a token attends only to this many
-            latest positions; None for layers without a window.
+        window: the size of the sliding window, for layers in which a token attends only to the
+            latest positions within the window; None for layers without a window.
 
     Returns:
         A (B, 1, T, T) mask. In pack b, the value at [b, 0, i, j] is True if token i attends to token
@@ -175,7 +175,7 @@ class Head:
     bias: Tensor | None = None
 
     def over(self, states: Tensor, tokens: Tensor) -> Tensor:
-        """Compute the logits of the same tokens after each state.
+        """Compute the logits of the same tokens for every state.
 
         Args:
             states: (R, D) the states.
@@ -192,11 +192,11 @@ class Head:
         return _widen(logits)
 
     def each(self, states: Tensor, source: Tensor, tokens: Tensor) -> Tensor:
-        """Compute the logit of each token after one of the states.
+        """Compute the logit of each token for one of the states.
 
         Args:
             states: (R, D) the states.
-            source: (C,) the index of the state after which each token comes.
+            source: (C,) the index of the state that each token follows.
             tokens: (C,) the token ids.
 
         Returns:
@@ -228,12 +228,12 @@ def _widen(logits: Tensor) -> Tensor:
 
 
 class CatalogLoss:
-    """A loss over the items of a catalog, which is the negative log-probability of the target item.
+    """A loss over the items of a catalog: the negative log-probability of the target item.
 
     The probability of an item is the product of the probabilities of the choices on the path to its
     title in the trie. At each node, a softmax over the node's children gives these probabilities.
-    Tokens without an alternative are skipped. Source: the trie-masked loss of MSL (Wang et al.,
-    SIGIR 2025, https://arxiv.org/abs/2504.04178), adapted to compressed tries.
+    Tokens without alternatives are skipped. Source: the trie-masked loss of MSL (Wang et al., SIGIR
+    2025, https://arxiv.org/abs/2504.04178), adapted to compressed tries.
     """
 
     def __init__(self, paths: TitlePaths, smoothing: float = 0.0) -> None:
@@ -330,7 +330,7 @@ class CatalogLoss:
 def vocab_nats(states: Tensor, inputs: dict[str, Tensor], head: Head) -> Tensor:
     """Compute the loss of each target over the whole vocabulary, as in ordinary language modeling.
 
-    The logits are computed in chunks, and again for the gradient, to save memory.
+    To save memory, the logits are computed in chunks, and recomputed for the gradient.
 
     Args:
         states: the hidden states of all tokens, (B * T, D); or their logits, (B * T, V), if the head

@@ -1,6 +1,6 @@
 """Define the training objectives, which compute a loss for each target of a batch.
 
-This module works with models and batches, not with datasets.
+This module deals with models and batches, not with datasets.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ObjectiveBuilder = Callable[[LanguageModel], tuple["Objective", Validate | None]
 
 
 class Objective(ABC):
-    """Base class of objectives, which turn packs of training rows into a loss for each target.
+    """The base class of objectives, which turn packs of training rows into a loss for each target.
 
     Attributes:
         lean: True if only the logits that the loss needs are computed. This is possible if the

@@ -1,6 +1,6 @@
-"""Sample, read and write pairs of a user and an item, with labels for yes-or-no training.
+"""Sample, read and write labeled pairs of a user and an item for yes-or-no training.
 
-This module works with events and files, not with losses.
+This module deals with events and files, not with losses.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Pair:
         first: the index of the first event after the history, among all events of the data.
         row: the catalog row of the item.
         label: 1 if the user wanted the item, 0 otherwise.
-        event: the index of the event that the label comes from. For a random negative, this is the
-            event of the wanted item that it is paired with.
+        event: the index of the event from which the label is derived. For a random negative, this
+            is the event of the wanted item that it is paired with.
     """
 
     user_id: str
@@ -149,7 +149,7 @@ def _check_labels(labels: Sequence[int], source: str) -> None:
 
     Args:
         labels: the labels of the pairs, 1 or 0.
-        source: the place that the pairs come from, for the message.
+        source: a description of where the pairs come from, for use in messages.
 
     Raises:
         DataError: all labels are the same, or there are no pairs.

@@ -105,8 +105,8 @@ class PairRows:
     def _encode_histories(self, user: str, pairs: Sequence[Pair]) -> Iterator[tuple[Ids, Pair]]:
         """Encode the history of each pair, and yield its token ids together with the pair.
 
-        The histories of a user start at the same event for as long as they fit into a row, so that
-        several pairs can share a history.
+        A user's histories start at the same event as long as they fit into a row, so that several
+        pairs can share a history.
         """
         where = self._events.events(user)
         places = where.start + np.flatnonzero(self._shown[where])
@@ -125,7 +125,7 @@ class PairRows:
                 yield known, pair
 
     def _fits(self, some: Sequence[tuple[Ids, Ids, Pair]]) -> bool:
-        """Return True if all given pairs fit into one row.
+        """Check whether all given pairs fit into one row.
 
         Pairs from different windows rarely fit, since their histories start at different events.
 
@@ -163,13 +163,13 @@ def make_branched_row(
 ) -> Row:
     """Create a row with a branch for each text and a target at the end of each text.
 
-    The prefix that a text shares with the trunk is processed only once. The rest of the text
+    The prefix that each text shares with the trunk is processed only once, and the rest of the text
     becomes a branch.
 
     Args:
         trunk: the token ids of the trunk.
-        texts: for each target, the token ids of the whole text before it. A single text may be the
-            trunk itself.
+        texts: for each target, the token ids of the whole text before it. At most one text may be
+            the trunk itself.
         items: the catalog row of each target.
         events: the index of each target among all events of the data.
     """
@@ -331,7 +331,7 @@ class PointwiseObjective(Objective):
 def measure(labels: npt.ArrayLike, chances: npt.ArrayLike) -> dict[str, float]:
     """Measure the quality of yes-or-no answers with metrics from scikit-learn.
 
-    Accuracy, precision, recall and F1 count a probability of 0.5 or more as yes. AUC is the
+    Accuracy, precision, recall and F1 treat a probability of 0.5 or more as yes. AUC is the
     probability that a wanted item has a higher score than an unwanted one, where ties count as one
     half; it is 0.5 if all labels are the same. Log loss is in nats.
 
@@ -366,17 +366,18 @@ def measure(labels: npt.ArrayLike, chances: npt.ArrayLike) -> dict[str, float]:
 def prepare(
     recommender: Recommender, data: Dataset, training: Training, wanted: BoolArray | None = None
 ) -> tuple[Pairs, ObjectiveBuilder]:
-    """Create the training pairs, and a function that creates the objective and the validation.
+    """Create the training pairs and a function that builds the objective and its validation.
 
     Args:
-        recommender: provides the question.
+        recommender: the recommender whose template asks the yes-or-no question.
         data: the dataset, with the split to use for training.
         training: the training settings.
         wanted: a mask over all events that is True for events to train on; None for all.
 
     Returns:
-        The training rows, and a function. The function takes the model to train, and returns its
-        objective and a function that validates it, or None if there is no validation.
+        The training rows and a builder function. The builder takes the model to train and returns
+        two values: the objective, and a function that validates the model (or None if the settings
+        turn validation off).
 
     Raises:
         SettingsError: the template does not ask a yes-or-no question, or a setting does not suit
@@ -421,7 +422,7 @@ def _make_event_examples(
     *,
     plain: bool,
 ) -> tuple[Pairs, Pairs | None]:
-    """Create the rows of the training pairs, and the rows of a fixed sample of validation pairs.
+    """Create rows from the training pairs and from a fixed sample of the validation pairs.
 
     The second value is None if the settings turn validation off.
     """
@@ -439,10 +440,10 @@ def _make_event_examples(
 def _make_file_examples(
     path: str, question: YesNo, training: Training, *, plain: bool
 ) -> tuple[Pairs, Pairs | None]:
-    """Read labeled texts from a file, and hold out at most a tenth of them for validation.
+    """Read labeled texts from a file, and hold out up to a tenth of them for validation.
 
     Returns:
-        The training rows, and the validation rows, or None if no texts are held out.
+        The training rows; and the validation rows, or None if no texts are held out.
     """
     texts, labels = read_pairs(path)
     order = np.random.default_rng(training.seed).permutation(len(texts)).tolist()

@@ -1,6 +1,6 @@
 """Write the report of a training run to report.md, and its plot to curves.png.
 
-The report is based only on the log and run.json, so the model is not loaded.
+The report is based only on the log and run.json, so the model need not be loaded.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Line = Mapping[str, Any]
 def read_log(folder: Path) -> tuple[list[Line], list[Line]]:
     """Read the log of a run.
 
-    If a run was killed and resumed, its log may have two lines for the same step. The later line is
+    If a run was killed and resumed, its log may have two lines for the same step; the later line is
     used.
 
     Returns:

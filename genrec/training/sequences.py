@@ -1,12 +1,12 @@
-"""Turn histories into training rows, which are token trees whose targets are titles.
+"""Turn histories into training rows, which are token trees with titles as targets.
 
 A row has the same structure as the token tree of the decoder. Its trunk is the prompt that the model
 would read at inference. A branch splits off at some point of the trunk, and its positions continue
-from there. The tokens of a branch attend to the branch itself and to the trunk before that point. A
-title in the trunk is predicted from everything before it. The titles of a basket are branches that
-all split off at the start of the basket, so they do not see one another.
+from there. The tokens in a branch attend to the branch itself and to the trunk before that point. A
+title in the trunk is predicted from everything before it. The titles in a basket are branches that
+all split off at the start of the basket, so they do not attend to one another.
 
-This module works with token ids, events and the trie, not with models.
+This module deals with token ids, events and the trie, not with models.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class RowOptions:
         max_events: the maximum number of events before a target.
         max_tokens: the maximum number of tokens in a row. Branches that do not fit go into separate
             rows.
-        max_prompt_tokens: the maximum number of tokens before a target, for the layout ``window``.
+        max_prompt_tokens: the maximum number of tokens before a target, for ``layout="window"``.
         overlap: the fraction of each window of ``max_events`` events that is repeated in the next
             window, for long histories.
         scale: the highest possible value of an event, such as the best rating; None to omit values
@@ -172,7 +172,7 @@ class RowMaker:
         Args:
             user_id: the id of the user, for templates that mention it.
             shown: (n,) the indices of the user's events among all events, oldest first.
-            wanted: (n,) a mask that is True for events that are targets.
+            wanted: (n,) mask of the events that are targets.
         """
         units = self._find_units(shown, wanted)
         if not units:
@@ -358,7 +358,7 @@ class RowMaker:
         return encoded.ids, ends
 
     def _split_rows(self, ids: tuple[int, ...], targets: Sequence[_Target]) -> Iterator[Row]:
-        """Distribute targets over rows of at most ``max_tokens`` tokens, which all have the same trunk."""
+        """Distribute targets over rows with the same trunk and at most ``max_tokens`` tokens."""
         some, size = list[_Target](), len(ids) + self._longest
         for target in targets:
             more = 0 if target.in_trunk else len(target.head) + self._count_read(target.item)
@@ -454,7 +454,7 @@ def make_rows(
     """Create the training rows of all users.
 
     Args:
-        maker: creates the rows of one user.
+        maker: the object that creates the rows of one user.
         events: the events of all users.
         shown: a mask over all events that is True for events that appear in histories.
         wanted: a mask over all events that is True for events that are targets.

@@ -1,4 +1,4 @@
-"""Gather and distribute the tensors of a model that FSDP has sharded over several processes."""
+"""Gather and distribute the tensors of a model that FSDP shards across several processes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _OLDEST_ACCELERATE = (1, 15)  # first version known to keep the output layer who
 
 
 def check_sharding(accelerator: Any) -> None:
-    """Check that training works with the FSDP version and the accelerate version in use.
+    """Check that training supports the FSDP version and the accelerate version in use.
 
     Args:
         accelerator: the ``Accelerator`` of the accelerate library, in a run with sharded weights.

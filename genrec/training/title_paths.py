@@ -1,7 +1,7 @@
 """List the choices that lead to each title in a trie (a prefix tree of token ids).
 
 A choice is made at every node on the path to the title that has two or more children. This module
-works with tries and catalog rows, not with texts.
+deals with tries and catalog rows, not with texts.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ class TitlePaths:
             rows: (R,) catalog rows.
 
         Returns:
-            The indices of all their choices, row after row, and the (R,) numbers of choices per
-            row.
+            The indices of the choices of all rows, in the order of the rows; and the (R,) numbers
+            of choices per row.
         """
         count = self.start[rows + 1] - self.start[rows]
         return ranges(self.start[rows], count), count

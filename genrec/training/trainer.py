@@ -1,7 +1,7 @@
 """Fine-tune a model on a dataset and write the result to a run folder.
 
 The examples are created in the module ``examples``, the losses are defined in ``objectives``, and
-the training steps are run in ``loop``.
+the training steps run in ``loop``.
 """
 
 from __future__ import annotations
@@ -70,9 +70,9 @@ def train(
         resume: continue from the last checkpoint in the folder, if there is one.
         since: an earlier run, whose adapter is trained further; None to train a new adapter.
         new: a mask over all events that is True for new events (see
-            ``data.updates.apply_updates``). The model is trained on these events. To keep it from
-            forgetting older events, it is also trained on a random sample of them, which has
-            ``replay`` times as many events. If None, it is trained on all events.
+            ``data.updates.apply_updates``). The model is trained on these events and, to keep it
+            from forgetting older events, on a random sample of old events that is ``replay`` times
+            as large. If None, it is trained on all events.
         device: see ``LanguageModel.load``.
         dtype: see ``LanguageModel.load``. If all weights are trained, ``auto`` means float32 on a
             CPU.
@@ -86,8 +86,8 @@ def train(
         The contents of ``run.json``.
 
     Raises:
-        SettingsError: a setting cannot be used, a setting differs from the run to resume, the
-            folder cannot be written, or another process trains a run in it.
+        SettingsError: a setting cannot be used, a setting differs from that of the run to resume,
+            the folder cannot be written, or another process is training a run in it.
         DataError: there are no targets to train on.
         ModelError: the model could not be loaded, the loss is not finite, or a file could not be
             written.
@@ -100,7 +100,7 @@ def train(
     with _hold_folder(folder):
         start = _open_folder(folder, written, resume=resume)
         if resume and start is None:
-            log(f"{folder} has no checkpoint to resume from, so the training starts anew.")
+            log(f"{folder} has no checkpoint to resume from, so training starts over.")
         if dtype == "auto" and not training.lora_rank and resolve_device(device).type != "cuda":
             dtype = "float32"  # bfloat16 is too coarse for small weight updates
         if isinstance(model, str):
@@ -163,7 +163,7 @@ def train(
 
 @contextlib.contextmanager
 def _hold_folder(folder: Path) -> Iterator[None]:
-    """Hold a lock on the run folder while the ``with`` block runs.
+    """Hold a lock on the run folder for the duration of the ``with`` block.
 
     Raises:
         SettingsError: another process holds the lock, or the folder cannot be written.
@@ -212,7 +212,7 @@ def _warn_of_half_precision(model: LanguageModel, training: Training, log: Log) 
 def _make_trainable(
     model: LanguageModel, training: Training, run: Run, since: str | Path | None
 ) -> LanguageModel:
-    """Prepare a model for training with a new adapter or with the adapter of an earlier run.
+    """Prepare a model for training, adding a new adapter or loading that of an earlier run.
 
     A new adapter is initialized with the seed of the settings.
     """
@@ -225,7 +225,7 @@ def _make_trainable(
 
 
 def _fingerprints(run: Run, examples: Examples) -> dict[str, str]:
-    """Collect the hashes of everything that must not change when a run is resumed.
+    """Collect the hashes of everything that must stay the same when a run is resumed.
 
     Checkpoints store the hashes under these field names, so the names must not change. Hashes may be added,
     since those that are missing from an older checkpoint are not compared.
@@ -259,7 +259,7 @@ def _prepare(
     training: Training,
     wanted: BoolArray | None,
 ) -> tuple[Examples, ObjectiveBuilder]:
-    """Create the examples, and a function that creates the objective and the validation of a model."""
+    """Create the examples and a function that builds a model's objective and its validation."""
     if training.objective == "pointwise":
         from genrec.training import pointwise
 
@@ -280,7 +280,7 @@ def _open_folder(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> 
     Args:
         folder: the run folder.
         settings: the settings of the run, by name.
-        resume: continue the run in this folder.
+        resume: True to continue the run in this folder.
 
     Returns:
         The checkpoint to resume from, or None if there is no checkpoint.
@@ -310,7 +310,7 @@ def _open_folder(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> 
 def _check_settings(settings: Mapping[str, Any], path: Path) -> None:
     """Check that a resumed run has the same settings as before.
 
-    A setting that is missing from the file was added in a later version. It is assumed to have had
+    A setting that is missing from the file was added in a later version and is assumed to have had
     its default value.
 
     Args:
@@ -336,7 +336,7 @@ def _check_settings(settings: Mapping[str, Any], path: Path) -> None:
 
 
 def _as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert settings to types that JSON and YAML have, such as lists instead of tuples."""
+    """Convert settings to types that JSON and YAML support, such as lists instead of tuples."""
     values: dict[str, Any] = json.loads(json.dumps(settings))
     return values
 
@@ -386,7 +386,8 @@ def _build_validation(
 ) -> Validate | None:
     """Create a function that evaluates the model on a fixed sample of validation users.
 
-    The function recommends ten items to each user, and returns the mean nats, HR@10 and NDCG@10.
+    The function recommends ten items to each user and returns the mean loss in nats, HR@10 and
+    NDCG@10.
 
     Returns:
         The function, or None if the settings turn validation off.

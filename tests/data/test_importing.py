@@ -302,7 +302,7 @@ def test_what_a_shop_would_check_is_printed(run: Run, tmp_path: Path) -> None:
     for remark in (
         "user_id: ids such as '7.0' are read as '7'",
         "1 item id differs from another one only in case, such as '100a' and '100A'; they are "
-        "different items",
+        "treated as different items",
         "1 item occurs only in rejected rows, but can be recommended",
     ):
         assert f"- {remark}" in lines

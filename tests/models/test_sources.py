@@ -40,8 +40,8 @@ def message(load: Callable[[str], Any], name: str) -> str:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("nosuch", "genrec knows no model of this name. Models on the Hugging Face hub"),
-        ("no such model", "genrec knows no model of this name"),
+        ("nosuch", "genrec does not know a model of this name. Models on the Hugging Face hub"),
+        ("no such model", "genrec does not know a model of this name"),
         ("", "There is no such folder."),
         ("/no/such", "There is no such folder."),
         ("./nosuch", "There is no such folder."),
@@ -81,7 +81,7 @@ def a_file(folder: Path) -> None:
     ("change", "reason"),
     [
         (emptied, "The folder has no config.json."),
-        (lambda f: (f / "config.json").rename(f / "run.json"), "is a run. Give it with --run"),
+        (lambda f: (f / "config.json").rename(f / "run.json"), "is a run. Pass it with --run"),
         (lambda f: (f / "config.json").rename(f / "adapter_config.json"), "has an adapter"),
         (lambda f: [p.unlink() for p in f.glob("tokenizer*")], "no tokenizer, such as"),
         (lambda f: (f / "model.safetensors").unlink(), "no weights in *.safetensors. Known"),

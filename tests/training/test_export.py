@@ -86,7 +86,7 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
         export.read(tmp_path / "none.parquet")
     with pytest.raises(SettingsError, match="Expected a file name"):
         examples.write_examples(made(3), tmp_path / "a.txt", tiny.language_model())
-    with pytest.raises(SettingsError, match="format='chat' is unknown"):
+    with pytest.raises(SettingsError, match="Unknown value format='chat'"):
         examples.write_examples(made(3), tmp_path / "a.jsonl", tiny.language_model(), form="chat")
 
 
