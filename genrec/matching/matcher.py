@@ -371,7 +371,7 @@ class TextMatcher:
         threshold: float,
         margin: float,
     ) -> Match:
-        """Return the best candidate as a match, or no match if the candidate is in doubt.
+        """Return the best candidate as a match, or no match if it is not good enough.
 
         The candidate must reach the threshold, be ahead of the second candidate by the margin, and
         contain the same numbers as the text.
