@@ -460,7 +460,7 @@ def test_quantised_weights_answer(place: Path, run: Run) -> None:
     assert [i["logprob"] for i in small] != [i["logprob"] for i in plain]
     code, _, said = run(*asked, "--quantize", "int2")
     assert code == SettingsError.exit_code
-    assert "Expected none, int8 or nf4" in said
+    assert "Expected 'none', 'int8' or 'nf4'" in said
 
 
 def test_killed_and_resumed_is_as_never_stopped(place: Path, run: Run) -> None:
