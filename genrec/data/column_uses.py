@@ -1,4 +1,4 @@
-"""List what every column of the files is used for, with an example of its cells."""
+"""List what each column of the files is used for, with an example of its cells."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class ColumnUse:
     Attributes:
         column: the name of the column in the file. The names in the items file begin with
             ``items.``, as in ``DatasetInfo.columns``.
-        use: genrec's names of what the column holds, or what else happens to it.
-        example: its first cell that is not empty; empty if the first rows have none.
+        use: what the column holds, in genrec's names, or how it is handled otherwise.
+        example: the first non-empty cell; empty if there is none in the first rows.
     """
 
     column: str
@@ -53,7 +53,7 @@ def list_uses(
     Args:
         table: the table, with the column names of the file.
         names: maps genrec's names to those in the file.
-        others: the uses of further columns, such as the status of an order.
+        others: the uses of other columns, such as the status of an order.
         items: the columns that describe the items.
         events: the columns that are kept with the events.
         prefix: the text to put before each name.
@@ -80,7 +80,7 @@ def list_uses(
 
 
 def _resembles(name: str, names: Mapping[str, str], own: Collection[str]) -> str:
-    """Name the role that a column could have too, if another column has it."""
+    """Describe a role that a column could also have, if another column already has it."""
     given = {*names, *own}
     for role in _ROLES:
         if role in given and any(one in names_of(role) for one in spellings(name)):
@@ -89,7 +89,7 @@ def _resembles(name: str, names: Mapping[str, str], own: Collection[str]) -> str
 
 
 def _example(column: pa.ChunkedArray) -> str:
-    """Return the first cell that is not empty, cut to a short line."""
+    """Return the first non-empty cell, shortened to one line."""
     try:
         cells = arrow.to_strings(column.slice(0, _SAMPLE))
     except DataError:

@@ -1,7 +1,8 @@
 """Group the variants of a product, such as its sizes, colors, packs and editions.
 
 If the catalog has a column that names the product of a variant, such as ``parent_asin`` or
-``item_group_id``, its values decide. For all other items, the titles decide, by three rules:
+``item_group_id``, items with the same value form a group. All other items are grouped by their
+titles, with three rules:
 
 1. Words that tell variants apart are left out: colors, sizes, small numbers, units and words for
    packs, and also small words such as "the". Titles with the same remaining words, in any order,
@@ -55,15 +56,15 @@ class Groups:
 
     Attributes:
         numbers: (N,) the number of each item's group, or ``ALONE``. A group has at least two items.
-        names: the name of each group, which consists of the words that its first item's title was
-            reduced to, or is the value of the column.
+        names: the name of each group: the value of the column, or the words to which the title of
+            the group's first item was reduced.
     """
 
     numbers: IntArray
     names: tuple[str, ...]
 
     def values(self, rows: IntArray) -> list[int | None]:
-        """Return the number of the group of each given row, or None for an item that is not in one."""
+        """Return the group number of each given row, or None for an item without a group."""
         return [None if n == ALONE else n for n in self.numbers[rows].tolist()]
 
     def name(self, row: int) -> str | None:
@@ -73,7 +74,7 @@ class Groups:
 
 
 def find_groups(catalog: Catalog) -> Groups:
-    """Find the groups of a catalog's items; the docstring of this module describes the rules.
+    """Find the groups of a catalog's items; the rules are described at the top of this module.
 
     >>> from genrec.data.catalog import Item
     >>> titles = ["Desk Lamp Red", "Desk lamp, blue (2 pack)", "Lamp Shade"]
@@ -103,7 +104,7 @@ def find_groups(catalog: Catalog) -> Groups:
 
 
 def load_groups(catalog: Catalog, cache: Cache) -> Groups:
-    """Read the groups of a catalog's items from a cache, or find them and keep them there."""
+    """Read the groups of a catalog's items from a cache, or find them and store them there."""
     if cache.folder is None:
         return find_groups(catalog)
     column = json.dumps(_column_values(catalog)).encode()
@@ -122,7 +123,7 @@ def load_groups(catalog: Catalog, cache: Cache) -> Groups:
 
 @functools.cache
 def _words(*kinds: str) -> frozenset[str]:
-    """Return the words of some lists in ``variant_words.json``."""
+    """Return the words in the given lists of ``variant_words.json``."""
     path = Path(__file__).with_name("variant_words.json")
     table: dict[str, list[str]] = json.loads(path.read_text(encoding="utf-8"))
     return frozenset(word for kind in kinds for word in table[kind])
@@ -131,7 +132,7 @@ def _words(*kinds: str) -> frozenset[str]:
 def _column_values(catalog: Catalog) -> list[str | None]:
     """Return the value of the column that names each item's product.
 
-    The values are None if the catalog has no such column, or if no two items share a value.
+    All values are None if the catalog has no such column, or if no two items share a value.
     """
     for name in catalog.columns:
         if re.sub(r"\W+", "_", name.casefold()) not in _words("columns"):
@@ -146,12 +147,12 @@ def _column_values(catalog: Catalog) -> list[str | None]:
 
 @dataclass(frozen=True, slots=True)
 class _Word:
-    """A word of a title.
+    """A word in a title.
 
     Attributes:
-        text: the word in small letters.
-        first: True if a delimiter precedes the word, such as a colon.
-        stem: the word without the ending of a plural; empty if the word tells variants apart.
+        text: the word in lower case.
+        first: True if the word follows a delimiter such as a colon.
+        stem: the word without a plural ending; empty if the word only distinguishes variants.
     """
 
     text: str
@@ -160,7 +161,7 @@ class _Word:
 
 
 def _read(title: str) -> tuple[_Word, ...]:
-    """Split a title into words, and find those that tell variants apart."""
+    """Split a title into words, and mark those that only distinguish variants."""
     folded = unicodedata.normalize("NFKC", html.unescape(title)).casefold()
     folded = re.sub(r"[\u2122\u00ae'’`]", "", folded)
     if not folded.isascii():
@@ -180,7 +181,7 @@ def _read(title: str) -> tuple[_Word, ...]:
 
 
 def _variant_words(words: Sequence[str]) -> list[bool]:
-    """Decide for each word of a title whether it tells variants apart."""
+    """For each word in a title, determine whether it only distinguishes variants."""
     always = _words("colors", "sizes", "loose", "fillers")
     after = _words("units", "packs", "editions")
     dropped: list[bool] = []
@@ -209,14 +210,14 @@ def _variant_words(words: Sequence[str]) -> list[bool]:
 
 @functools.lru_cache(maxsize=20_000)
 def _stem(word: str) -> str:
-    """Remove the ending of an English plural."""
+    """Remove an English plural ending."""
     if len(word) > 4 and word.endswith("ies"):
         return f"{word[:-3]}y"
     return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
 
 
 def _stems(words: Sequence[_Word]) -> tuple[str, ...]:
-    """Return the words that a title is reduced to."""
+    """Return the words to which a title is reduced."""
     stems = tuple(w.stem for w in words if w.stem)
     return stems if len(set(stems)) >= _LEAST else tuple(w.text for w in words)
 
@@ -228,7 +229,7 @@ def _reduced_titles(
 
     Args:
         titles: the words of each title.
-        originals: the titles, which stand for themselves if they have no words.
+        originals: the titles themselves, which are used unchanged if they have no words.
     """
     whole = {tuple(w.text for w in words) for words in titles if words}
     heads = [_head(words, whole) for words in titles]
@@ -268,7 +269,7 @@ def _head(words: tuple[_Word, ...], whole: set[tuple[str, ...]]) -> tuple[str, .
 
 
 def _last_product(words: Sequence[_Word]) -> int:
-    """Return the place of the last word for a product that may have variants; -1 if there is none."""
+    """Return the index of the last word for a product that may have variants, or -1."""
     products, last = _words("products"), -1
     for place, word in enumerate(words):
         pair = f"{words[place - 1].text} {word.text}" if place else ""
@@ -278,7 +279,7 @@ def _last_product(words: Sequence[_Word]) -> int:
 
 
 def _last_other(words: Sequence[_Word]) -> int:
-    """Return the place of the last word for another product; -1 if there is none."""
+    """Return the index of the last word for any other product, or -1 if there is none."""
     others = _words("others")
     return max((n for n, w in enumerate(words) if w.stem in others), default=-1)
 
@@ -287,7 +288,7 @@ def _misspelled(keys: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], tuple[
     """Find keys that differ by one letter in one long word; see rule 3.
 
     Returns:
-        A mapping from each such key to the key that stands for it.
+        A mapping from each such key to the key that replaces it.
     """
     from rapidfuzz.distance import OSA
 

@@ -27,7 +27,7 @@ _NO_LIMIT = {FROM: "no start", UNTIL: "no end"}
 
 
 def read_item_times(catalog: Catalog, column: str, date_format: str | None = None) -> FloatArray:
-    """Read a column of times: dates in any common form, or numbers that are times.
+    """Read a column of times: dates in any common format, or numbers that are times.
 
     Args:
         catalog: the catalog of N items.
@@ -37,7 +37,7 @@ def read_item_times(catalog: Catalog, column: str, date_format: str | None = Non
             do not determine the order.
 
     Returns:
-        (N,) seconds since 1970, which are NaN for cells without a readable time.
+        (N,) seconds since 1970; NaN for cells without a readable time.
 
     Raises:
         DataError: the order of day and month is ambiguous.
@@ -79,8 +79,8 @@ def read_years(catalog: Catalog, column: str) -> FloatArray | None:
     """Read a column of years, such as 1999, as the first days of these years.
 
     Returns:
-        (N,) seconds since 1970, which are NaN for empty cells; None if the column does not consist
-        of years.
+        (N,) seconds since 1970, with NaN for empty cells; None if the column does not consist of
+        years.
     """
     years = arrow.to_floats(pa.chunked_array([catalog.column(column)]))
     known = np.isfinite(years)
@@ -95,17 +95,17 @@ def read_years(catalog: Catalog, column: str) -> FloatArray | None:
 
 
 def is_available(since: FloatArray | None, until: FloatArray | None, moment: float) -> BoolArray:
-    """Check which of N items are available at a time.
+    """Check which of N items are available at a given time.
 
     Args:
-        since: (N,) seconds since 1970 at which the items become available, NaN for no start; None
-            if no item has a start.
-        until: (N,) seconds since 1970 until which they are available, NaN for no end; None if no
-            item has an end. Midnight stands for the end of the day that it begins.
+        since: (N,) start of each item's availability in seconds since 1970, with NaN for no start;
+            None if no item has a start.
+        until: (N,) end of each item's availability in seconds since 1970, with NaN for no end; None
+            if no item has an end. Midnight means the end of the day that begins with it.
         moment: the time in seconds since 1970.
 
     Returns:
-        (N,) mask.
+        An (N,) mask that is True for available items.
     """
     mask = np.ones(1, dtype=np.bool_)
     if since is not None:
@@ -119,9 +119,9 @@ def is_available(since: FloatArray | None, until: FloatArray | None, moment: flo
 def with_iso_times(
     catalog: Catalog, date_format: str | None, source: str, notes: list[str]
 ) -> Catalog:
-    """Write the times of the columns ``available_from`` and ``available_until`` in ISO format.
+    """Convert the columns ``available_from`` and ``available_until`` to ISO format.
 
-    Cells that cannot be read stay as they are, and a remark reports them.
+    Cells that cannot be read are left unchanged and are reported in a remark.
 
     Args:
         catalog: the catalog.

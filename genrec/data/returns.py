@@ -1,7 +1,7 @@
 """Give returned items the behavior ``return``, and leave out cancelled orders.
 
-Neither is a purchase. ``statuses`` finds them in columns such as the status of an order; this module
-also knows returns by their quantities, their invoices and their behaviors.
+Neither counts as a purchase. The module ``statuses`` finds both in columns such as the status of an
+order; this module also recognizes returns by their quantities, invoice numbers and behaviors.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ def mark_returns(
 
     A row is a return if its quantity is negative, if its behavior is a word for a return, if its
     invoice number begins with a C while most invoice numbers are plain digits, or if a column such
-    as the status of the order says so. Negative quantities become positive. Of a quantity that was
-    returned in part, the rest is kept.
+    as the status of the order says so. Negative quantities become positive. If only part of a
+    quantity was returned, the rest is kept as a purchase.
 
     Args:
         table: the events, with numbers as values.
-        read: the meaning of the columns.
+        read: the events table with its recognized columns.
         notes: the list of remarks.
         rejects: the record of rejected rows, to which cancelled orders are added.
-        status: the name of the column with the status of orders, as in the table; ``none`` if
-            statuses do not count; None to find the columns.
+        status: the name of the column with the status of orders, as in the table; ``none`` to
+            ignore statuses; None to find such columns.
 
     Returns:
-        The table, and the use of each column that was looked at.
+        The table, and the use of each column that was taken into account.
 
     Raises:
         DataError: the status column is missing or holds no status, or all orders are cancelled.
@@ -71,7 +71,7 @@ def mark_returns(
         negative = value < 0
         marks.add(negative, "with a negative quantity")
         table = _with_values(table, np.abs(value)) if negative.any() else table
-    marks.add(_has_cancelled_invoice(table, read.unit), "with an invoice that begins with C")
+    marks.add(_has_cancelled_invoice(table, read.unit), "with an invoice number that begins with C")
     for one in evidence:
         marks.add(one.returned, f"with {one.how}")
         marks.cancel(one.cancelled, _reasons(table, one))
@@ -96,23 +96,23 @@ def mark_returns(
 
 
 class _Marks:
-    """Collects which rows are returned or cancelled, and why."""
+    """Records which rows are returned or cancelled, and why."""
 
     def __init__(self, rows: int) -> None:
-        """Start without any marks."""
+        """Create a record without any marked rows."""
         self.returned: BoolArray = np.zeros(rows, dtype=bool)
         self.cancelled: BoolArray = np.zeros(rows, dtype=bool)
         self.parts: list[tuple[BoolArray, str]] = []
         self.reasons: dict[int, str] = {}
 
     def add(self, mask: BoolArray, how: str) -> None:
-        """Mark returns."""
+        """Mark rows as returns, with a phrase that says how they were recognized."""
         if mask.any():
             self.returned |= mask
             self.parts.append((mask, how))
 
     def cancel(self, mask: BoolArray, reasons: Sequence[str]) -> None:
-        """Mark rows of cancelled orders, with the words for each of them."""
+        """Mark rows as cancelled, with the reason for each of them."""
         for place, reason in zip(np.flatnonzero(mask).tolist(), reasons, strict=True):
             self.reasons.setdefault(place, reason)
         self.cancelled |= mask
@@ -147,13 +147,13 @@ def _read_behaviors(behavior: pa.ChunkedArray, marks: _Marks, *, ignored: bool) 
 
 
 def _reasons(table: pa.Table, evidence: Evidence) -> list[str]:
-    """Return the words for each row of a cancelled order, such as ``'Void' in 'Status'``."""
+    """Return the reason for each row of a cancelled order, such as ``'Void' in 'Status'``."""
     cells = arrow.to_text(table[evidence.column]).filter(pa.array(evidence.cancelled))
     return [f"{one_line(c)!r} in {evidence.column!r}" for c in cells.to_pylist()]
 
 
 def _keep_rest(table: pa.Table, evidence: Evidence, notes: list[str]) -> pa.Table:
-    """Reduce the quantities of which a part was returned or cancelled."""
+    """Reduce quantities that were returned or cancelled in part."""
     if evidence.kept is None:
         return table
     part = np.isfinite(evidence.kept)
@@ -166,7 +166,7 @@ def _keep_rest(table: pa.Table, evidence: Evidence, notes: list[str]) -> pa.Tabl
 
 
 def _with_values(table: pa.Table, value: np.typing.NDArray[np.float64]) -> pa.Table:
-    """Return the table with other values."""
+    """Return the table with the given values in its value column."""
     numbers = pa.chunked_array([pa.array(value, from_pandas=True)])
     return table.set_column(table.column_names.index("value"), "value", numbers)
 
@@ -178,7 +178,7 @@ def _mark(
     usual: str,
     notes: list[str],
 ) -> pa.Table:
-    """Give the returned rows their behavior, and say how many there are and why."""
+    """Give returned rows the behavior ``return``, and add a remark on their number and reasons."""
     returned = marks.returned & ~marks.cancelled
     if not returned.any():
         return table
@@ -190,7 +190,7 @@ def _mark(
         several = "both" if len(counts) == 2 else "more than one of these"
         why += f", {int(both.sum()):,} with {several}"
     count = quantity(int(returned.sum()), "row")
-    notes.append(f"{count} got the behavior {RETURN!r} instead of a purchase: {why}")
+    notes.append(f"marked {count} as {RETURN!r} rather than as a purchase: {why}")
     others = pa.array([usual]).cast(pa.large_string())[0] if behavior is None else behavior
     marked = pc.if_else(pa.array(returned), pa.scalar(RETURN, pa.large_string()), others)
     if behavior is None:
@@ -199,7 +199,7 @@ def _mark(
 
 
 def _has_cancelled_invoice(table: pa.Table, unit: str | None) -> BoolArray:
-    """Return an (R,) mask of the rows with invoices such as ``C5363``, if most others are digits."""
+    """Return an (R,) mask of invoices such as ``C5363``, if most others are plain digits."""
     none = np.zeros(table.num_rows, dtype=bool)
     if unit is None or unit not in table.column_names or arrow.is_list(table[unit].type):
         return none

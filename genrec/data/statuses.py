@@ -1,8 +1,8 @@
 """Find the columns that say whether an order was returned, refunded or cancelled.
 
-Shops say so in many ways: with a status, a flag, a date, a returned quantity or the sign of an amount.
-The words for it are in ``status_words.json``. A column counts only if its name and its cells both
-speak for it. This module finds rows, and does not change any.
+Shops record this in many ways: with a status, a flag, a date, a returned quantity or the sign of an
+amount. The words they use are listed in ``status_words.json``. A column is used only if both its
+name and its cells match. This module finds rows but does not change them.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ _UNSPACED = r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"  # scripts
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The rows that a column shows to be returned or cancelled.
+    """The rows that are returned or cancelled according to a column.
 
     Attributes:
         column: the name of the column.
         returned: (R,) mask of the rows that are returns.
         cancelled: (R,) mask of the rows that are cancelled.
-        how: what the rows have, for a remark, such as ``'Refunded' in 'Status'``.
-        reasons: the words for each of the cancelled rows, in their order.
-        kept: (R,) the quantities that are left where a part was returned; NaN elsewhere. None if
-            the column does not hold quantities.
+        how: what identifies the rows, worded for a remark, such as ``'Refunded' in 'Status'``.
+        reasons: the reason for each of the cancelled rows, in row order.
+        kept: (R,) the remaining quantities of rows that were returned in part, with NaN for all
+            other rows; None if the column does not hold quantities.
     """
 
     column: str
@@ -66,7 +66,7 @@ def classify(value: str, *, strict: bool = False, weak: bool = False) -> str:
 
     Args:
         value: the status, in any of the known languages.
-        strict: True if all other words must be neutral ones, such as ``order``.
+        strict: True if all other words must be neutral, such as ``order``.
         weak: True if words such as ``failed`` mean that an order was cancelled.
 
     >>> [classify(s) for s in ("Credit Memo", "order_cancelled", "not returned", "Partially refunded")]
@@ -102,10 +102,10 @@ def find_evidence(
 
     Args:
         table: the events.
-        taken: the columns that hold something else.
+        taken: the columns that are known to hold something else.
         unit: the name of the basket column.
         value: the name of the column of quantities.
-        status: the only column to look at, as chosen by the user; None to look at all.
+        status: the only column to check, as chosen by the user; None to check all columns.
         notes: the list to which remarks on columns that were not used are added.
 
     Raises:
@@ -147,7 +147,7 @@ def find_evidence(
 
 
 def _is_status(name: str) -> bool:
-    """Check whether a column may hold the status of orders, by its name."""
+    """Check whether a column may hold the status of orders, judging by its name."""
     folded = fold(name)
     named = set(_split(name)) & _words("status_names")
     if not named and not any(part in folded for part in _folded("status_parts")):
@@ -186,7 +186,7 @@ def _read_status(
 def _fill_orders(
     table: pa.Table, unit: str | None, code: np.typing.NDArray[np.int64], values: Sequence[str]
 ) -> np.typing.NDArray[np.int64]:
-    """Give lines without a status that of the first line of their order."""
+    """Give lines without a status the status of the first line of their order."""
     if unit is None or unit not in table.column_names or "" not in values:
         return code
     names, order = arrow.encode(table[unit])
@@ -241,7 +241,7 @@ def _read_date(
 def _of_kind(
     name: str, kind: str, mask: BoolArray, how: str, *, given: bool = False
 ) -> Evidence | None:
-    """Build the evidence of a column whose rows are all of one kind."""
+    """Build the evidence from a column whose marked rows are all of one kind."""
     if kind == RETURN and mask.mean() > _MOST_RETURNED and not given:
         return None
     none = np.zeros(len(mask), dtype=bool)
@@ -251,7 +251,7 @@ def _of_kind(
 
 
 def _read_quantities(table: pa.Table, name: str, value: str | None) -> Evidence | None:
-    """Read a column of returned or cancelled quantities, beside the column of quantities."""
+    """Read a column of returned or cancelled quantities, and compare it with the quantities."""
     kind = _kind_of_name(name, "quantity_words")
     named = {*names_of("value"), *_folded("quantity_words")}
     if not kind or not any(w in named for w in _split(name)):
@@ -273,7 +273,7 @@ def _read_quantities(table: pa.Table, name: str, value: str | None) -> Evidence 
 
 
 def _read_signs(table: pa.Table, name: str) -> Evidence | None:
-    """Read a column of amounts in which few have the other sign than most."""
+    """Read a column of amounts in which a few have the opposite sign of most others."""
     if fold(name) not in _folded("amounts"):
         return None
     amounts, _ = _numbers(table, name)
@@ -290,7 +290,7 @@ def _read_signs(table: pa.Table, name: str) -> Evidence | None:
 
 
 def _numbers(table: pa.Table, name: str) -> tuple[np.typing.NDArray[np.float64] | None, BoolArray]:
-    """Return the numbers in a column, or None if a cell is no number; and a mask of filled cells."""
+    """Return a column's numbers (None if a cell is not a number) and a mask of its filled cells."""
     filled = np.asarray(pc.not_equal(arrow.to_text(table[name]), ""), dtype=bool)
     numbers = arrow.to_floats(table[name])
     if not filled.any() or not np.isfinite(numbers[filled]).all():
@@ -299,7 +299,7 @@ def _numbers(table: pa.Table, name: str) -> tuple[np.typing.NDArray[np.float64] 
 
 
 def _note_unused(table: pa.Table, name: str, seen: BoolArray | None) -> list[str]:
-    """Return a remark on a column that speaks of returns or cancellations but was not used."""
+    """Return a remark on a column that mentions returns or cancellations but was not used."""
     if not is_text(table[name]) and not _kind_of_name(name, "money_words"):
         return []
     if _kind_of_name(name, "money_words") and set(_split(name)) & _words("money_words"):
@@ -328,12 +328,12 @@ def _note_unused(table: pa.Table, name: str, seen: BoolArray | None) -> list[str
 
 
 def _quoted(name: str) -> str:
-    """Return a name as it is typed in a shell."""
+    """Quote a name for use in a shell."""
     return name if re.fullmatch(r"[\w.-]+", name) else f"'{name}'"
 
 
 def _describes(item: pa.ChunkedArray, code: np.typing.NDArray[np.int64]) -> bool:
-    """Check whether the values of a column nearly always follow from the item."""
+    """Check whether the values of a column are nearly always determined by the item."""
     if pa.types.is_nested(item.type) or not len(code):
         return False
     items = arrow.encode(item)[1]
@@ -368,7 +368,7 @@ def _only_on_first_lines(table: pa.Table, unit: str) -> bool:
 
 
 def _kind_of_name(name: str, others: str, *, dates: bool = False) -> str:
-    """Classify a name such as ``is_returned``; return "" if it has other words than expected."""
+    """Classify a name such as ``is_returned``; return "" if it contains unexpected words."""
     words = _split(name)
     returned, cancelled = _match(words, "return"), _match(words, "cancelled")
     if bool(returned) == bool(cancelled):
@@ -383,7 +383,7 @@ def _kind_of_name(name: str, others: str, *, dates: bool = False) -> str:
 
 
 def _split(text: str) -> list[str]:
-    """Split a text into words in lower case without accents; capitals inside words begin a word."""
+    """Split a text into lower-case words without accents, also before capitals inside words."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", unicodedata.normalize("NFKC", text))
     plain = unicodedata.normalize("NFD", spaced.casefold())
     bare = "".join(c for c in plain if not unicodedata.combining(c))
@@ -392,9 +392,9 @@ def _split(text: str) -> list[str]:
 
 
 def _match(words: Sequence[str], key: str) -> set[str]:
-    """Return the words of a text that belong to a list, also as parts of phrases.
+    """Return the words that are in a list of words and phrases, alone or as part of a phrase.
 
-    In scripts that do not separate words, parts of words count.
+    In scripts that do not separate words, a word also matches if it contains an entry of the list.
     """
     listed = _words(key)
     found = {w for w in words if w in listed}
@@ -415,7 +415,7 @@ def _words(key: str) -> frozenset[str]:
 
 @cache
 def _folded(key: str) -> frozenset[str]:
-    """Return one of the lists of words as ``column_names.fold`` writes them."""
+    """Return one of the lists of words, folded with ``column_names.fold``."""
     return frozenset(fold(w) for w in _read()[key])
 
 

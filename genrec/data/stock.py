@@ -1,4 +1,4 @@
-"""Read a file that lists the items in stock, and read it again when it changes.
+"""Read a file that lists the items in stock, and reload it when it changes.
 
 The file has a column ``item_id`` and may have a column ``quantity``. An item is in stock if the file
 lists it with a total quantity above 0, or lists it at all if there is no such column.
@@ -34,7 +34,8 @@ class Stock:
 
     Attributes:
         rows: the catalog rows of the items in stock, in no particular order.
-        notes: remarks for the user, on unknown items or a new file that cannot be used.
+        notes: remarks for the user on unknown items, or on a new version of the file that cannot be
+            used.
     """
 
     rows: IntArray
@@ -42,10 +43,10 @@ class Stock:
 
 
 class StockFile:
-    """A stock file that is read again when it changes.
+    """A stock file that is reloaded when it changes.
 
-    If the file can no longer be used, the last usable content stays in effect, and a note says so.
-    An object may be shared between threads.
+    If the file becomes unusable, its last usable contents stay in effect, and this is reported in a
+    note. Objects may be shared between threads.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -60,10 +61,10 @@ class StockFile:
         self._rows: tuple[Catalog, Stock] | None = None
 
     def read(self, catalog: Catalog) -> Stock:
-        """Return the items in stock according to the newest usable content of the file.
+        """Return the items in stock according to the latest usable contents of the file.
 
         Raises:
-            DataError: the file cannot be used, and there is no earlier content.
+            DataError: the file cannot be used, and there are no earlier contents.
         """
         with self._lock:
             self._refresh(catalog)
@@ -100,7 +101,7 @@ class StockFile:
             self._fail(str(error), error)
 
     def _fail(self, problem: str, error: Exception) -> None:
-        """Remember why the file cannot be used, or raise the reason if there is no earlier content."""
+        """Note why the file cannot be used, or raise a DataError if there are no earlier contents."""
         if self._stock is None:
             self._digest = b""
             msg = f"The stock file {os.fspath(self.path)} cannot be used: {problem}"
@@ -144,7 +145,7 @@ class StockFile:
         return total
 
     def _find(self, catalog: Catalog, total: dict[str, float]) -> Stock:
-        """Find the catalog rows of the items in stock, and note the items that are unknown."""
+        """Find the catalog rows of the items in stock, and add a note on unknown items."""
         found = {item: _row(catalog, item) for item in total}
         unknown = [item for item, row in found.items() if row is None]
         rows = [row for item, row in found.items() if row is not None and total[item] > 0]

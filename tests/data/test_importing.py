@@ -317,7 +317,10 @@ def test_what_a_shop_would_check_is_printed(run: Run, tmp_path: Path) -> None:
             ["POST", "it's; rm"],
             "To leave some out, pass their ids with --drop-items: 'POST', \"it's; rm\"",
         ),
-        ([chr(65 + n) for n in range(21)], "with --drop-items: 'A', 'B', 'C', 'D', 'E' and 16 more"),
+        (
+            [chr(65 + n) for n in range(21)],
+            "with --drop-items: 'A', 'B', 'C', 'D', 'E' and 16 more",
+        ),
     ],
 )
 def test_the_option_to_paste_is_safe(ids: list[str], advice: str) -> None:

@@ -114,7 +114,10 @@ def test_positions_cannot_be_compared(tmp_path: Path) -> None:
         ({"test_from": "2025-01-01"}, "0 for test"),
         ({"validation_from": "2023-01-01"}, "leave 0 events for train"),
         ({"split": "random"}, "Unknown value split='random'"),
-        ({"split": "last-unit", "test_from": "2024-01-02"}, "only allowed with split='global-time'"),
+        (
+            {"split": "last-unit", "test_from": "2024-01-02"},
+            "only allowed with split='global-time'",
+        ),
     ],
 )
 def test_cuts_that_cannot_be(tmp_path: Path, options: dict[str, Any], message: str) -> None:
