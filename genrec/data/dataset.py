@@ -112,9 +112,8 @@ class Dataset:
             interactions: the interactions file or table, with users, items and times or positions,
                 and behaviors or ratings if there are several kinds of events.
             name: the display name; by default, the name of the interactions file.
-            target_behavior: the behavior to predict. None selects a behavior that means a
-                purchase, such as buy or order, if the data has one, and otherwise the most frequent
-                behavior.
+            target_behavior: the behavior to predict. None selects a behavior that means a purchase,
+                such as ``buy``, if the data has one, and otherwise the most frequent one.
             options: column names, units and defaults of the interactions.
             item_columns: maps genrec's column names to those in the items file.
             validation: an additional interactions file to use as the validation part. The first
