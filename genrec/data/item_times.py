@@ -132,8 +132,10 @@ def with_iso_times(
     Raises:
         DataError: the order of day and month is ambiguous.
     """
-    changed = {row: dict(item.attributes) for row, item in enumerate(catalog)}
     found = [name for name in (FROM, UNTIL) if name in catalog.columns]
+    if not found:
+        return catalog
+    changed = [dict(item.attributes) for item in catalog]
     for name in found:
         seconds = read_item_times(catalog, name, date_format)
         filled = [name in item.known for item in catalog]
@@ -147,8 +149,6 @@ def with_iso_times(
                 f"{catalog[bad[0]].attributes[name]!r:.60} of the item {catalog[bad[0]].item_id!r:.60}. "
                 f"These items have {_NO_LIMIT[name]}"
             )
-    if not found:
-        return catalog
     return catalog.edited(
-        change=[replace(item, attributes=changed[row]) for row, item in enumerate(catalog)]
+        change=[replace(i, attributes=a) for i, a in zip(catalog, changed, strict=True)]
     )

@@ -97,6 +97,11 @@ def recommender(**settings: Any) -> Recommender:
             "caps": st.sampled_from([{"category": 1}, {"category": np.int64(2), "topic": 2}]),
             "diversity": st.sampled_from([0.3, np.float32(1.0)]),
             "where": st.sampled_from(["category == '商品'", "category != '商品'"]),
+            "boosts": st.sampled_from(
+                [{"category == '商品'": np.float64(2.0)}, {"title != 'x'": 1}]
+            ),
+            "pin": st.just(True),
+            "at": st.sampled_from(["any", np.float64(1e9), "2025-12-24"]),
         },
     ),
     events=st.sampled_from([0, 4]),
@@ -105,6 +110,8 @@ def test_every_list_is_plain_whatever_was_asked(
     settings: dict[str, Any], query: dict[str, Any], events: int
 ) -> None:
     ours = recommender(**settings)
+    if "pin" in query:
+        query = {**query, "pin": [ours.catalog[2].item_id, ours.catalog[0].item_id]}
     answer = ours.recommend(ours.history("u01").latest(events) if events else "", **query)
     value = answer.to_dict()
     assert json.loads(to_json(value)) == as_read(value)
@@ -127,6 +134,7 @@ COMMANDS = {
         "{data} --user u01 --model {model} -k 2 --explain --evidence fast",
         "{data} --history x --model {model} --decoder match",
         "{data} --history x --model {model} --per-title 1 --diversity 0.5",
+        '{data} --history x --model {model} --pin g002 --boost title!="x":2 --at 2025-12-24',
     ],
     "explain": [
         "{data} --user u01 --item g001 --model {model}",
