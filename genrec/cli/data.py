@@ -39,8 +39,8 @@ class PrepareOptions:
     items: Path | None = option(
         None,
         _FILES,
-        "File of the catalog, with the ids and titles of the items and any attributes. Not needed if "
-        "the events have a column of titles.",
+        "Catalog file with the item ids, titles and any attributes. Not needed if the events file has "
+        "a title column.",
         metavar="FILE",
     )
     sql: str | None = option(
@@ -75,13 +75,15 @@ class PrepareOptions:
     column: Mapping[str, str] = option(
         {},
         _COLUMNS,
-        "Map a column of the events file that is not recognized by its name, such as item_id=product.",
+        "Map a column of the events file that is not recognized by its name, for example with "
+        "item_id=product.",
         **_PAIR,
     )
     item_column: Mapping[str, str] = option(
         {},
         _COLUMNS,
-        "Map a column of the catalog file that is not recognized by its name, such as title=name.",
+        "Map a column of the catalog file that is not recognized by its name, for example with "
+        "title=name.",
         **_PAIR,
     )
     unit: str | None = option(
@@ -136,7 +138,8 @@ class PrepareOptions:
         None,
         _SPLIT,
         "Method for holding out the validation and test parts. last-unit: the last baskets or events "
-        "of each user. global-time: all events after two cutoff dates, one for each part.",
+        "of each user. global-time: the events from one cutoff date on (validation) and from a later "
+        "one on (test).",
         choices=("last-unit", "global-time"),
         unset="the split column if there is one, otherwise last-unit",
     )
