@@ -100,7 +100,7 @@ class Scorer(ABC):
         """Return the values of all settings, with the default for each setting that is not given.
 
         Args:
-            given: the values of some settings by name.
+            given: the values of some settings, keyed by name.
 
         Raises:
             SettingsError: a setting is unknown.
@@ -121,7 +121,7 @@ class Scorer(ABC):
             events: the events to use.
 
         Returns:
-            The arrays by name.
+            The arrays, keyed by name.
         """
 
     @abstractmethod

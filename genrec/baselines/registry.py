@@ -42,7 +42,7 @@ SIMPLE: dict[str, type[Scorer]] = {
 
 
 def load_classes() -> dict[str, type[Scorer]]:
-    """Return the classes of all baselines by name. Calling this function imports torch."""
+    """Return the classes of all baselines, keyed by name. This imports torch."""
     from genrec.baselines.matrix_factorization import BPR, MF
     from genrec.baselines.sasrec import SASRec
     from genrec.baselines.text_sequence import TextSequence
@@ -140,7 +140,7 @@ def _save(path: Path, arrays: Arrays, about: str) -> None:
 
     Args:
         path: the file, whose folder is created if necessary.
-        arrays: the arrays by name.
+        arrays: the arrays, keyed by name.
         about: JSON text that describes the data and the settings.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -155,8 +155,8 @@ def _load(path: Path, about: str) -> dict[str, npt.NDArray[Any]] | None:
         about: JSON text that describes the expected data and settings.
 
     Returns:
-        The arrays by name, or None if the file does not exist, cannot be read or has a different
-        description.
+        The arrays, keyed by name, or None if the file does not exist, cannot be read or has a
+        different description.
 
     Raises:
         DataError: the file is damaged.

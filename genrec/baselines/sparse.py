@@ -57,7 +57,7 @@ def sparse_from_arrays(name: str, arrays: Arrays, width: int) -> Any:
 
     Args:
         name: the name of the matrix, which is the prefix of its arrays' names.
-        arrays: the arrays by name, which may include arrays of other matrices.
+        arrays: the arrays, keyed by name, which may include arrays of other matrices.
         width: number of columns of the matrix.
     """
     from scipy import sparse

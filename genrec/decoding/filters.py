@@ -168,7 +168,7 @@ class Filters:
         """For each of C ranges, count the positions that are allowed for the range's user.
 
         Args:
-            user: (C,) index of the user to whom each range belongs.
+            user: (C,) index of each range's user.
             low: (C,) first position of each range.
             high: (C,) position after the end of each range.
 

@@ -28,7 +28,7 @@ def perturb(
 
     Args:
         seed: (C,) random seeds. The noise depends only on seed, user and name.
-        user: (C,) user to whom each child belongs.
+        user: (C,) index of each child's user.
         name: (C,) number that identifies each child among the same user's nodes.
         logprob: (C,) log-probability of each child. Children of the same parent are adjacent.
         start: (L,) index of each parent's first child.

@@ -44,7 +44,7 @@ class Subtrees:
         """For each of C nodes, count the items below it that may be returned to the node's user.
 
         Args:
-            user: (C,) index of the user to whom each node belongs.
+            user: (C,) index of each node's user.
             nodes: (C,) trie nodes.
 
         Returns:
@@ -63,7 +63,7 @@ class Subtrees:
         """Sum the prior weights of the items below each of C nodes.
 
         Args:
-            user: (C,) index of the user to whom each node belongs.
+            user: (C,) index of each node's user.
             nodes: (C,) trie nodes.
 
         Returns:
@@ -80,7 +80,7 @@ class Subtrees:
         """Find the highest prior weight among the items below each of C nodes.
 
         Args:
-            user: (C,) index of the user to whom each node belongs.
+            user: (C,) index of each node's user.
             nodes: (C,) trie nodes.
 
         Returns:
@@ -169,7 +169,7 @@ class _Guesses:
         """Add the promising children of some nodes to the heap.
 
         Args:
-            user: user to whom each node belongs.
+            user: index of each node's user.
             node: the nodes.
             bound: known or guessed log-probability of each node.
             index: index of each node among the prefixes and guesses, which its children store as

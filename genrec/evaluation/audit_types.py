@@ -29,7 +29,7 @@ class Finding:
         check: the name of the check.
         level: ``ok``, ``note`` for a fact that users should know, or ``warning`` for a problem that
             makes results misleading.
-        figures: the measured values by name.
+        figures: the measured values, keyed by name.
         said: a description of the outcome for the user.
         advice: the recommended action; empty if no action is needed.
     """

@@ -214,7 +214,7 @@ def set_metrics(hit: BoolArray, n_relevant: IntArray, k: int) -> dict[str, Float
         k: the number of items to consider.
 
     Returns:
-        (U,) the values of each metric by name.
+        For each metric, keyed by name, the (U,) values for the users.
 
     >>> measured = set_metrics(np.array([[False, True]]), np.array([2]), k=2)
     >>> {name: round(float(values[0]), 4) for name, values in measured.items()}

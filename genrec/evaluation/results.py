@@ -210,8 +210,8 @@ def find_targets(cases: Sequence[Case], targets: str) -> BoolArray:
 
     Args:
         cases: the cases of U users.
-        targets: one of ``TARGETS``. A target is a ``repeat`` if it is among the events that the
-            protocol shows for the user, and ``new`` otherwise.
+        targets: one of ``TARGETS``. A target is a ``repeat`` if it counts as seen in the events
+            that the protocol shows, and ``new`` otherwise.
 
     Returns:
         (U,) a mask that is True for the users whose target is of this kind.

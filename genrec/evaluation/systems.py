@@ -86,7 +86,7 @@ class System(Protocol):
 
 
 class RecommenderSystem:
-    """Evaluates a recommender as a ``System``, and reports its probabilities and nats."""
+    """Adapts a recommender to the interface ``System``. It also reports probabilities and nats."""
 
     batch = 1
 
@@ -153,7 +153,7 @@ class RecommenderSystem:
 
 
 class BaselineSystem:
-    """Evaluates a baseline as a ``System``.
+    """Adapts a baseline to the interface ``System``.
 
     The target's nats are reported if the baseline has a method ``logprobs``.
     """
@@ -347,7 +347,7 @@ def _name_without_prior(recommender: Recommender) -> str:
 
 
 def _former_name(recommender: Recommender) -> str:
-    """Return the name that earlier versions used, with the prior as it was requested."""
+    """Return the name that earlier versions gave a recommender, based on the requested prior."""
     asked = recommender.settings.prior
     name = _name_without_prior(recommender)
     return {"auto": name, "none": f"{name} alone"}.get(asked, f"{name} + {asked}")

@@ -42,7 +42,7 @@ def counts_from_arrays(arrays: Mapping[str, Any], catalog: Catalog) -> Counts:
     """Rebuild the counts from the arrays of ``counts_to_arrays``.
 
     Args:
-        arrays: the arrays by name; others are ignored.
+        arrays: the arrays, keyed by name. Other arrays are ignored.
         catalog: the catalog of the counts.
     """
     n = len(catalog)
