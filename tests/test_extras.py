@@ -72,6 +72,7 @@ HINTS: dict[str, tuple[str, type[GenrecError], Callable[[], object]]] = {
         DataError,
         call("genrec.data.readers.sql.read_query", "select 1", "sqlite://"),
     ),
+    "lightgbm": ("ranker", SettingsError, call("genrec.priors.ranking._lightgbm")),
     "matplotlib": (
         "report",
         SettingsError,

@@ -26,7 +26,8 @@ from genrec.recommender import Recommender
 from genrec.types import Log
 
 Progress = Callable[[str, int], None]
-NAMES = (*registry.NAMES, CollaborativePrior.name)  # the systems that can be given by name
+RANKER = "ranker"  # the collaborative prior with a learned ranking of its best items
+NAMES = (*registry.NAMES, CollaborativePrior.name, RANKER)  # the systems that can be given by name
 # The fields that are part of a log's key, in the order of version 0.1.0. Do not change these lists,
 # since `genrec.keys.spell` adds newer fields if they are set.
 _SETTINGS_IN_KEYS = (
@@ -244,14 +245,16 @@ def build_systems(
         if isinstance(system, str) and system not in NAMES:
             msg = f"{system!r} is not a known system. Expected one of: {', '.join(NAMES)}."
             raise SettingsError(msg)
-        if system == CollaborativePrior.name:
+        if system in (CollaborativePrior.name, RANKER):
+            ranked, name = system == RANKER, name or system
             system = CollaborativePrior.fit(
                 dataset, before=before, sources=_shared_sources(given), seed=seed, log=log
             )
-            name, key = (
-                name or system.name,
-                f"{key} before={before} {system.mix} {sorted(system.unread)}",
-            )
+            key = f"{key} before={before} {system.mix} {sorted(system.unread)}"
+            if ranked:
+                system.learn_to_rank(dataset, dataset.info.target_behavior, seed=seed, log=log)
+                assert system.rankers is not None
+                key += f" ranker {system.rankers.digest()}"
         elif isinstance(system, str):
             name, key = name or system, f"{key} before={before}"
             system = registry.fit(system, dataset, before=before, seed=seed, log=log)

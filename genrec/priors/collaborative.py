@@ -50,12 +50,13 @@ from genrec.files import map_arrays, write_arrays
 from genrec.priors.counts import Counts, count
 from genrec.priors.mixture import POPULAR, Mixture, normalized_mix
 from genrec.priors.mixture_fit import ENOUGH, fit_on_validation, fit_shares, without
+from genrec.priors.rank_fit import CandidateRankers, fit_rankers
 from genrec.priors.saved_counts import counts_from_arrays, counts_to_arrays
 from genrec.priors.weights import Weights
 from genrec.types import FloatArray
 
 _MANY = 100_000  # number of events from which counting takes a moment and is logged
-CACHED = "prior"  # the kind of result in the dataset's cache
+CACHED, RANKERS = "prior", "ranker"  # the kinds of results in the dataset's cache
 FORMAT_VERSION = 3
 READABLE = (2, 3)  # format versions; 2 also has the number of users who have both of two items
 
@@ -70,11 +71,13 @@ class CollaborativePrior:
         lead_in_behaviors: behaviors that do not mark an item as seen; see
             ``DatasetInfo.lead_in_behaviors``.
         unread: behaviors whose events are ignored in histories.
+        rankers: the learned rankings that reorder the best items; None to keep the mixture's order.
     """
 
     name = "prior"
     lead_in_behaviors: Collection[str] = frozenset()
     unread: Collection[str] = frozenset()
+    rankers: CandidateRankers | None = None
 
     def __init__(
         self,
@@ -207,7 +210,46 @@ class CollaborativePrior:
         For an empty history, this applies to all sources except ``trending``. Events whose items
         are not in the catalog are ignored.
         """
-        return self._mixture.weights(without(history, self.unread))
+        read = without(history, self.unread)
+        if self.rankers is not None:
+            return self.rankers.reweight(self._mixture, history, read, self.lead_in_behaviors)
+        return self._mixture.weights(read)
+
+    def learn_to_rank(
+        self,
+        dataset: Dataset,
+        behavior: str,
+        *,
+        seed: int = 0,
+        threads: int = 1,
+        log: Callable[[str], None] = lambda message: None,
+    ) -> None:
+        """Fit rankings of the best items to the train part, and use them from now on.
+
+        The rankings are kept in the dataset's cache. See ``rank_fit``.
+
+        Args:
+            dataset: the dataset that this prior was fitted to.
+            behavior: the behavior that this prior counts.
+            seed: the random seed.
+            threads: the number of threads for fitting.
+            log: function that is called with a line of text before slow steps.
+        """
+        mix = {name: share for name, share in self.mix.items() if name in COUNTED}
+        about = {
+            **_describe(dataset, "validation", sorted(mix), seed),
+            "behavior": behavior,
+            "mix": mix,
+            "unread": sorted(self.unread),
+        }
+        found = dataset.cache.read(RANKERS, about)
+        if found is not None:
+            self.rankers = CandidateRankers.from_arrays(*found)
+            return
+        self.rankers = fit_rankers(
+            dataset, behavior, mix, self.unread, seed=seed, threads=threads, log=log
+        )
+        dataset.cache.write(RANKERS, about, *self.rankers.to_arrays())
 
     def logprobs(self, history: History) -> FloatArray:
         """Compute the log-probabilities of all N items under the prior alone, without a model.

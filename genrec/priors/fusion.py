@@ -146,9 +146,12 @@ def build_prior(
     before = settings.prior_before
     if name == "collaborative":
         sources, seed = settings.sources, settings.seed
-        return CollaborativePrior.fit(
+        prior = CollaborativePrior.fit(
             dataset, behavior=behavior, before=before, sources=sources, seed=seed, log=log
         )
+        if settings.ranker != "none":
+            prior.learn_to_rank(dataset, behavior, seed=seed, log=log)
+        return prior
     n, novelty = len(dataset.catalog), name == "novelty"
     return Popularity(dataset.interactions, n, novelty=novelty, before=before)
 
@@ -294,5 +297,5 @@ class PriorSource:
     def _depends_on(self) -> tuple[object, ...]:
         """Return all values on which the built prior depends, apart from the dataset."""
         settings = self._settings
-        counted = settings.sources, settings.prior_before, settings.seed
+        counted = settings.sources, settings.prior_before, settings.seed, settings.ranker
         return self._resolved.prior, *counted, self._behavior

@@ -95,15 +95,32 @@ class Mixture:
         If a source knows nothing about the history, its share is added to the share of popularity.
         Events whose items are not in the catalog are ignored.
         """
+        return self.combine(self.parts(history))
+
+    def parts(self, history: History) -> dict[str, Any]:
+        """Compute the distribution of each source that depends on the history.
+
+        Events whose items are not in the catalog are ignored.
+
+        Returns:
+            For each source with a share except ``popular`` and ``trending``, a sparse or dense
+            (1, N) matrix that sums to 1, or to 0 if the source knows nothing about the history.
+        """
         catalog = self.counts.catalog
         events = tuple(i for i in history.interactions if i.item_id in catalog)
         histories = [History(events, history.user_id)]
+        return {
+            source: self.shares(source, histories)
+            for source, share in self.mix.items()
+            if source not in {POPULAR, TRENDING} and share
+        }
+
+    def combine(self, given: Mapping[str, Any]) -> Weights:
+        """Mix the distributions that ``parts`` has computed with ``popular`` and ``trending``."""
         popular = self.mix[POPULAR]
         parts, sources = [], [n for n in (POPULAR, TRENDING) if self.mix.get(n)]
-        for source, share in self.mix.items():
-            if source in {POPULAR, TRENDING} or share == 0:
-                continue
-            part = self.shares(source, histories)
+        for source, part in given.items():
+            share = self.mix[source]
             if part.sum() > 0:
                 parts.append(share * part)
                 sources.append(source)

@@ -1,0 +1,205 @@
+"""Rank candidates by a learned function of their features, and turn the scores into shares.
+
+The function is a sum of decision trees, fitted by LambdaMART (Burges 2010, "From RankNet to
+LambdaRank to LambdaMART: An Overview") as implemented in LightGBM (Ke et al. 2017). The trees are
+kept as text. This module works with arrays. It does not know what the features mean.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from genrec.errors import SettingsError
+from genrec.extras import how_to_install
+from genrec.types import BoolArray, FloatArray, IntArray
+
+ENOUGH = 50  # minimum number of groups with a label, for fitting and for validation
+_ROUNDS = 600  # maximum number of trees
+_PATIENCE = 40  # the number of trees without an improvement after which fitting stops
+_SETTINGS: dict[str, Any] = {
+    "objective": "lambdarank",
+    "metric": "ndcg",
+    "eval_at": [10],
+    "lambdarank_truncation_level": 20,
+    "learning_rate": 0.03,
+    "num_leaves": 7,
+    "lambda_l2": 10,
+    "feature_fraction": 0.7,
+    "bagging_fraction": 0.8,
+    "bagging_freq": 1,
+    "deterministic": True,
+    "force_row_wise": True,
+    "verbose": -1,
+}
+_LEAF = 200  # minimum number of candidates in a leaf; fewer if there are few candidates
+_SCALES = np.geomspace(0.05, 20, 60)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Groups:
+    """Candidates in groups, one group for each user.
+
+    Attributes:
+        features: (C, F) features of all candidates; NaN if a feature is missing.
+        labels: (C,) True for the candidates that should come first.
+        sizes: (G,) number of candidates in each group. The groups follow each other.
+    """
+
+    features: npt.NDArray[np.float32]
+    labels: BoolArray
+    sizes: IntArray
+
+    @classmethod
+    def join(cls, parts: Sequence[Groups]) -> Groups:
+        """Put the groups of several objects behind each other."""
+        return cls(
+            np.concatenate([p.features for p in parts]),
+            np.concatenate([p.labels for p in parts]),
+            np.concatenate([p.sizes for p in parts]),
+        )
+
+    def labeled(self) -> Groups:
+        """Return the groups in which at least one candidate has a label, but not every one."""
+        if not len(self.sizes):
+            return self
+        positive = np.add.reduceat(self.labels.astype(np.int64), self._starts)
+        kept = (positive > 0) & (positive < self.sizes)
+        rows = np.repeat(kept, self.sizes)
+        return Groups(self.features[rows], self.labels[rows], self.sizes[kept])
+
+    @property
+    def _starts(self) -> IntArray:
+        return np.append(0, np.cumsum(self.sizes)[:-1])
+
+    def nats(self, scores: FloatArray) -> float:
+        """Return the mean of -ln of the labeled candidates' share, under a softmax in each group."""
+        starts = self._starts
+        shifted = scores - np.repeat(np.maximum.reduceat(scores, starts), self.sizes)
+        total = np.log(np.add.reduceat(np.exp(shifted), starts))
+        return float((np.repeat(total, self.sizes) - shifted)[self.labels].mean())
+
+
+@dataclass(frozen=True, eq=False)
+class Ranker:
+    """A fitted ranking function.
+
+    Attributes:
+        trees: the trees, in the text format of LightGBM.
+        scale: the number by which the trees' scores are multiplied before a softmax.
+        nats: on the groups on which fitting was stopped, the mean of -ln of the labeled candidates'
+            share.
+    """
+
+    trees: str
+    scale: float
+    nats: float
+
+    def shares(self, features: npt.NDArray[np.float32], threads: int = 1) -> FloatArray:
+        """Divide a mass of 1 among the candidates of one group by a softmax of their scores.
+
+        Args:
+            features: (C, F) features of the candidates.
+            threads: the number of threads.
+
+        Returns:
+            (C,) shares above 0, which sum to 1.
+        """
+        scores = self.scale * self._booster.predict(features, num_threads=threads)
+        shares = np.exp(scores - scores.max())
+        return np.asarray(shares / shares.sum(), dtype=np.float64)
+
+    @cached_property
+    def _booster(self) -> Any:
+        return _lightgbm().Booster(model_str=self.trees)
+
+
+def fit_ranker(
+    train: Groups, validation: Groups, *, seed: int = 0, threads: int = 1
+) -> Ranker | None:
+    """Fit a ranking function.
+
+    The scale of its scores makes the labels of ``validation`` most likely.
+
+    Args:
+        train: the groups to fit the trees to. Groups without a label have no effect.
+        validation: the groups on which the number of trees is chosen, by NDCG@10.
+        seed: the random seed of the samples from which each tree is made.
+        threads: the number of threads.
+
+    Returns:
+        The function; None if fewer than ``ENOUGH`` groups have a label, in either argument, or if
+        no tree improves the ranking.
+
+    Raises:
+        SettingsError: LightGBM is not installed or cannot be loaded.
+    """
+    train, validation = train.labeled(), validation.labeled()
+    if min(len(train.sizes), len(validation.sizes)) < ENOUGH:
+        return None
+    lightgbm = _lightgbm()
+    fitting = lightgbm.Dataset(
+        train.features, train.labels.astype(np.int8), group=train.sizes, free_raw_data=True
+    )
+    stopping = lightgbm.Dataset(
+        validation.features, validation.labels.astype(np.int8), group=validation.sizes,
+        reference=fitting,
+    )  # fmt: skip
+    leaf = max(5, min(_LEAF, len(train.labels) // 100))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        booster = lightgbm.train(
+            {**_SETTINGS, "min_data_in_leaf": leaf, "seed": seed, "num_threads": threads},
+            fitting,
+            _ROUNDS,
+            valid_sets=[stopping],
+            callbacks=[lightgbm.early_stopping(_PATIENCE, verbose=False)],
+        )
+    trees = booster.model_to_string(num_iteration=booster.best_iteration)
+    scores = booster.predict(validation.features, num_iteration=booster.best_iteration)
+    if not np.ptp(scores):
+        return None
+    nats = [validation.nats(scale * scores) for scale in _SCALES]
+    best = int(np.argmin(nats))
+    return Ranker(trees, float(_SCALES[best]), nats[best])
+
+
+def _lightgbm() -> Any:
+    """Import LightGBM.
+
+    Its library needs the OpenMP runtime (libgomp), which small system images lack. In that case,
+    the copy that comes with torch is loaded first.
+
+    Raises:
+        SettingsError: LightGBM is not installed, or there is no OpenMP runtime.
+    """
+    try:
+        return _import()
+    except ImportError as error:
+        msg = f"Learned rankings need the package lightgbm. {how_to_install('ranker')}"
+        raise SettingsError(msg) from error
+    except OSError as error:
+        msg = (
+            f"The library of the package lightgbm cannot be loaded: {error}. Expected an OpenMP "
+            "runtime (libgomp); install the system package libgomp1, or set ranker='none'."
+        )
+        raise SettingsError(msg) from error
+
+
+def _import() -> Any:
+    try:
+        return importlib.import_module("lightgbm")
+    except OSError:
+        torch = importlib.import_module("torch")
+        for path in (Path(str(torch.__file__)).parent / "lib").glob("libgomp*"):
+            ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+        return importlib.import_module("lightgbm")

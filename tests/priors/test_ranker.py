@@ -1,0 +1,313 @@
+"""Learned rankings of the prior's candidates."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.counted_shop import NAMES, catalog, counted, history, sequences
+from support.tiny import language_model
+
+import genrec
+from genrec import Dataset, Interaction, Recommender
+from genrec.data.datasets import load
+from genrec.data.interactions import Interactions
+from genrec.errors import SettingsError
+from genrec.priors import rank_features, rank_fit
+from genrec.priors.collaborative import CollaborativePrior
+from genrec.priors.rank_features import FEATURES, KINDS, NEW, SEEN
+from genrec.priors.rank_fit import CandidateRankers, to_dense
+from genrec.priors.ranking import Groups, Ranker, fit_ranker
+
+
+def groups(n: int, seed: int, *, size: int = 8) -> Groups:
+    """Groups in which the second feature times the sign of the third decides what comes first."""
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(n * size, 3)).astype(np.float32)
+    value = features[:, 1] * np.sign(features[:, 2]) + 0.3 * rng.normal(size=n * size)
+    labels = np.zeros(n * size, dtype=np.bool_)
+    labels[np.arange(n) * size + value.reshape(n, size).argmax(1)] = True
+    return Groups(features, labels, np.full(n, size, dtype=np.int64))
+
+
+@pytest.fixture(scope="module")
+def ranker() -> Ranker:
+    found = fit_ranker(groups(600, 0), groups(200, 1))
+    assert found is not None
+    return found
+
+
+def test_it_learns_what_decides(ranker: Ranker) -> None:
+    test = groups(300, 2)
+    hits = 0
+    for start in range(0, len(test.labels), 8):
+        shares = ranker.shares(test.features[start : start + 8])
+        assert shares.sum() == pytest.approx(1)
+        assert (shares > 0).all()
+        hits += int(test.labels[start + shares.argmax()])
+    assert hits / 300 > 0.35  # by chance: one in eight
+
+
+def test_its_shares_are_as_likely_as_it_says(ranker: Ranker) -> None:
+    """The scale makes the labels of the validation groups most likely."""
+    validation = groups(200, 1)
+
+    def nats(scale: float) -> float:
+        other = Ranker(ranker.trees, scale, 0.0)
+        places = range(0, len(validation.labels), 8)
+        shares = [other.shares(validation.features[start : start + 8]) for start in places]
+        return float(-np.log(np.concatenate(shares)[validation.labels]).mean())
+
+    assert nats(ranker.scale) == pytest.approx(ranker.nats)
+    assert ranker.nats < np.log(8)
+    assert ranker.nats <= min(nats(ranker.scale * 1.3), nats(ranker.scale / 1.3))
+
+
+@pytest.mark.parametrize("what", ["few", "no labels", "every label"])
+def test_too_little_to_learn_from(what: str) -> None:
+    train = groups(20 if what == "few" else 200, 0)
+    if what != "few":
+        labels = np.full(len(train.labels), what == "every label")
+        train = Groups(train.features, labels, train.sizes)
+    assert fit_ranker(train, groups(200, 1)) is None
+    assert fit_ranker(groups(200, 1), train) is None
+
+
+def test_the_same_seed_gives_the_same_trees() -> None:
+    first, second = (fit_ranker(groups(200, 0), groups(100, 1), seed=3) for _ in range(2))
+    assert first is not None
+    assert second is not None
+    assert first.trees == second.trees
+
+
+class _Backwards(Ranker):
+    """Gives the largest share to the last candidate of the mixture."""
+
+    def shares(self, features: np.ndarray, threads: int = 1) -> np.ndarray:
+        assert features.shape[1] == len(FEATURES)
+        rank = features[:, list(FEATURES).index("rank")]
+        values = 1.0 + rank
+        return np.asarray(values / values.sum(), dtype=np.float64)
+
+
+BACKWARDS = CandidateRankers(dict.fromkeys(KINDS, _Backwards("", 1.0, 0.0)))
+
+
+@given(events=sequences, rows=st.lists(st.integers(0, len(NAMES) - 1), max_size=6))
+def test_each_kind_keeps_its_mass(events: list[list[int]], rows: list[int]) -> None:
+    prior = counted(events)
+    plain = np.exp(prior.logprobs(history(*rows)))
+    prior.rankers = BACKWARDS
+    ranked = np.exp(prior.logprobs(history(*rows)))
+    seen = np.isin(np.arange(len(NAMES)), rows)
+    assert ranked.sum() == pytest.approx(1)
+    for kind in (seen, ~seen):
+        assert ranked[kind].sum() == pytest.approx(plain[kind].sum())
+        order = np.argsort(-plain[kind].round(12), kind="stable")
+        if kind.sum() > 1:
+            assert (np.diff(ranked[kind][order]) > 0).all()  # the last one of the mixture leads
+        else:
+            assert ranked[kind] == pytest.approx(plain[kind])
+
+
+@given(events=sequences, rows=st.lists(st.integers(0, len(NAMES) - 1), max_size=6))
+def test_a_kind_without_a_ranking_stays_as_it_is(events: list[list[int]], rows: list[int]) -> None:
+    prior = counted(events)
+    plain = prior.logprobs(history(*rows))
+    seen = np.isin(np.arange(len(NAMES)), rows)
+    prior.rankers = CandidateRankers({NEW: BACKWARDS.by_kind[NEW]})
+    assert prior.logprobs(history(*rows))[seen] == pytest.approx(plain[seen])
+    prior.rankers = CandidateRankers({})
+    assert prior.logprobs(history(*rows)) == pytest.approx(plain)
+
+
+def test_only_the_best_are_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rank_features, "CANDIDATES", 3)
+    prior = counted([[0, 1, 2, 3], [3, 4, 5], [6, 0, 1]])
+    plain = prior.logprobs(history(0))
+    best = 1 + np.argsort(-plain[1:], kind="stable")[:3]
+    prior.rankers = BACKWARDS
+    ranked = prior.logprobs(history(0))
+    others = np.setdiff1d(np.arange(len(NAMES)), best)
+    assert ranked[others] == pytest.approx(plain[others])
+    assert np.argsort(-ranked[best]).tolist() == [2, 1, 0]
+
+
+def test_features_say_what_their_names_say() -> None:
+    prior = counted([[0, 1, 2, 3], [3, 4, 5], [0, 1]])
+    day = 86_400
+    events = [(0, 0), (1, 2), (0, 5), (2, 6)]
+    past = genrec.History(tuple(Interaction(f"i{r}", "buy", d * day) for r, d in events))
+    mixture = prior._mixture
+    parts = mixture.parts(past)
+    values = to_dense(mixture.combine(parts))
+    seen = rank_features.seen_rows(prior.counts, past, ())
+    given = rank_fit.describe(mixture, past, parts, values, seen)
+    assert set(given[SEEN].rows.tolist()) == {0, 1, 2}
+    assert set(given[NEW].rows.tolist()) == {3, 4, 5, 6}
+    table = dict(zip(FEATURES, given[SEEN].features().T, strict=True))
+    row = given[SEEN].rows.tolist().index(0)
+    assert table["times had"][row] == 2
+    assert table["events since"][row] == 1
+    assert table["days since"][row] == 1
+    assert table["users"][row] == pytest.approx(np.log1p(2))
+    assert table["events"][row] == 4
+    assert table["mixture"][row] == pytest.approx(prior.logprobs(past)[0], rel=1e-5)
+    assert table["own"][row] == pytest.approx(
+        np.log(prior.counts.shares("own", [past]).toarray()[0, 0])
+    )
+    new = dict(zip(FEATURES, given[NEW].features().T, strict=True))
+    assert np.isnan(new["days since"]).all()
+    assert (new["times had"] == 0).all()
+    nothing = genrec.History()
+    parts = mixture.parts(nothing)
+    values = to_dense(mixture.combine(parts))
+    alone = rank_fit.describe(mixture, nothing, parts, values, np.empty(0, dtype=np.int64))
+    table = dict(zip(FEATURES, alone[NEW].features().T, strict=True))
+    assert np.isnan(table["markov"]).all()  # it knows nothing, which is not the same as 0
+    assert np.isfinite(table["popular"]).all()
+
+
+def test_new_events_and_items_reach_it() -> None:
+    prior = counted([[0, 1, 2, 3], [3, 4, 5], [0, 1]])
+    prior.rankers = BACKWARDS
+    prior.update({"u9": ["i7", "i0"]}, catalog(2))
+    ranked = np.exp(prior.logprobs(history(0)))
+    assert len(ranked) == len(NAMES) + 2
+    assert ranked.sum() == pytest.approx(1)
+
+
+def pairs(users: int = 200, items: int = 40, seed: int = 0) -> Dataset:
+    """A shop in which an even item is followed by the next one, but only by odd users' taste.
+
+    Popular items (the first ten) are bought in between without any pattern, so that the mixture
+    prefers them.
+    """
+    import pyarrow as pa
+
+    rng = np.random.default_rng(seed)
+    rows: dict[str, list[object]] = {"user_id": [], "item_id": [], "behavior": [], "timestamp": []}
+    for user in range(users):
+        time = 0
+        order = rng.permutation(np.arange(10, items, 2))[:6]
+        for first in order.tolist():
+            for item in (first, int(rng.integers(0, 10)), first + 1):
+                values = f"u{user}", f"i{item}", "buy", time * 86_400 + user
+                for name, value in zip(rows, values, strict=True):
+                    rows[name].append(value)
+                time += 1
+    table = pa.table({"item_id": [f"i{n}" for n in range(items)], "title": [f"thing {n}" for n in range(items)]})  # fmt: skip
+    return Dataset.from_tables(table, pa.table(rows), name="pairs")
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    folder = tmp_path_factory.mktemp("pairs") / "data"
+    pairs().save(folder)
+    return Dataset.load(folder)
+
+
+def test_it_finds_what_the_mixture_misses(shop: Dataset) -> None:
+    found = genrec.evaluate(shop, ["prior", "ranker"], split="test", users=300)
+    plain, ranked = found.results
+    assert (plain.name, ranked.name) == ("prior", "ranker")
+    assert ranked.mean("ndcg@5").mean > plain.mean("ndcg@5").mean + 0.02
+    assert ranked.mean("nats").mean < plain.mean("nats").mean
+
+
+def test_it_is_kept_in_the_cache(shop: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    past = shop.interactions.history("u0", before="test")
+    lists = []
+    for _ in range(2):
+        prior = CollaborativePrior.fit(shop)
+        prior.learn_to_rank(shop, "buy")
+        lists.append(prior.logprobs(past))
+        monkeypatch.setattr(rank_fit, "fit_ranker", None)  # a second fit would fail
+    assert (lists[0] == lists[1]).all()
+
+
+def test_a_recommender_uses_it_and_stays_exact(shop: Dataset) -> None:
+    model = language_model()
+    plain = Recommender(shop, model, exclude_seen=False)
+    ranked = plain.with_settings(ranker="lambdarank")
+    past = shop.interactions.history("u1", before="test")
+    assert ranked.prior is not plain.prior
+    assert plain.prior.rankers is None  # type: ignore[union-attr]
+    full = ranked.recommend(past, len(shop.catalog), per_group=None)
+    assert sum(r.probability for r in full) == pytest.approx(1, abs=1e-4)
+    short = ranked.recommend(past, 5, per_group=None)
+    assert short.details["certificate"]["exact"]
+    assert [r.item_id for r in short] == [r.item_id for r in full][:5]
+    new = ranked.with_settings(exclude_seen=True).recommend(past, 5)
+    assert {r.item_id for r in new}.isdisjoint(past.item_ids)
+
+
+def test_targets_do_not_enter_it(shop: Dataset) -> None:
+    """Other test events lead to the same rankings."""
+    events = shop.interactions
+    columns = events.columns
+    test = columns.split == 2
+    rows = columns.row.copy()
+    rows[test] = (rows[test] + 7) % len(shop.catalog)
+    table = replace(events.table, columns=replace(columns, row=rows))
+    other = replace(shop, interactions=Interactions(shop.catalog, table))
+    digests = []
+    for data in (shop, other):
+        prior = CollaborativePrior.fit(replace(data, folder=None))
+        prior.learn_to_rank(replace(data, folder=None), "buy")
+        assert prior.rankers is not None
+        digests.append(prior.rankers.digest())
+    assert digests[0] == digests[1]
+
+
+def test_without_enough_events_nothing_is_ranked() -> None:
+    data = load("zh_mini")
+    prior = CollaborativePrior.fit(data)
+    past = data.interactions.history(data.interactions.user_ids[0])
+    plain = prior.logprobs(past)
+    prior.learn_to_rank(data, data.info.target_behavior)
+    assert prior.rankers is not None
+    if not prior.rankers.by_kind:
+        assert prior.logprobs(past) == pytest.approx(plain)
+
+
+def test_a_library_without_openmp_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str) -> object:
+        if name == "lightgbm":
+            raise OSError("libgomp.so.1: cannot open shared object file")
+        return __import__(name)
+
+    monkeypatch.setattr("importlib.import_module", refuse)
+    with pytest.raises(SettingsError, match="libgomp"):
+        fit_ranker(groups(60, 0), groups(60, 1))
+
+
+def test_torchs_openmp_is_used_where_the_system_has_none() -> None:
+    """A process whose first import of lightgbm fails for lack of libgomp."""
+    script = """
+import builtins, ctypes, sys
+real = ctypes.cdll.LoadLibrary
+loaded = []
+def load(path, *rest):
+    if "lightgbm" in str(path) and not any("libgomp" in p for p in loaded):
+        raise OSError("libgomp.so.1: cannot open shared object file")
+    return real(path, *rest)
+ctypes.cdll.LoadLibrary = load
+plain = ctypes.CDLL
+class CDLL(plain):
+    def __init__(self, name, *rest, **named):
+        loaded.append(str(name))
+        super().__init__(name, *rest, **named)
+ctypes.CDLL = CDLL
+from genrec.priors.ranking import _lightgbm
+print(_lightgbm().__name__, any("libgomp" in p for p in loaded))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == ["lightgbm", "True"], done.stderr
