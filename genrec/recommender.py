@@ -41,7 +41,7 @@ from genrec.pipeline.request import HistoryLike, PromptLimits, Request, RequestB
 from genrec.pipeline.rerank import title_vectors
 from genrec.pipeline.resolve import behavior_of, form_of, template_of
 from genrec.pipeline.response import ResponseBuilder
-from genrec.pipeline.run_use import check_use, describe_other_catalog
+from genrec.pipeline.run_use import check_use, describe_run
 from genrec.pipeline.trie_search import Ranked, TrieSearch
 from genrec.pipeline.types import RecommendationList
 from genrec.priors.fusion import Fusion, PriorSource
@@ -245,12 +245,12 @@ class Recommender:
             log,
         )
         requests = self._requests
+        self._priors = PriorSource(settings, self.dataset, behavior, key, log, folder)
         if trained is not None and folder is not None:
             requests.remarks = functools.cache(
-                functools.partial(describe_other_catalog, trained, folder, catalog)
+                functools.partial(describe_run, trained, folder, catalog, self._priors)
             )
             requests.check_use = functools.partial(check_use, trained, folder, asking=False)
-        self._priors = PriorSource(settings, self.dataset, behavior, key, log, folder)
         self._search = TrieSearch(
             self.model,
             settings,

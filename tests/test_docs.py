@@ -23,7 +23,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 README_ZH = (ROOT / "README.zh.md").read_text(encoding="utf-8")
 BOTH = pytest.mark.parametrize("readme", [README, README_ZH], ids=["en", "zh"])
 TAKES_MODEL = {"prompt", "recommend", "explain", "evaluate", "train"}
-SHORT = ("--max-targets", "20", "--eval-users", "0")  # appended to `train`
+SHORT = ("--max-targets", "20", "--eval-users", "0", "--tune-users", "0")  # appended to `train`
 
 
 def blocks(text: str, language: str) -> list[str]:

@@ -262,6 +262,7 @@ def _cell(
     """Train and measure one setting; an empty one is the usual recipe."""
     settings = {**USUAL, **cell, "holdout": 0.05, "eval_users": 0, "epochs": 20.0}
     settings |= {"schedule": "constant", "warmup": 0.003, "max_minutes": arguments.minutes}
+    settings["tune_users"] = 0
     recipe = Training(**settings)
     kept = set(examples.choose_kept_rows(len(data.catalog), recipe).tolist())
     options = {"device": arguments.device, "threads": arguments.threads}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -167,6 +168,7 @@ def tune(
     from genrec.data.dataset import TUNED, Dataset
     from genrec.evaluation import tuning
     from genrec.priors.collaborative import CollaborativePrior
+    from genrec.priors.judgement import judge
     from genrec.reports import console, summaries
 
     run = which.run
@@ -183,19 +185,31 @@ def tune(
     with console.working(f"Loading {which.name} ...", quiet=json) as log:
         recommender = load_recommender(dataset, which, settings, log)
     with console.progress("Scoring", users, quiet=json) as bar:
+
+        def going(done: int) -> bool:
+            bar(done)
+            return True
+
         tuned = tuning.tune(
-            recommender, users=users, protocol=protocol, seed=settings["seed"], progress=bar
+            recommender, users=users, protocol=protocol, seed=settings["seed"], going=going
         )
     with lock_folder(path.parent, wait=60):
-        tuned.save(path)
         if run is not None and out is None:
             prior = recommender.with_settings(prior="collaborative").prior
             assert isinstance(prior, CollaborativePrior)
-            prior.save(run / runs.PRIOR)
+            tuned.save_with_prior(run, prior)
+        else:
+            tuned.save(path)
+    findings = [] if run is None else judge(tuned, data=quote(str(data)), run=quote(str(run)))
     if json:
-        console.print_json({"schema_version": 1, "out": str(path), **asdict(tuned)})
+        told = list(map(str, findings))
+        console.print_json(
+            {"schema_version": 1, "out": str(path), **asdict(tuned), "findings": told}
+        )
     else:
         summaries.print_tuned(tuned, path)
+        for finding in findings:
+            console.print_line(str(finding))
 
 
 @command(

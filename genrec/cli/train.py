@@ -41,7 +41,7 @@ _PANELS = {
         "batch_size", "accumulate", "pack_tokens", "overlap", "gradient_checkpointing",
     ),
     "Validation and checkpoints": (
-        "eval_users", "eval_every", "patience", "save_steps", "save_minutes", "log_steps",
+        "eval_users", "eval_every", "tune_users", "patience", "save_steps", "save_minutes", "log_steps",
         "report_to",
     ),
 }  # fmt: skip
@@ -128,9 +128,17 @@ def train(
 
     With --objective next (the default), the model learns to write the title of the next item. With
     pointwise, it learns to predict whether a user wants an item, for `genrec likes`.
+
+    When the training ends, the weight of the collaborative prior is fitted on validation users, and the
+    prior is stored in the run folder with the IDs of the users whose events it counted. --tune-users 0
+    turns this off.
     """
+    from genrec.training.time_plan import Stopwatch
+
+    stopwatch = Stopwatch()  # before the slow imports, which count
     from genrec import runs
     from genrec.data.dataset import Dataset
+    from genrec.priors.judgement import judge_run
     from genrec.reports import console, summaries
     from genrec.training.config import resolve
 
@@ -163,6 +171,7 @@ def train(
             new=new,
             log=log,
             watch=watch,
+            stopwatch=stopwatch,
             **which,
             **values,
         )
@@ -174,9 +183,11 @@ def train(
             f"Saved the dataset with {int(new.sum()):,} new events to {out / 'data'}."
         )
     if json:
-        console.print_json({"schema_version": 1, "out": str(out), **asdict(run)})
+        findings = list(map(str, judge_run(run, str(data), str(out))))
+        values = {"schema_version": 1, "out": str(out), **asdict(run), "findings": findings}
+        console.print_json(values)
     else:
-        summaries.print_run(run, out)
+        summaries.print_run(run, out, data)
 
 
 def _earlier_settings(out: Path, start: RunOptions) -> dict[str, Any]:

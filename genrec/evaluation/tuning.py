@@ -427,6 +427,7 @@ def fit_fusion(recommender: Recommender, passes: Sequence[ScoringPass]) -> Tuned
         len(passes),
         {name: round(value, 4) for name, value in nats.items()},
         {name: round(value, 4) for name, value in means.items()},
+        len(recommender.catalog),
     )
 
 
@@ -436,7 +437,7 @@ def tune(
     users: int | None = USERS,
     protocol: str | None = None,
     seed: int = 0,
-    progress: Callable[[int], None] = lambda done: None,
+    going: Callable[[int], bool] = lambda done: True,
 ) -> Tuned:
     """Fit the weight of the prior, the node temperature and the kind of fusion on validation users.
 
@@ -451,7 +452,7 @@ def tune(
         protocol: one of ``protocols.NAMES``; None chooses the protocol that matches the dataset's
             split.
         seed: the random seed of the sample.
-        progress: a function that is called with the number of users done.
+        going: a function that gets the number of users done, and returns False to leave out the rest.
 
     Raises:
         SettingsError: the recommender has no dataset, or there are no events for the prior.
@@ -459,10 +460,7 @@ def tune(
     """
     dataset = recommender.dataset
     if dataset is None:
-        msg = (
-            "Tuning needs validation users, but the recommender was created without a dataset. "
-            "Expected a recommender that was created with a Dataset."
-        )
+        msg = "Tuning needs validation users, but there is no dataset. Create the recommender with one."
         raise SettingsError(msg)
     protocol = protocol or protocols.default_protocol(dataset)
     dataset = protocols.apply_protocol(dataset, protocol)
@@ -496,5 +494,6 @@ def tune(
     passes = []
     for case in cases:
         passes.append(score_user(recommender, case.history, case.target))
-        progress(len(passes))
+        if not going(len(passes)):
+            break
     return fit_fusion(recommender, passes)

@@ -5,11 +5,14 @@ This module works with the contents of run folders and with catalogs, not with m
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from genrec import runs
 from genrec.data.catalog import Catalog
 from genrec.errors import DataError, SettingsError
+from genrec.priors.fusion import PriorSource
+from genrec.priors.judgement import compare_with_uniform, judge
 from genrec.runs import Run
 
 
@@ -40,6 +43,81 @@ def check_use(run: Run, folder: Path, *, asking: bool) -> None:
             "with `genrec train DIR --out RUN`, or leave out --run."
         )
         raise SettingsError(msg)
+
+
+def describe_run(run: Run, folder: Path, catalog: Catalog, source: PriorSource) -> tuple[str, ...]:
+    """Return notes on how a run is used: with which catalog and prior, and whether it is any good.
+
+    Args:
+        run: the content of ``run.json``.
+        folder: the run folder.
+        catalog: the catalog of the recommender.
+        source: the source of the recommender's prior.
+    """
+    other = describe_other_catalog(run, folder, catalog)
+    items = 0 if other else len(catalog)
+    return (*other, *_describe_prior(run, folder, items, source))
+
+
+def _describe_prior(run: Run, folder: Path, items: int, source: PriorSource) -> tuple[str, ...]:
+    """Describe the prior that a run is used with; ``items`` is 0 for another catalog than the run's."""
+    name, shown = runs.run_name(folder), run_argument(folder)
+    if source.missing:
+        return (
+            f"The run {name} is used without a prior, because {source.missing}."
+            f"{_advise(run, shown) if source.unfitted else ''}",
+            *_findings(run, source, shown, items, alone=True),
+        )
+    fusing = source.fusing
+    if fusing.prior == "collaborative" and source.tuned is None and fusing.fitted:
+        return (
+            f"The run {name} is used with a prior whose weight was fitted for a model without "
+            f"fine-tuning. Fit it for the run with `genrec tune DIR --run {shown}`.",
+        )
+    if fusing.prior == "collaborative":
+        weight = f"a weight fitted on {fusing.fitted}" if fusing.fitted else "the given weight"
+        where = "" if items or not fusing.fitted else f" of the data {run.data}"
+        note = (
+            f"The run {name} is used together with the collaborative prior, with {weight}{where}."
+        )
+        return (note, *_findings(run, source, shown, items, alone=False))
+    return _findings(run, source, shown, items, alone=True)
+
+
+def run_argument(folder: Path) -> str:
+    """Return the value of ``--run`` that stands for a run folder."""
+    name = runs.run_name(folder)
+    return name if runs.shipped_run(name) == folder else shlex.quote(str(folder))
+
+
+def _advise(run: Run, shown: str) -> str:
+    """Return a sentence on how to fit the weight of a run's prior."""
+    if run.training.get("fit") == "both":
+        return (
+            " The run was also trained on the validation part, so the weight cannot be fitted on it. Use "
+            "the weight of a run with --fit train, as in `--tuned THAT_RUN/tuned.json`."
+        )
+    return f" Fit it with `genrec tune DIR --run {shown}`."
+
+
+def _findings(
+    run: Run, source: PriorSource, shown: str, items: int, *, alone: bool
+) -> tuple[str, ...]:
+    """Describe what was better than the run on its validation users.
+
+    Args:
+        run: the content of ``run.json``.
+        source: the source of the recommender's prior.
+        shown: the value of ``--run``.
+        items: the number of items in the catalog of the run; 0 if it is not known.
+        alone: True if the model is used without a prior.
+    """
+    best = run.metrics.get("best") or {}
+    if source.tuned is not None:
+        found = judge(source.tuned, run=shown)
+    else:
+        found = compare_with_uniform(best.get("nats", 0.0), best.get("users", 0), items)
+    return tuple(map(str, (f for f in found if alone or f.kind != "alone")))
 
 
 def describe_answers(run: Run | None, model: str) -> tuple[str, ...]:

@@ -263,15 +263,42 @@ class PriorSource:
         return self._resolved
 
     @cached_property
+    def tuned(self) -> Tuned | None:
+        """The values that ``genrec tune`` has fitted, or None if there are none."""
+        own = self._dataset.folder if self.run is None and self._dataset is not None else self.run
+        return load_tuned(self._settings.tuned, own, self._key)
+
+    @property
+    def missing(self) -> str:
+        """The reason why a run is used without a prior; empty if it has one or none was asked for."""
+        settings = self._settings
+        if self.run is None or self.fusing.prior != "none" or settings.prior != "auto" or self.own:
+            return ""
+        if self._dataset is None:
+            return (
+                "there is no dataset, and the run folder contains no prior with fitted weights that fits "
+                "this catalog"
+            )
+        if not _count_events(self._dataset, settings.prior_before, self._behavior):
+            return f"the dataset has no events with the behavior {self._behavior!r} to count"
+        if self._name == "none":
+            return "the chosen decoder, normalization or search works without one"
+        return "its weight was not fitted for this run, prompt and behavior"
+
+    @property
+    def unfitted(self) -> bool:
+        """True if a run is used without a prior only because no weight was fitted for it."""
+        return bool(self.missing) and self._name == "collaborative" and self.tuned is None
+
+    @cached_property
     def _resolved(self) -> Fusion:
         """Return the parameters for fusing the prior that was chosen by the settings."""
         name, tuned, events = self._name, None, 0
         if self.saved is not None and self._settings.prior == "auto":
-            name, tuned = "collaborative", load_tuned(self._settings.tuned, self.run, self._key)
+            name, tuned = "collaborative", self.tuned
             events = int(self.saved.counts.popularity.sum())
         elif name == "collaborative" and self._dataset is not None:
-            folder = self._dataset.folder if self.run is None else self.run
-            tuned = load_tuned(self._settings.tuned, folder, self._key)
+            tuned = self.tuned
             events = _count_events(self._dataset, self._settings.prior_before)
         if self.run is not None and tuned is None and self._settings.prior == "auto":
             name = "none"

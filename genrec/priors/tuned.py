@@ -6,11 +6,15 @@ import json
 from collections.abc import Callable
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from genrec.data.dataset import TUNED
 from genrec.errors import DataError, SettingsError
 from genrec.files import describe_unreadable, write_text
+from genrec.runs import PRIOR
+
+if TYPE_CHECKING:
+    from genrec.priors.collaborative import CollaborativePrior
 
 # The default weights of a prior if none were fitted; see ``genrec.priors.fusion``.
 WEIGHTS = {"node": 0.866, "score": 1.5}
@@ -34,6 +38,7 @@ class Tuned:
         ndcg: the NDCG@10 of the same three and of the fusion method ``score``. It is measured in
             the same way, but only among the best items of the model and the best items of the
             prior.
+        items: the number of items in the catalog; 0 if an earlier version wrote the file.
     """
 
     key: str
@@ -44,6 +49,7 @@ class Tuned:
     users: int
     nats: dict[str, float]
     ndcg: dict[str, float]
+    items: int = 0
 
     def save(self, path: str | Path) -> None:
         """Write the parameters to a JSON file, keeping its entries for other models."""
@@ -52,6 +58,14 @@ class Tuned:
         kept = [e for e in known if e["key"] != self.key]
         text = json.dumps({"format_version": 1, "tuned": [*kept, asdict(self)]}, indent=2)
         write_text(path, text + "\n")
+
+    def save_with_prior(self, run: Path, prior: CollaborativePrior) -> None:
+        """Write the parameters and the prior to a run folder, so that the run can do without the data.
+
+        The caller must hold the lock of the folder.
+        """
+        self.save(run / TUNED)
+        prior.save(run / PRIOR)
 
     @classmethod
     def load(cls, path: str | Path, key: str) -> Tuned | None:

@@ -5,17 +5,20 @@ This module works with finished results, not with models.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
 from genrec.data.behaviors import shipped_verbs
 from genrec.data.column_uses import NOT_USED, STATUS, WITH_EVENTS, WITH_ITEMS
+from genrec.data.dataset import TUNED
 from genrec.data.times import format_time
+from genrec.priors.judgement import judge_run, tuned_of
 from genrec.reports import evaluation_report
 from genrec.reports.console import err, print_line, print_table, use_stderr
 from genrec.runs import Run
@@ -251,10 +254,10 @@ def training(*, quiet: bool = False) -> Iterator[tuple[Callable[[str], None], Wa
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.completed:,}/{task.total:,} targets"),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[left]}"),
     )
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("Training", total=None, visible=False)
+        task = bar.add_task("Training", total=None, visible=False, left="")
 
         def watch(line: Mapping[str, Any]) -> None:
             if line.get("validation"):
@@ -262,7 +265,8 @@ def training(*, quiet: bool = False) -> Iterator[tuple[Callable[[str], None], Wa
                 return
             text = f"{line['nats']:.3f} nats per item, {line['targets_per_second']:.1f} targets/s"
             done, total = int(line["targets"]), int(line["of"])
-            bar.update(task, completed=done, total=total, description=text, visible=True)
+            left = _describe_time_left(line)
+            bar.update(task, completed=done, total=total, description=text, visible=True, left=left)
 
         yield lambda text: bar.console.print(Text(text)), watch
 
@@ -276,15 +280,28 @@ def print_rejected(counts: Mapping[str, int]) -> None:
 def _training_line(line: Mapping[str, Any]) -> str:
     if line.get("validation"):
         return f"Validation after {line['targets']:,} targets: {_describe_validation(line)}"
-    left = (line["of"] - line["targets"]) / max(line["targets_per_second"], 1e-9)
     return (
         f"{line['targets']:,} of {line['of']:,} targets, {line['nats']:.3f} nats per item, "
-        f"{line['targets_per_second']:.1f} targets/s, {max(left, 0) / 60:.0f} min left"
+        f"{line['targets_per_second']:.1f} targets/s, {_describe_time_left(line)}"
     )
 
 
-def print_run(run: Run, out: Path) -> None:
-    """Print the result of a training run, and a command that uses the trained model."""
+def _describe_time_left(line: Mapping[str, Any]) -> str:
+    """Describe the time until the command ends, which includes validation, saving and fitting."""
+    minutes, seconds = divmod(round(line["remaining"]), 60)
+    if minutes >= 10:
+        return f"{round(line['remaining'] / 60)} min left"
+    return f"{minutes} min {seconds} s left" if minutes else f"{seconds} s left"
+
+
+def print_run(run: Run, out: Path, data: Path) -> None:
+    """Print the result of a training run, and a command that uses the trained model.
+
+    Args:
+        run: the contents of ``run.json``.
+        out: the run folder.
+        data: the dataset folder.
+    """
     state = "has finished" if run.finished else "was stopped early; continue it with --resume"
     print_line(f"Trained on {run.targets:,} targets. The run in {out} {state}.")
     best = run.metrics.get("best")
@@ -292,10 +309,33 @@ def print_run(run: Run, out: Path) -> None:
         print_line(
             f"Best validation result, after {best['targets']:,} targets: {_describe_validation(best)}"
         )
-    use = "recommend DIR --run {} --user USER"
-    if run.training.get("objective") == "pointwise":
-        use = "likes DIR --run {} --user USER --items F"
-    print_line(f"Use it with: genrec {use.format(out)}")
+    folders = shlex.quote(str(data)), shlex.quote(str(out))
+    if run.asks:
+        print_line("Use it with: genrec likes {} --run {} --user USER --items F".format(*folders))
+        return
+    findings = judge_run(run, str(data), str(out))
+    tuned, reason = tuned_of(run), run.metrics.get("not_tuned")
+    if tuned is not None:
+        print_tuned(tuned, out / TUNED)
+    elif reason:
+        print_line(
+            f"The weight of the prior was not fitted: {reason.rstrip('.')}. So `recommend` uses this run "
+            f"without the prior. {_describe_tuning(run, *folders)}"
+        )
+    for finding in findings:
+        print_line(str(finding))
+    if not findings:  # otherwise, they say what to use
+        print_line("Use it with: genrec recommend {} --run {} --user USER".format(*folders))
+
+
+def _describe_tuning(run: Run, data: str, out: str) -> str:
+    """Say how to fit the weight of the prior for a run without it."""
+    if run.training.get("fit") == "both":
+        return (
+            "Use the weight of a run with --fit train, as in "
+            f"`genrec recommend {data} --run {out} --tuned THAT_RUN/tuned.json --user USER`."
+        )
+    return f"To fit it, use `genrec tune {data} --run {out}`."
 
 
 def _describe_validation(result: Mapping[str, Any]) -> str:

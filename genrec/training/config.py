@@ -86,8 +86,8 @@ class Training:
         epochs: number of passes over all targets.
         max_targets: number of targets to train on, rounded up to a whole batch. Overrides
             ``epochs``.
-        max_minutes: stop after this many minutes and write a checkpoint. Use ``--resume`` to
-            continue from it.
+        max_minutes: time limit in minutes for the whole command, including loading, validation, saving
+            and fitting the prior's weight. Use ``--resume`` to continue from the checkpoint.
         batch_size: number of packs per batch on each device; see ``pack_tokens``.
         accumulate: number of batches per optimizer step.
         pack_tokens: maximum number of tokens in a pack. Several short sequences share a pack.
@@ -101,6 +101,8 @@ class Training:
         eval_users: number of validation users to evaluate the model on; 0 turns validation off.
         eval_every: number of targets to train on between validations. By default, a run has ten
             validations.
+        tune_users: number of validation users to fit the weight of the prior on when the training ends,
+            as ``genrec tune --run`` does; 0 fits nothing, and the run is then used without a prior.
         patience: stop after this many validations without improvement; 0 never stops early.
         save_steps: number of steps between checkpoints. By default, ``save_minutes`` applies.
         save_minutes: number of minutes between checkpoints.
@@ -149,6 +151,7 @@ class Training:
     protocol: str | None = None
     eval_users: int = 50
     eval_every: int | None = None
+    tune_users: int = 100
     patience: int = 0
     save_steps: int | None = None
     save_minutes: float = 5.0
@@ -255,6 +258,7 @@ _LEAST: dict[str, float] = {
     "pack_tokens": 16,
     "eval_users": 0,
     "eval_every": 1,
+    "tune_users": 0,
     "patience": 0,
     "save_steps": 1,
     "save_minutes": 0,

@@ -10,8 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,8 +27,9 @@ from genrec.training.checkpoints import Checkpoint, Checkpoints, Progress
 from genrec.training.config import Training
 from genrec.training.examples import Examples
 from genrec.training.hf_trainer import build_trainer, count_targets
-from genrec.training.objectives import Objective, Validate
+from genrec.training.objectives import Objective, Validation
 from genrec.training.sharding import unwrap
+from genrec.training.time_plan import TimePlan
 from genrec.types import Log
 
 Watch = Callable[[Mapping[str, Any]], None]
@@ -45,17 +45,19 @@ class RunPlan:
         training: the training settings.
         resume_from: the checkpoint to continue from; None to start a new run.
         fingerprints: hashes of everything that must stay the same when the run is resumed, by name.
-        validate: a function that evaluates the model in its current state; None to skip validation.
-            Sharded models are not validated.
+        validation: the validation of the model; None to skip validation. Sharded models are not
+            validated.
         watch: a function that is called with each line of the log.
+        time: the plan of the run's time.
     """
 
     folder: Path
     training: Training
     resume_from: Path | None
     fingerprints: Mapping[str, str]
-    validate: Validate | None
+    validation: Validation | None
     watch: Watch
+    time: TimePlan
 
 
 class Session:
@@ -93,10 +95,11 @@ class Session:
         self.checkpoints = Checkpoints(
             self._trainer, plan.folder, plan.fingerprints, adapter=training.lora_rank > 0
         )
-        self._validate = None if self.sharded else plan.validate
+        self._time, self._clock = plan.time, plan.time.watch.now
+        self._validation = None if self.sharded else plan.validation
         self._n_targets = count_targets(examples, training)
         self._every = training.eval_every or max(self._n_targets / _VALIDATIONS, 1)
-        self._started = self._saved = self._logged = time.monotonic()
+        self._saved = self._logged = self._stepped = self._clock()
         self._since = np.zeros(3)  # total nats, targets and tokens since the last log line
 
     @property
@@ -123,11 +126,13 @@ class Session:
         """Train until all steps are done, the time limit is reached, or validation stops improving.
 
         Args:
-            log: a function that is called with a line of text if all steps were already done.
+            log: a function that is called with a line of text on how the time is divided, or if all
+                steps were already done.
 
         Raises:
             ModelError: the loss or a weight is not finite, or a checkpoint could not be written.
         """
+        self._say = log
         start = self._plan.resume_from
         done = 0 if start is None else runs.checkpoint_step(start)
         if start is not None and done >= self.max_steps and not self.sharded:
@@ -149,9 +154,27 @@ class Session:
             self._resumed.restore_optimizer(self._optimizer, scheduler, self._trainer.model)
             if self.main:
                 self._drop_log_after(runs.checkpoint_step(self._resumed.place))
-        elif self._validate is not None:
+        self._plan_validation()
+        if self._resumed is None and self._may_validate():
             self._measure(0)
-        self._started = self._saved = self._logged = time.monotonic()
+        if self._time.limited and self.main:
+            self._say(self._time.describe())
+        self._saved = self._logged = self._stepped = self._clock()
+
+    def _plan_validation(self) -> None:
+        """Decide on how many users the model is validated. All processes get the same number."""
+        if self._validation is None:
+            return
+        earlier = self.progress.validations
+        before = self._validation.parts_of(earlier[-1]) if earlier else None
+        with self._evaluating():
+            self._time.plan_validation(self._validation.size, self._validation.measure, before)
+        self._time.parts = self._agree_on(self._time.parts)
+
+    def _may_validate(self, *, last: bool = False) -> bool:
+        return self._validation is not None and bool(
+            self._agree_on(self._time.may_validate(last=last))
+        )
 
     def begin_step(self) -> None:
         """Restore the states of the random number generators at the first step of a resumed run."""
@@ -171,49 +194,72 @@ class Session:
         seen, learned = self._trainer.take_counts()
         self._since += seen
         self.progress.targets += learned
-        now = time.monotonic()
+        now = self._clock()
+        self._time.stepped(now - self._stepped)
         settings, step = self._training, int(state.global_step)
         if step % settings.log_steps == 0 or step >= state.max_steps:
             self._log_step(step, now)
         stop = False
-        if (
-            self._validate is not None
-            and self.progress.targets >= self.progress.next_validation
-            and step < state.max_steps
-        ):
+        due = self.progress.targets >= self.progress.next_validation and step < state.max_steps
+        if due and self._may_validate():
             stop = self._measure(step)
-        limit = settings.max_minutes
-        late = self._agree(limit is not None and now - self._started >= limit * 60)
+        late = bool(self._agree_on(self._time.late))
         if settings.save_steps:
             due = step % settings.save_steps == 0
         else:
             due = now - self._saved >= settings.save_minutes * 60
-        if self._agree(due) or late or stop:
+        if self._agree_on(due or self._time.must_save) or late or stop:
             self._save(state)
+        self._stepped = self._clock()
         return late or stop
 
     def end(self, state: Any) -> None:
         """Write the last log line, validate the final model, and write the last checkpoint."""
         step = int(state.global_step)
         if self._since[1] or not self.progress.seconds:
-            self._log_step(step, time.monotonic())
+            self._log_step(step, self._clock())
         measured = {v["step"] for v in self.progress.validations}
-        if self._validate is not None and step not in measured:
+        if step not in measured and self._may_validate(last=True):
             self._measure(step)
         self._save(state)
 
-    def _agree(self, yes: bool) -> bool:
-        """Return the first process's decision in all processes, since their clocks differ."""
+    def _agree_on(self, number: int) -> int:
+        """Return the first process's number in all processes, since their clocks differ."""
         if self._trainer.args.world_size == 1:
-            return yes
+            return number
         from accelerate.utils import broadcast
 
-        word: Tensor = torch.tensor(int(yes), device=self._trainer.args.device)
-        return bool(broadcast(word))
+        word: Tensor = torch.tensor(int(number), device=self._trainer.args.device)
+        return int(broadcast(word))
 
     def _save(self, state: Any) -> None:
-        self._saved = time.monotonic()
+        began = self._clock()
         self.checkpoints.save(state, self.progress, self._optimizer, self._scheduler)
+        self._saved = self._clock()
+        self._time.saved(self._saved - began)
+
+    @contextlib.contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Put the model into evaluation mode while the ``with`` block runs."""
+        model = self._trainer.model
+        assert model is not None
+        was_training = model.training
+        model.eval()
+        with torch.no_grad():
+            yield
+        model.train(was_training)
+
+    def load_best(self) -> None:
+        """Load the best weights of the run into the model if they are not its latest ones."""
+        place = self._plan.folder / "best"
+        if self.best_is_earlier and place.is_dir():
+            self._trainer.load_weights(place)
+
+    @property
+    def best_is_earlier(self) -> bool:
+        """True if the best validation was that of earlier weights, which the run folder keeps."""
+        best, validations = self.progress.best, self.progress.validations
+        return best is not None and best != validations[-1] and best["step"] > 0
 
     def _measure(self, step: int) -> bool:
         """Validate the model, and save its weights if they are the best so far.
@@ -225,23 +271,19 @@ class Session:
             True if training should stop, because the last ``patience`` validations brought no
             improvement.
         """
-        assert self._validate is not None
-        began = time.monotonic()
-        model = self._trainer.model
-        assert model is not None
-        was_training = model.training
-        model.eval()
-        with torch.no_grad():
-            values = self._validate()
-        model.train(was_training)
+        assert self._validation is not None
+        began = self._clock()
+        with self._evaluating():
+            values = self._validation.measure(self._time.parts)
+        self._time.validated(self._clock() - began)
         progress, before = self.progress, self.progress.best
         values = {"step": step, "targets": round(progress.targets), **values}
         progress.validations.append(values)
         progress.next_validation = progress.targets + self._every
         self._log({"validation": True, **values, "seconds": round(progress.seconds, 1)})
-        self._logged += time.monotonic() - began
         if self.main and step and (before is None or values["nats"] < before["nats"]):
             files.write_folder(self._plan.folder / "best", self.checkpoints.save_weights)
+        self._logged += self._clock() - began
         best = progress.best
         later = [v for v in progress.validations if best and v["step"] > best["step"]]
         return bool(self._training.patience) and len(later) >= self._training.patience
@@ -262,9 +304,19 @@ class Session:
                 "targets_per_second": float(targets) * processes / max(seconds, 1e-9),
                 "tokens_per_second": float(tokens) * processes / max(seconds, 1e-9),
                 "seconds": round(self.progress.seconds, 1),
+                "elapsed": round(self._time.watch.seconds, 1),
+                "remaining": round(self._remaining(step), 1),
             }
         )
         self._since, self._logged = np.zeros(3), now
+
+    def _remaining(self, step: int) -> float:
+        """Estimate the seconds until the command ends."""
+        steps = max(self.max_steps - step, 0)
+        ahead = 0
+        if self._time.parts:
+            ahead = math.ceil((self._n_targets - self.progress.next_validation) / self._every)
+        return self._time.remaining(steps, max(ahead, 0))
 
     def _log(self, line: dict[str, Any]) -> None:
         """Append a line to the run's log, and pass it to ``watch`` and the experiment trackers."""

@@ -18,8 +18,26 @@ from genrec.training.examples import Examples
 from genrec.training.losses import CatalogLoss, Head, make_batch, mark_visible, vocab_nats
 from genrec.training.title_paths import TitlePaths
 
-Validate = Callable[[], dict[str, Any]]
-ObjectiveBuilder = Callable[[LanguageModel], tuple["Objective", Validate | None]]
+
+class Validation(ABC):
+    """A measurement of the model in its current state, on a fixed sample of parts.
+
+    Attributes:
+        size: the number of parts, which are users or packs of pairs.
+    """
+
+    size: int
+
+    @abstractmethod
+    def measure(self, parts: int) -> dict[str, Any]:
+        """Measure the model on the first parts, and return its metrics, which include ``nats``."""
+
+    @abstractmethod
+    def parts_of(self, values: Mapping[str, Any]) -> int:
+        """Return the number of parts on which earlier metrics were measured."""
+
+
+ObjectiveBuilder = Callable[[LanguageModel], tuple["Objective", Validation | None]]
 
 
 class Objective(ABC):

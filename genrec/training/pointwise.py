@@ -28,7 +28,7 @@ from genrec.recommender import Recommender
 from genrec.training.config import Training
 from genrec.training.examples import Examples, mark_behaviors, weigh_targets
 from genrec.training.losses import lay_out, to_tensors
-from genrec.training.objectives import Objective, ObjectiveBuilder, Validate
+from genrec.training.objectives import Objective, ObjectiveBuilder, Validation
 from genrec.training.pairs import (
     PAIRS_PER_USER,
     Pair,
@@ -311,15 +311,21 @@ class PointwiseObjective(Objective):
         losses = (1 - self._smoothing) * nats - self._smoothing * logprobs.mean(dim=-1)
         return nats.detach(), losses
 
-    def chances(self, model: LanguageModel) -> tuple[IntArray, FloatArray]:
+    def chances(
+        self, model: LanguageModel, packs: int | None = None
+    ) -> tuple[IntArray, FloatArray]:
         """Compute the model's probability of yes for every pair.
 
+        Args:
+            model: the model.
+            packs: the number of packs to use, from the first on; None for all.
+
         Returns:
-            The labels of all pairs, and the probabilities of yes in the same order.
+            The labels of the pairs, and the probabilities of yes in the same order.
         """
         labels, chances = [], []
         with torch.no_grad():
-            for pack in range(len(self._data)):
+            for pack in range(len(self._data) if packs is None else packs):
                 inputs = {k: v.to(model.device) for k, v in self.batch([pack]).items()}
                 right = torch.exp(-self.losses(model.model, inputs)[0]).double().cpu().numpy()
                 label = inputs["label"].cpu().numpy()
@@ -363,6 +369,27 @@ def measure(labels: npt.ArrayLike, chances: npt.ArrayLike) -> dict[str, float]:
     }
 
 
+class PairValidation(Validation):
+    """A validation on packs of pairs that were held out, which measures log loss and AUC."""
+
+    def __init__(self, data: Pairs, model: LanguageModel, question: YesNo) -> None:
+        """Store the pairs and the model."""
+        self._data, self._model = data, model
+        self._objective = PointwiseObjective(data, model, question)
+        self.size = len(data)
+
+    def measure(self, parts: int) -> dict[str, Any]:
+        """Measure the model on the first packs; see ``Validation.measure``."""
+        labels, chances = self._objective.chances(self._model, parts)
+        values = measure(labels, chances)
+        return {"nats": values["log_loss"], "auc": values["auc"], "pairs": len(labels)}
+
+    def parts_of(self, values: Mapping[str, Any]) -> int:
+        """Return the number of packs that hold the pairs of earlier metrics."""
+        pairs = [sum(len(self._data.labels[i]) for i in pack) for pack in self._data.packs]
+        return int(np.searchsorted(np.cumsum(pairs), values["pairs"])) + 1
+
+
 def prepare(
     recommender: Recommender, data: Dataset, training: Training, wanted: BoolArray | None = None
 ) -> tuple[Pairs, ObjectiveBuilder]:
@@ -376,8 +403,7 @@ def prepare(
 
     Returns:
         The training rows and a builder function. The builder takes the model to train and returns
-        two values: the objective, and a function that validates the model (or None if the settings
-        turn validation off).
+        two values: the objective and the validation (or None if the settings turn validation off).
 
     Raises:
         SettingsError: the template does not ask a yes-or-no question, or a setting does not suit
@@ -398,18 +424,11 @@ def prepare(
         else _make_event_examples(recommender, data, training, wanted, plain=plain)
     )
 
-    def build_objective(model: LanguageModel) -> tuple[Objective, Validate | None]:
+    def build_objective(model: LanguageModel) -> tuple[Objective, Validation | None]:
         objective = PointwiseObjective(pairs, model, question, training.label_smoothing)
         if held_out is None:
             return objective, None
-        validation = PointwiseObjective(held_out, model, question)
-
-        def validate() -> dict[str, Any]:
-            labels, chances = validation.chances(model)
-            values = measure(labels, chances)
-            return {"nats": values["log_loss"], "auc": values["auc"], "pairs": len(labels)}
-
-        return objective, validate
+        return objective, PairValidation(held_out, model, question)
 
     return pairs, build_objective
 

@@ -25,7 +25,6 @@ from genrec.data.dataset import Dataset
 from genrec.data.events import SPLITS
 from genrec.decoding.trie import TitleTrie
 from genrec.errors import ModelError, SettingsError
-from genrec.evaluation import metrics
 from genrec.files import write_text
 from genrec.models.devices import fast_bf16_cpu, resolve_device
 from genrec.models.language_model import LanguageModel
@@ -36,11 +35,14 @@ from genrec.training.config import Training
 from genrec.training.examples import Examples, make_examples
 from genrec.training.loop import RunPlan, Session, Watch
 from genrec.training.lora import add_adapter, load_adapter
-from genrec.training.objectives import NextItemObjective, Objective, ObjectiveBuilder, Validate
+from genrec.training.objectives import NextItemObjective, Objective, ObjectiveBuilder, Validation
+from genrec.training.prior_weights import WeightFit
+from genrec.training.time_plan import Stopwatch
+from genrec.training.validation import build_validation
 from genrec.types import BoolArray, Log
 
 _FREE = {  # these settings may change when a run is resumed
-    "max_minutes", "eval_users", "eval_every", "patience", "save_steps", "save_minutes",
+    "max_minutes", "eval_users", "eval_every", "tune_users", "patience", "save_steps", "save_minutes",
     "log_steps", "report_to",
 }  # fmt: skip
 
@@ -58,6 +60,7 @@ def train(
     threads: int | None = None,
     log: Callable[[str], None] = lambda message: None,
     watch: Watch = lambda line: None,
+    stopwatch: Stopwatch | None = None,
     **settings: Any,
 ) -> Run:
     """Fine-tune a model on the histories of a dataset and write a run folder.
@@ -80,6 +83,7 @@ def train(
         log: a function that is called with a line of text before each slow step.
         watch: a function that is called with each line of the log, which describes a step or a
             validation.
+        stopwatch: the stopwatch that counts the time up to ``max_minutes``; None to start one here.
         **settings: fields of ``genrec.training.Training`` and ``genrec.config.Settings``.
 
     Returns:
@@ -92,8 +96,9 @@ def train(
         ModelError: the model could not be loaded, the loss is not finite, or a file could not be
             written.
     """
+    stopwatch = stopwatch or Stopwatch()
     ours, training = config.resolve(settings)
-    folder = Path(out)
+    folder, given = Path(out), data
     data = protocols.apply_protocol(data, training.protocol or protocols.default_protocol(data))
     training = _without_missing_validation(data, training, log)
     written = {**asdict(ours), **asdict(training)}
@@ -128,12 +133,16 @@ def train(
         if training.gradient_checkpointing:
             tuned.model.gradient_checkpointing_enable({"use_reentrant": False})
             tuned.model.enable_input_require_grads()
-        objective, validate = build_objective(tuned)
+        objective, validation = build_objective(tuned)
         if new is not None:
-            validate = None  # validation events would be older than the new events
-        plan = RunPlan(folder, training, start, _fingerprints(run, examples), validate, watch)
+            validation = None  # validation events would be older than the new events
+        weights = WeightFit(folder, given, training, None if new is None else since, log)
+        time = weights.plan_time(tuned, stopwatch, recommender)
+        plan = RunPlan(
+            folder, training, start, _fingerprints(run, examples), validation, watch, time
+        )
         session = Session(objective, examples, tuned, plan)
-        if session.sharded and validate is not None:
+        if session.sharded and validation is not None:
             log(
                 "The weights are sharded, so the model is not validated during training. Run `genrec "
                 "evaluate` when the run has finished."
@@ -154,9 +163,17 @@ def train(
                 metrics={
                     "best": session.progress.best,
                     "last": validations[-1] if validations else None,
+                    "items": len(recommender.catalog),
                 },
             )
             _write_run(folder, run, session, recommender, training, gathered)
+            tuned.model.eval()
+            if session.sharded:
+                run = weights.skip(run, "the weights are sharded")
+            else:
+                session.load_best()
+                run = weights.run(run, tuned, time)
+            run.write(folder)
     tuned.model.eval()
     return run
 
@@ -267,9 +284,9 @@ def _prepare(
     titles = list(recommender.encoder.titles(recommender.catalog))
     examples, paths = make_examples(recommender, data, training, wanted, titles)
 
-    def build_objective(model: LanguageModel) -> tuple[Objective, Validate | None]:
+    def build_objective(model: LanguageModel) -> tuple[Objective, Validation | None]:
         objective = NextItemObjective(examples, paths, model, training, titles)
-        return objective, _build_validation(data, settings, training, model)
+        return objective, build_validation(data, settings, training, model)
 
     return examples, build_objective
 
@@ -381,40 +398,6 @@ def _describe_run(
     )
 
 
-def _build_validation(
-    data: Dataset, settings: Settings, training: Training, model: LanguageModel
-) -> Validate | None:
-    """Create a function that evaluates the model on a fixed sample of validation users.
-
-    The function recommends ten items to each user and returns the mean loss in nats, HR@10 and
-    NDCG@10.
-
-    Returns:
-        The function, or None if the settings turn validation off.
-    """
-    if not training.eval_users or training.before == "test":
-        return None
-    protocol = training.protocol or protocols.default_protocol(data)
-    cases = protocols.sample(protocols.cases(data, protocol, "validation"), training.eval_users)
-    plain = replace(settings, prior="none", fusion="auto", normalization="catalog", decoder="trie")
-    recommender = Recommender(data, model, **asdict(plain))
-
-    def validate() -> dict[str, Any]:
-        nats, ranks = [], []
-        for case in cases:
-            answer, spent, _ = recommender.with_nats(case.history, 10, case.target)
-            nats.append(spent)
-            ranks.append(metrics.rank_of(case.target, [r.item_id for r in answer]))
-        return {
-            "nats": float(np.mean(nats)),
-            "hit_rate@10": float(np.mean(metrics.hit_rate(ranks, 10))),
-            "ndcg@10": float(np.mean(metrics.ndcg(ranks, 10))),
-            "users": len(cases),
-        }
-
-    return validate
-
-
 def _write_run(
     folder: Path,
     run: Run,
@@ -435,13 +418,11 @@ def _write_run(
     """
     import pyarrow.parquet as pq
 
-    best, validations = session.progress.best, session.progress.validations
-    improved_before = best is not None and best != validations[-1] and best["step"]
     name = runs.ADAPTER if training.lora_rank else runs.WHOLE
 
     def fill(place: Path) -> None:
         kept = folder / "best"
-        if improved_before and kept.is_dir():
+        if session.best_is_earlier and kept.is_dir():
             shutil.copytree(kept, place, dirs_exist_ok=True)
         else:
             session.checkpoints.save_weights(place, gathered)

@@ -143,7 +143,7 @@ def test_without_validation_the_last_of_train_are_fitted_on() -> None:
 
 def test_mistakes_are_said() -> None:
     bare = Recommender(catalog(), tiny.language_model())
-    with pytest.raises(SettingsError, match="without a dataset"):
+    with pytest.raises(SettingsError, match="there is no dataset"):
         tuning.tune(bare)
     ours = Recommender(shop([[0, 1, 2], [1, 2, 3]]), tiny.language_model(), prior="none")
     ours.remove_items(["i6"])
@@ -196,7 +196,8 @@ def test_what_was_found_is_used(run: Run, model: Path, tmp_path: Path) -> None:
 def test_a_run_keeps_its_own(run: Run, model: Path, tmp_path: Path) -> None:
     data, one = tmp_path / "shop", tmp_path / "one"
     load("zh_mini").save(data)
-    few = ("--max-targets", 40, "--eval-users", 0, "--language", "zh", "--device", "cpu")
+    few = ("--max-targets", 40, "--eval-users", 0, "--tune-users", 0, "--language", "zh",
+           "--device", "cpu")  # fmt: skip
     code, _, err = run("train", data, "--out", one, "--model", model, *few)
     assert code == 0, err
     asked = ("recommend", data, "--run", one, "--user", "u01", "-k", 3)
@@ -262,7 +263,8 @@ def test_the_sources_of_the_prior_are_a_setting(run: Run, model: Path, tmp_path:
     assert isinstance(other.prior, CollaborativePrior)
     assert set(other.prior.mix) == {"popular", "content"}
     # What is learned needs the data: a run that is loaded without has no prior then.
-    few = ("--max-targets", 40, "--eval-users", 0, "--language", "zh", "--device", "cpu")
+    few = ("--max-targets", 40, "--eval-users", 0, "--tune-users", 0, "--language", "zh",
+           "--device", "cpu")  # fmt: skip
     code, _, err = run("train", data, "--out", one, "--model", model, *few)
     assert code == 0, err
     answer(run, "tune", data, "--run", one, "--users", 6, "--prior-sources", "itemknn,userknn")

@@ -43,7 +43,7 @@ def made(n: int = 30, users: int = 1) -> Dataset:
 
 FEW: dict[str, Any] = {
     "max_targets": 60, "eval_users": 0, "learning_rate": 3e-3, "pack_tokens": 128,
-    "lora_dropout": 0.1, "threads": 1, "device": "cpu", "dtype": "float32",
+    "lora_dropout": 0.1, "tune_users": 0, "threads": 1, "device": "cpu", "dtype": "float32",
 }  # fmt: skip
 
 

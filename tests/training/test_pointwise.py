@@ -372,7 +372,7 @@ def test_the_commands(tmp_path: Path, run: Run) -> None:
     )  # fmt: skip
     assert code == 0, err
     assert "log loss" in out
-    assert f"genrec likes DIR --run {tmp_path / 'run'}" in out
+    assert f"genrec likes {tmp_path / 'data'} --run {tmp_path / 'run'} --user USER" in out
     found = json.loads((tmp_path / "run" / "run.json").read_text())
     assert found["metrics"]["last"]["pairs"] == 4
     report = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")

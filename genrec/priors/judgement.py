@@ -1,0 +1,132 @@
+"""Judge a fine-tuned model by the figures of ``genrec tune``: is something simpler better?
+
+This module deals with figures and sentences only.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from dataclasses import dataclass
+
+from genrec.priors.tuned import Tuned
+from genrec.runs import Run
+
+ENOUGH = 50  # with fewer users, a difference may well be chance
+BASE = "genrec recommend {data} --user USER"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A way in which a fine-tuned model is worse than something simpler.
+
+    Attributes:
+        kind: ``uniform`` if the model alone is worse than a uniform guess, ``prior`` if the model
+            and the prior together are worse than the prior alone, and ``alone`` if only the model
+            alone is.
+        headline: what is worse, in capitals.
+        figures: the figures behind it, as a sentence.
+        advice: what to do instead, with a command.
+    """
+
+    kind: str
+    headline: str
+    figures: str
+    advice: str
+
+    def __str__(self) -> str:
+        """Return all three as one line."""
+        return f"{self.headline} {self.figures} {self.advice}"
+
+
+def compare_with_uniform(
+    nats: float, users: int, items: int, *, data: str = "DIR"
+) -> tuple[Finding, ...]:
+    """Compare the nats of a model with those of a uniform guess.
+
+    Args:
+        nats: the mean of -ln P(target) for the model alone.
+        users: the number of validation users.
+        items: the number of items or answers to choose from.
+        data: the dataset folder, for the command.
+
+    Returns:
+        One finding if the model is worse, otherwise none.
+    """
+    if not items or nats <= math.log(items):
+        return ()
+    return (
+        Finding(
+            "uniform",
+            "THIS RUN IS WORSE THAN A UNIFORM GUESS.",
+            f"On {users:,} validation users, the model alone needs {nats:.3f} nats per item, and a uniform "
+            f"guess among {items:,} items needs {math.log(items):.3f}.",
+            "Train again with a lower --learning-rate or for longer. Until then, leave out --run: "
+            f"`{BASE.format(data=data)}`.",
+        ),
+    )
+
+
+def judge(tuned: Tuned, *, data: str = "DIR", run: str = "RUN") -> tuple[Finding, ...]:
+    """Compare a fine-tuned model with a uniform guess and with the prior alone.
+
+    Args:
+        tuned: the fitted parameters, with the figures of the users that they were fitted on.
+        data: the dataset folder, for the commands.
+        run: the run folder, for the commands.
+
+    Returns:
+        What is better than the run, the most serious finding first; empty if nothing is.
+    """
+    found = compare_with_uniform(tuned.nats["model"], tuned.users, tuned.items, data=data)
+    chance = "" if tuned.users >= ENOUGH else " With so few users, this may be chance."
+    model, prior, both = (tuned.ndcg[k] for k in ("model", "prior", tuned.fusion))
+    measured = f"On {tuned.users:,} validation users, NDCG@10 is {prior:.4f} for the prior alone"
+    if both < prior:
+        return (
+            *found,
+            Finding(
+                "prior",
+                "THIS RUN IS WORSE THAN THE PRIOR ALONE.",
+                f"{measured} and {both:.4f} for the model and the prior together.{chance}",
+                "Leave out --run, so that the prior decides nearly alone: "
+                f"`{BASE.format(data=data)}`. Training for longer or on more events may help.",
+            ),
+        )
+    if model < prior:
+        return (
+            *found,
+            Finding(
+                "alone",
+                "THE MODEL ALONE IS WORSE THAN THE PRIOR ALONE.",
+                f"{measured}, {model:.4f} for the model alone and {both:.4f} for both together."
+                f"{chance}",
+                f"Use both, without --prior none: `{BASE.format(data=data)} --run {run}`.",
+            ),
+        )
+    return found
+
+
+def judge_run(run: Run, data: str, folder: str) -> tuple[Finding, ...]:
+    """Judge a run by the figures that its training left in ``run.json``.
+
+    Args:
+        run: the contents of ``run.json``.
+        data: the dataset folder, for the commands.
+        folder: the run folder, for the commands.
+    """
+    if run.asks:
+        return ()
+    data, folder = shlex.quote(data), shlex.quote(folder)
+    tuned, best = tuned_of(run), run.metrics.get("best") or {}
+    if tuned is not None:
+        return judge(tuned, data=data, run=folder)
+    return compare_with_uniform(
+        best.get("nats", 0.0), best.get("users", 0), run.metrics.get("items", 0), data=data
+    )
+
+
+def tuned_of(run: Run) -> Tuned | None:
+    """Return the parameters that were fitted when the run's training ended, or None."""
+    figures = run.metrics.get("tuned")
+    return Tuned(key="", model=run.base_model, **figures) if figures else None
