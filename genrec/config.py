@@ -460,15 +460,15 @@ class QueryOptions:
     half_life: float | None = option(
         None,
         WHAT,
-        "Number of days of age after which the ranking score of an item is halved, for news and other "
-        "items that soon become less interesting. The probabilities stay the same.",
+        "Halve the ranking score of an item with every DAYS days of its age, for news and other items "
+        "that soon become less interesting. The probabilities stay the same.",
         metavar="DAYS",
         unset="age does not matter",
     )
     age_column: str | None = option(
         None,
         WHAT,
-        "With --half-life: column with the time since which each item has existed.",
+        "With --half-life: column of the catalog with the date from which the age of an item is counted.",
         metavar="COLUMN",
         unset="published, or available_from",
     )

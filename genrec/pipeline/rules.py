@@ -84,6 +84,21 @@ class Rules:
         return tuple(placed), tuple(notes)
 
 
+@dataclass(frozen=True, slots=True)
+class _LeftOut:
+    """The items that a rule leaves out.
+
+    Attributes:
+        mask: (N,) True for the catalog rows of these items.
+        one: the reason for one of them, as the end of a sentence.
+        all: the reason if the rule leaves out all items, as the end of a sentence.
+    """
+
+    mask: BoolArray
+    one: str
+    all: str
+
+
 def apply_rules(
     options: QueryOptions, settings: Settings, index: CatalogIndex, order: Order
 ) -> Rules:
@@ -102,25 +117,30 @@ def apply_rules(
     """
     moment = _find_moment(options)
     allowed = index.allowed(options, order)
-    reasons: list[tuple[BoolArray, str]] = []
+    left_out: list[_LeftOut] = []
     notes: tuple[str, ...] = ()
     if moment is not None and (available := _find_available(index, moment)) is not None:
-        reasons.append((~available, f"it is not available at {format_time(round(moment))}"))
+        when = format_time(round(moment))
+        left_out.append(
+            _LeftOut(
+                ~available, f"it is not available at {when}", f"no item is available at {when}"
+            )
+        )
     if options.stock is not None:
         stock = index.stock(options.stock)
         gone = np.ones(len(index.catalog), dtype=np.bool_)
         gone[stock.rows] = False
-        reasons.append((gone, "it is out of stock"))
+        left_out.append(_LeftOut(gone, "it is out of stock", "every item is out of stock"))
         notes += stock.notes
-    for left_out, _ in reasons:
-        rows = np.flatnonzero(left_out)
+    for rule in left_out:
+        rows = np.flatnonzero(rule.mask)
         allowed &= Filter.deny(order.positions_of(rows), order.n_positions)
     if allowed.count_items(order.n_items) < 1:
-        raise RequestError(_nothing_left(reasons))
+        raise RequestError(_nothing_left(left_out))
     pins = _find_pins(options, settings, index)
     excluded = _find_excluded_pins(pins, options, index)
-    for left_out, reason in reasons:
-        excluded |= {row: reason for row in pins if left_out[row] and row not in excluded}
+    for rule in left_out:
+        excluded |= {r: rule.one for r in pins if rule.mask[r] and r not in excluded}
     boosts, more = _find_boosts(options, settings, index, moment)
     return Rules(allowed, boosts, pins, excluded, (*notes, *more))
 
@@ -156,14 +176,13 @@ def _times(index: CatalogIndex, column: str) -> FloatArray:
         raise RequestError(str(error)) from error
 
 
-def _nothing_left(reasons: list[tuple[BoolArray, str]]) -> str:
+def _nothing_left(left_out: list[_LeftOut]) -> str:
     """Build the message for filters that exclude every item."""
-    for left_out, reason in reasons:
-        if left_out.all():
+    for rule in left_out:
+        if rule.mask.all():
             return (
-                f"No item may be returned. For every item of the catalog, {reason}. Expected at least "
-                "one item that may be recommended. Check the catalog, the stock file and the time of "
-                "the request (`at`, `--at`)."
+                f"No item may be returned, because {rule.all}. Expected at least one item. Check the "
+                "stock file, the times in the catalog and the time of the request (`at`, `--at`)."
             )
     return (
         "No item may be returned, because the filters exclude all items or there are no "
