@@ -322,7 +322,7 @@ class TrieSearch:
                 if len(chosen[i].rows) < sizes[i]
                 and len(ranking.rows) == pool - len(requests[i].pins)
             ]  # fmt: skip
-            pool = longer if pool < longer else 8 * pool
+            pool *= 2 if pool < longer else 8
         return [chosen[i] for i in range(len(requests))]
 
     def _choose(self, ranking: Ranking, request: Request) -> Ranking:
