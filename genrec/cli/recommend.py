@@ -158,7 +158,9 @@ def explain(
         ),
     ],
     asked: HistoryOptions,
-    query: Annotated[QueryOptions, FieldsOf(QueryOptions, only=["k", "evidence", "style"])],
+    query: Annotated[
+        QueryOptions, FieldsOf(QueryOptions, only=["k", "per_group", "evidence", "style"])
+    ],
     which: ModelOptions,
     settings: Annotated[Given, FieldsOf(Settings, without=["decoder", *LISTING])],
     html: Html = None,

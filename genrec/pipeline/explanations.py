@@ -184,16 +184,14 @@ class Explanations:
         )
         notes, group = request.notes, index.groups.name(row)
         if item.allowed and not item.listed and item.rank is not None and item.rank <= item.k:
-            notes = (
-                *notes,
-                f"The item has rank {item.rank}, but a limit leaves it out of the list of {item.k} items"
-                + (
-                    f": at most {options.per_group} items of the group {group!r} are listed, and others "
-                    "of this group rank higher (--per-group)."
-                    if options.per_group and group is not None
-                    else "."
-                ),
-            )
+            reason = "limits such as caps leave it out"
+            if options.per_group and group is not None:
+                reason = (
+                    f"at most {options.per_group} items of the group {group!r} are listed (--per-group), "
+                    "and others of this group rank higher"
+                )
+            note = f"The item has rank {item.rank} but is not in the list of {item.k} items, because {reason}."
+            notes = (*notes, note)
         return replace(item, understood=request.understood, notes=notes)
 
     def falls(self, request: Request, row: int, left_out: Sequence[Sequence[int]]) -> list[float]:
