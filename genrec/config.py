@@ -37,13 +37,18 @@ NORMALIZATIONS = ("catalog", "vocab")
 SEARCHES = ("auto", "exact", "beam", "sample")
 PRIORS = ("auto", "none", "collaborative", "popularity", "novelty")
 FUSIONS = ("auto", "node", "score")
-PRIOR_EVENTS = ("train", "train+validation")
+FIT_ON = (
+    "train",
+    "train+validation",
+)  # parts that an evaluation may count, if they precede the targets
+PRIOR_EVENTS = (*FIT_ON, "all")
 CASES = ("as_is", "lower")
 EVIDENCE = ("full", "fast")
 # Users name the parts of the data to count or train on (`--prior-events`, `--fit-on`, `train --fit`).
 # Internally, the library identifies these parts by the split that follows them, which it calls
-# ``before``.
-_BEFORE = {"train": "validation", "train+validation": "test", "both": "test"}
+# ``before``. Nothing follows all of the data, so its ``before`` is ``END``.
+END = "end"
+_BEFORE = {"train": "validation", "train+validation": "test", "both": "test", "all": END}
 MOST_SAMPLES = 10_000
 COUNTED = (  # sources of the collaborative prior
     "popular", "trending", "markov", "followed", "itemknn", "nearest", "latest", "ease", "titles",
@@ -81,8 +86,8 @@ def option(default: Any, panel: str, text: str, **more: Any) -> Any:
 def to_before(parts: str) -> str:
     """Return the name of the split that comes after the named parts of the data.
 
-    >>> to_before("train"), to_before("train+validation"), to_before("both")
-    ('validation', 'test', 'test')
+    >>> to_before("train"), to_before("train+validation"), to_before("both"), to_before("all")
+    ('validation', 'test', 'test', 'end')
     """
     return _BEFORE[parts]
 
@@ -90,8 +95,8 @@ def to_before(parts: str) -> str:
 def to_parts(before: str) -> str:
     """Return the name of the parts of the data that come before a split.
 
-    >>> to_parts("validation"), to_parts("test")
-    ('train', 'train+validation')
+    >>> to_parts("validation"), to_parts("test"), to_parts("end")
+    ('train', 'train+validation', 'all')
     """
     return next(parts for parts, split in _BEFORE.items() if split == before)
 
@@ -224,9 +229,10 @@ class Settings:
         choices=RANKERS,
     )
     prior_events: str = option(
-        "train",
+        "all",
         PRIOR,
-        "Part of the data whose events are counted to build the prior.",
+        "Part of the data whose events are counted to build the prior. An evaluation never counts the "
+        "events that it predicts, whatever this setting says.",
         choices=PRIOR_EVENTS,
     )
     prior_weight: float | None = option(

@@ -159,7 +159,7 @@ class Recommender:
         """
         folder = runs.find_run(run)
         trained = Run.read(folder)
-        checked = Settings.of({**trained.settings, **settings})
+        checked = Settings.of(trained.serving_settings(settings))
         items = Catalog.read(folder / runs.CATALOG) if data is None else data
         _check_data(items)
         options = {"device": device, "dtype": dtype, "threads": threads, "quantize": quantize}

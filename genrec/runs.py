@@ -139,6 +139,18 @@ class Run:
         text = json.dumps(asdict(self), indent=2, ensure_ascii=False, allow_nan=False)
         write_text(folder / RUN, text + "\n")
 
+    def serving_settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings of a recommender that uses this run.
+
+        These are the settings of the run, except that its ``prior_events`` does not count. It has no
+        effect on training, and runs of earlier versions have a default that leaves out later events.
+
+        Args:
+            given: settings that override those of the run.
+        """
+        trained = {name: v for name, v in self.settings.items() if name != "prior_events"}
+        return {**trained, **given}
+
     def check(
         self,
         *,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -66,3 +66,10 @@ def test_everything_that_differs_from_training_is_named() -> None:
     assert "a different prompt template 'next_item' and a different base model 'small', so" in str(
         caught.value
     )
+
+
+def test_what_a_prior_counts_is_not_taken_from_a_run() -> None:
+    run = replace(RUN, settings={"prior_events": "train", "few_shot": 2})
+    assert run.serving_settings({}) == {"few_shot": 2}
+    given = {"prior_events": "train+validation", "few_shot": 1}
+    assert run.serving_settings(given) == given

@@ -144,7 +144,13 @@ def items(arguments: argparse.Namespace) -> None:
         c for c in protocols.cases(data, "demo-v1", "test") if data.catalog.row(c.target) in new
     ]
     asked = [(c.user_id, c.history, c.target) for c in cases]
-    options = {"threads": arguments.threads, "exclude_seen": False, "prior": "none"}
+    known = protocols.withhold(data, "test")
+    options = {
+        "threads": arguments.threads,
+        "exclude_seen": False,
+        "prior": "none",
+        "prior_events": "train",
+    }
 
     def scorer(name: str) -> Ranks:
         made = fit(name, data)
@@ -159,10 +165,10 @@ def items(arguments: argparse.Namespace) -> None:
         return by_scores(data, lambda history: made.logprobs(history).tolist(), new)
 
     def base() -> Recommender:
-        return Recommender(data, arguments.model, **options)
+        return Recommender(known, arguments.model, **options)
 
     def run() -> Recommender:
-        return Recommender.load(arguments.run, data, **options)
+        return Recommender.load(arguments.run, known, **options)
 
     systems: dict[str, Callable[[], Ranks]] = {
         "popular": lambda: scorer("popular"),
@@ -192,6 +198,7 @@ def items(arguments: argparse.Namespace) -> None:
 def users(arguments: argparse.Namespace) -> None:
     data = load("online_retail_demo")
     cases = protocols.sample(protocols.cases(data, "demo-v1", "test"), arguments.users)
+    known = protocols.withhold(data, "test")
     options = {
         "threads": arguments.threads,
         "exclude_seen": False,
@@ -209,8 +216,8 @@ def users(arguments: argparse.Namespace) -> None:
     def model(run: str | None, name: str) -> Ranks:
         settings = {**options, "prior": name}
         if run is None:
-            return by_model(Recommender(data, arguments.model, **settings), [])
-        return by_model(Recommender.load(run, data, **settings), [])
+            return by_model(Recommender(known, arguments.model, **settings), [])
+        return by_model(Recommender.load(run, known, **settings), [])
 
     run = "online_retail_demo"
     systems: dict[str, Callable[[], Ranks]] = {

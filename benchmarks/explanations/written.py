@@ -44,11 +44,13 @@ def main() -> None:
         "threads": arguments.threads,
         "exclude_seen": True,
         "dtype": "float32",
+        "prior_events": "train",
     }
+    known = protocols.withhold(data, "test")
     recommender = (
-        Recommender(data, arguments.model, **options)
+        Recommender(known, arguments.model, **options)
         if arguments.run is None
-        else Recommender.load(arguments.run, data, **options)
+        else Recommender.load(arguments.run, known, **options)
     )
     template = load_explain_template("reason", "en", None)
     lines = arguments.out.read_text("utf-8").splitlines() if arguments.out.is_file() else [HEADER]

@@ -77,7 +77,7 @@ class Scorer(ABC):
             interactions: the events, which are split into train, validation and test parts.
             behavior: the behavior to train on and to predict, such as ``buy``.
             before: ``validation`` to use events of the train part only, ``test`` to use those of
-                the train and validation parts.
+                the train and validation parts, ``end`` to use all events.
             arrays: the arrays of a model that was fitted earlier, so that nothing has to be fitted;
                 None to fit the model.
             work: a folder for checkpoints, from which interrupted training can be resumed, or None.
@@ -92,7 +92,7 @@ class Scorer(ABC):
         self.settings = self.settings_of(settings)
         self.work, self.index, self.log = work, index, log
         events = TrainingEvents.of(interactions, behavior, before)
-        self.behavior = behavior
+        self.behavior, self.before = behavior, before
         self.arrays = arrays if arrays is not None else self.learn(events)
 
     @classmethod

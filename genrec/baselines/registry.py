@@ -76,7 +76,7 @@ def fit(
         name: the baseline's name, which is one of ``NAMES``.
         dataset: a dataset whose events are split into train, validation and test parts.
         before: ``validation`` to use events of the train part only, ``test`` to use those of the
-            train and validation parts.
+            train and validation parts, ``end`` to use all events.
         folder: the folder for fitted baselines; None for ``baselines`` in the dataset's folder. If
             the dataset has no folder, nothing is saved.
         seed: the random seed.

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from genrec.data.catalog import Catalog
+from genrec.data.events import count_splits
 from genrec.data.interactions import Interactions
-from genrec.errors import DataError, RequestError
+from genrec.errors import DataError
 from genrec.types import FloatArray, IntArray
 
 
@@ -21,8 +22,8 @@ from genrec.types import FloatArray, IntArray
 class TrainingEvents:
     """The E events of U users to which a baseline is fitted.
 
-    All of them have the same behavior and belong to the train part of a dataset, or to its train
-    and validation parts.
+    All of them have the same behavior. They belong to the train part of a dataset, to its train and
+    validation parts, or to all parts.
 
     Attributes:
         catalog: the items.
@@ -32,8 +33,7 @@ class TrainingEvents:
         row: (E,) catalog row of each event's item; each user's oldest event comes first.
         place: (E,) index of each event in the columns of ``interactions``.
         interactions: all events of the dataset.
-        limit: index of the first part of the split that is not used, which is 1 for validation or 2
-            for test.
+        limit: number of parts of the split that are used; see ``count_splits``.
     """
 
     catalog: Catalog
@@ -52,27 +52,23 @@ class TrainingEvents:
             interactions: the events, which are split into train, validation and test parts.
             behavior: the behavior, such as ``buy``.
             before: ``validation`` to select events of the train part only, ``test`` to select those
-                of the train and validation parts.
+                of the train and validation parts, ``end`` to select those of all parts.
 
         Raises:
             RequestError: ``before`` has a different value.
             DataError: the behavior is not in the data.
         """
-        limits = {"validation": 1, "test": 2}
-        if before not in limits:
-            msg = f"Unknown value before={before!r}. Expected 'validation' or 'test'."
-            raise RequestError(msg)
-        c = interactions.columns
+        limit, c = count_splits(before), interactions.columns
         if behavior not in interactions.behaviors:
             known = ", ".join(interactions.behaviors)
             msg = f"behavior={behavior!r} is not in the data. Expected one of: {known}."
             raise DataError(msg)
-        use = (c.split < limits[before]) & (c.behavior == interactions.behaviors.index(behavior))
+        use = (c.split < limit) & (c.behavior == interactions.behaviors.index(behavior))
         place = np.flatnonzero(use & (c.row >= 0))
         _, user = np.unique(c.user[place], return_inverse=True)
         return cls(
             interactions.catalog, behavior, user.astype(np.int64), c.row[place], place,
-            interactions, limits[before],
+            interactions, limit,
         )  # fmt: skip
 
     @property

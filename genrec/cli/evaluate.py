@@ -12,7 +12,7 @@ import typer
 from genrec.cli.loading import load_recommender, use_float32
 from genrec.cli.options import AsJson, Data, FieldsOf, Given, ModelOptions, command
 from genrec.cli.recommend import LISTING, RANKING
-from genrec.config import OUTPUT, PRIOR_EVENTS, Settings, option
+from genrec.config import FIT_ON, OUTPUT, Settings, option
 from genrec.errors import RequestError, SettingsError
 from genrec.files import check_output, lock_folder
 
@@ -75,7 +75,7 @@ class EvaluateOptions:
         None,
         _MEASURED,
         "Part of the data to fit the baselines and the prior on.",
-        choices=PRIOR_EVENTS,
+        choices=FIT_ON,
         unset="train, or train+validation for demo-v1 on test",
     )
     explanations: bool = option(
@@ -219,7 +219,7 @@ def evaluate(
     data: Data,
     what: EvaluateOptions,
     which: ModelOptions,
-    settings: Annotated[Given, FieldsOf(Settings)],
+    settings: Annotated[Given, FieldsOf(Settings, without=["prior_events"])],
     json: AsJson = False,
 ) -> None:
     """Evaluate a model and baselines on held-out events, and compare them with confidence intervals.

@@ -52,7 +52,7 @@ def load_request(
     checked = Settings.of(settings)  # report invalid settings before loading the data
     if which.run is not None:
         trained = Run.read(find_run(which.run))
-        checked = Settings.of({**trained.settings, **settings.only})
+        checked = Settings.of(trained.serving_settings(settings.only))
     dataset = Dataset.load(data)
     history: History | str | None = asked.history
     if asked.user is not None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from genrec import runs
 from genrec.baselines.counting import Popular
+from genrec.data import protocols
 from genrec.data.dataset import Dataset
 from genrec.data.datasets import load
 from genrec.data.events import History
@@ -205,18 +206,17 @@ def run(
     if not json:
         _show_data(story, dataset, caution)
     tuned = _choose_run(run, model, story)
-    options["prior_events"] = (
-        "train+validation"  # the baseline counts the same events; only the test part is predicted
-    )
+    known = protocols.withhold(dataset, "test")  # only the test part is predicted
+    options["prior_events"] = "train+validation"  # the baseline counts the same events
     with console.working(story.loading.format(model=model), quiet=json) as log:
-        recommender = Recommender(dataset, model, log=log, language=language, **options)
+        recommender = Recommender(known, model, log=log, language=language, **options)
     history = recommender.history(story.customer, before="test")
     if not json:
         _show_customer(story, recommender)
     voices = [_ask(story, recommender, history, None, quiet=json)]
     if tuned is not None:
         with console.working(story.loading.format(model=tuned), quiet=json) as log:
-            recommender = Recommender.load(tuned, dataset, log=log, **options)
+            recommender = Recommender.load(tuned, known, log=log, **options)
         voices.append(_ask(story, recommender, history, tuned, quiet=json))
     if not json:
         _heading(story.typed_heading)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from genrec.config import END
 from genrec.errors import RequestError
 from genrec.types import IntArray
 
@@ -112,3 +113,21 @@ def split_code(split: str) -> int:
         msg = f"{split!r} is not a split. Expected one of {', '.join(SPLITS)}."
         raise RequestError(msg)
     return SPLITS.index(split)
+
+
+def count_splits(before: str) -> int:
+    """Return how many splits come before a given one: 1 for validation, 2 for test, 3 for the end.
+
+    An event may be counted if the code of its split is lower than this number.
+
+    Args:
+        before: ``validation``, ``test``, or ``end`` for all splits; see ``genrec.config.to_before``.
+
+    Raises:
+        RequestError: ``before`` has a different value.
+    """
+    counted = {"validation": 1, "test": 2, END: 3}
+    if before not in counted:
+        msg = f"Unknown value before={before!r}. Expected one of: {', '.join(counted)}."
+        raise RequestError(msg)
+    return counted[before]

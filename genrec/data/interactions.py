@@ -21,7 +21,7 @@ from genrec.data.readers import files, huggingface
 from genrec.data.readers.numbers import other_spelling
 from genrec.data.readers.rejects import Rejects
 from genrec.errors import DataError, UnknownUserError
-from genrec.types import FloatArray, IntArray
+from genrec.types import BoolArray, FloatArray, IntArray
 
 NEEDED = ("user_id", "item_id", "behavior", "timestamp", "position")
 
@@ -125,6 +125,24 @@ class Interactions:
         return Interactions(
             self.catalog, replace(self.table, columns=replace(self.columns, split=split))
         )
+
+    def withhold(self, hidden: BoolArray) -> Interactions:
+        """Return a copy in which some events have no item, value, text or attributes.
+
+        They keep their user, time, behavior, basket and split.
+
+        Args:
+            hidden: (E,) a mask that is True for these events.
+        """
+        table, c = self.table, self.columns
+        columns = replace(
+            c, row=np.where(hidden, -1, c.row), value=np.where(hidden, np.nan, c.value)
+        )
+        shown = pa.array(np.arange(len(self)), mask=hidden)
+        text = None if table.text is None else table.text.take(shown)
+        attributes = None if table.attributes is None else table.attributes.take(shown)
+        changed = replace(table, columns=columns, text=text, attributes=attributes)
+        return Interactions(self.catalog, changed)
 
     def known_id(self, user_id: str) -> str:
         """Return a user's id as it is written in the data.

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from genrec.data.dataset import Dataset
-from genrec.data.events import SPLITS, History
+from genrec.data.events import SPLITS, History, split_code
 from genrec.data.interactions import Interactions
 from genrec.data.splits import (
     hold_last_train_unit,
@@ -240,6 +240,20 @@ def with_validation(dataset: Dataset, least: int) -> Dataset:
         if n >= least:
             return candidate
     return candidate if n > count_with_history(dataset) else dataset
+
+
+def withhold(dataset: Dataset, split: str) -> Dataset:
+    """Return the dataset without the contents of the events in a split and in all later splits.
+
+    Nothing that is fitted to this dataset can depend on the items of these events, whichever events
+    it counts. So an evaluation gives its systems only such a dataset.
+
+    Args:
+        dataset: a dataset with the protocol's split.
+        split: the split that contains the targets, ``validation`` or ``test``.
+    """
+    hidden = dataset.interactions.columns.split >= split_code(split)
+    return replace(dataset, interactions=dataset.interactions.withhold(hidden))
 
 
 def count_with_history(dataset: Dataset) -> int:

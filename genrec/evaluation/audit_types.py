@@ -102,7 +102,8 @@ class AuditedData:
         Args:
             baseline: the name of the baseline.
         """
-        fitted = registry.fit(baseline, self.dataset, before="validation")
+        known = protocols.withhold(self.dataset, self.split)
+        fitted = registry.fit(baseline, known, before="validation")
         exclude_seen = self.dataset.info.exclude_seen
         system = BaselineSystem(fitted, baseline, exclude_seen=exclude_seen)
         return [answer.items for answer in collect_answers(system, self.sampled_cases, 10)]

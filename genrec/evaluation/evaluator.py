@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from genrec import files
-from genrec.config import PRIOR_EVENTS, to_before, to_parts
+from genrec.config import FIT_ON, to_before, to_parts
 from genrec.data import protocols
 from genrec.data.dataset import Dataset
 from genrec.data.events import History
@@ -34,7 +34,14 @@ from genrec.evaluation.results import Evaluation as Evaluation
 from genrec.evaluation.results import Result as Result
 from genrec.evaluation.results import compare as compare
 from genrec.evaluation.run_log import ANSWERS_VERSION, collect_answers, find_log
-from genrec.evaluation.systems import Answer, Progress, System, build_systems, split_name
+from genrec.evaluation.systems import (
+    Answer,
+    Progress,
+    System,
+    build_systems,
+    check_counted,
+    split_name,
+)
 from genrec.matching.vectors import title_vectors
 from genrec.recommender import Recommender
 from genrec.types import FloatArray, Log
@@ -109,7 +116,10 @@ def evaluate(
     about += " ".join(sorted(dataset.info.lead_in_behaviors))
     if candidates is not None:
         about += hashlib.sha256(repr([c.candidates for c in every]).encode()).hexdigest()
-    built = build_systems(dataset, systems, exclude, before, seed, log)
+    known = protocols.withhold(dataset, split)
+    for _, system in map(split_name, systems):
+        check_counted(system, split)
+    built = build_systems(known, systems, exclude, before, seed, log)
     described = "given vectors" if vectors is not None else "character n-grams of titles"
     measurement = _Measurement(dataset, chosen, ks, exclude, before, vectors)
     with contextlib.nullcontext() if out is None else files.lock_folder(Path(out)):
@@ -151,8 +161,8 @@ def resolve_before(fit_on: str | None, protocol: str, split: str) -> str:
     """
     if fit_on is None:
         return "test" if (protocol, split) == ("demo-v1", "test") else "validation"
-    if fit_on not in PRIOR_EVENTS:
-        msg = f"Unknown value fit_on={fit_on!r}. Expected one of: {', '.join(PRIOR_EVENTS)}."
+    if fit_on not in FIT_ON:
+        msg = f"Unknown value fit_on={fit_on!r}. Expected one of: {', '.join(FIT_ON)}."
         raise RequestError(msg)
     if (fit_on, split) == ("train+validation", "validation"):
         msg = (

@@ -38,8 +38,9 @@ from genrec.evaluation.run_log import ANSWERS_VERSION, read_whole_lines
 from genrec.evaluation.systems import (
     RecommenderSystem,
     check_compatible,
+    check_counted,
     default_name,
-    with_prior_fitted_before,
+    restrict,
 )
 from genrec.explain.claims import Facts, find_names, find_problems
 from genrec.files import append_text
@@ -117,8 +118,10 @@ def faithfulness(
         raise RequestError(msg)
     dataset = protocols.apply_protocol(dataset, protocol)
     before = resolve_before(fit_on, protocol, split)
-    ours = _prepare(recommender, dataset, before)
-    cases = _with_enough(protocols.cases(dataset, protocol, split), ours.settings.max_events)
+    cases = protocols.cases(dataset, protocol, split)
+    check_counted(recommender, split)
+    ours = _prepare(recommender, protocols.withhold(dataset, split), before)
+    cases = _with_enough(cases, ours.settings.max_events)
     judge = Judge(ours, with_other_template(ours, other), style, encoder, seed, log)
     chosen = protocols.sample(cases, users, seed)
     about = [protocols.fingerprint(dataset), protocol, split, before, judge.key, ANSWERS_VERSION]
@@ -180,7 +183,8 @@ def with_other_template(recommender: Recommender, template: str | None = None) -
 def _prepare(recommender: Recommender, dataset: Dataset, before: str) -> Recommender:
     """Check that a recommender's explanations can be evaluated, and refit its prior.
 
-    The prior of the returned recommender is based only on events before the given split.
+    The returned recommender knows only the events of the dataset, which lacks the targets, and its
+    prior counts those before the given split.
     """
     if recommender.settings.decoder == "match":
         msg = (
@@ -189,7 +193,7 @@ def _prepare(recommender: Recommender, dataset: Dataset, before: str) -> Recomme
         )
         raise RequestError(msg)
     check_compatible(recommender, dataset)
-    return with_prior_fitted_before(recommender, dataset, before)
+    return restrict(recommender, dataset, before)
 
 
 def _with_enough(cases: Sequence[Case], max_events: int) -> list[Case]:

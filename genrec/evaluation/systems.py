@@ -8,14 +8,15 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 from genrec.baselines import registry
-from genrec.config import to_parts
+from genrec.config import Settings, to_parts
 from genrec.data.dataset import Dataset
+from genrec.data.events import count_splits, split_code
 from genrec.data.protocols import Case
 from genrec.errors import RequestError, SettingsError
 from genrec.keys import spell
@@ -119,7 +120,7 @@ class RecommenderSystem:
     def key(self) -> str:
         """A string that identifies the model, the prompt, the encoding, the settings and the prior."""
         r = self._recommender
-        settings = spell(r.settings, "Settings", _SETTINGS_IN_KEYS)
+        settings = spell(_settings_in_key(r), "Settings", _SETTINGS_IN_KEYS)
         fusion = spell(r.fusing, "Fusing", _FUSION_IN_KEYS)
         if can_score(r.model):
             model, encoder = r.model.fingerprint(), r.encoder.hash
@@ -223,7 +224,8 @@ def build_systems(
     """Create the systems to evaluate, and fit the baselines that were given by name.
 
     Args:
-        dataset: the dataset with the protocol's split.
+        dataset: the dataset with the protocol's split, without the contents of the targets; see
+            ``protocols.withhold``.
         given: the systems as passed to ``genrec.evaluate``.
         exclude_seen: True to leave items of the history out of the lists.
         before: the first split whose events must not be used to fit baselines and priors.
@@ -238,8 +240,7 @@ def build_systems(
         name, system = split_name(each)
         if isinstance(system, Recommender):
             check_compatible(system, dataset)
-            system = with_prior_fitted_before(system, dataset, before)
-            systems.append(RecommenderSystem(system, name))
+            systems.append(RecommenderSystem(restrict(system, dataset, before), name))
             continue
         key = f"seed={seed}"
         if isinstance(system, str) and system not in NAMES:
@@ -293,8 +294,7 @@ def check_compatible(recommender: Recommender, dataset: Dataset) -> None:
     """Check that a recommender can be evaluated on a dataset.
 
     Raises:
-        RequestError: the recommender has a different catalog, predicts another behavior, or uses
-            demonstrations that may contain targets.
+        RequestError: the recommender has a different catalog, or predicts another behavior.
     """
     info = dataset.info
     if recommender.catalog.hash() != dataset.catalog.hash():
@@ -310,30 +310,63 @@ def check_compatible(recommender: Recommender, dataset: Dataset) -> None:
             f"protocols.with_target_behavior(dataset, {recommender.behavior!r})."
         )
         raise RequestError(msg)
-    own = recommender.dataset
-    if recommender.settings.few_shot and own is not None and own.info.split != info.split:
+
+
+def check_counted(system: Any, split: str) -> None:
+    """Check that a prior or baseline that the caller has fitted did not count the targets.
+
+    Args:
+        system: a system as passed to ``genrec.evaluate``. An object that does not say which events
+            it counted passes the check.
+        split: the split that contains the targets.
+
+    Raises:
+        RequestError: the events that were counted include the split.
+    """
+    fitted: Any = system
+    if isinstance(system, Recommender):
+        fitted = system.prior if system.fusing.prior == "own" else None
+    before = getattr(fitted, "before", None)
+    if isinstance(before, str) and count_splits(before) > split_code(split):
+        name = getattr(fitted, "name", type(fitted).__name__)
         msg = (
-            f"The recommender's demonstrations come from data split by {own.info.split}, but the "
-            f"protocol splits by {info.split}. Expected a recommender built "
-            "on protocols.apply_protocol(dataset, protocol), so that no demonstration contains a target."
+            f"{name} was fitted to {to_parts(before)} events of the data, which include the {split} "
+            f"part, whose events are predicted here. Expected before={split!r} or earlier when it is "
+            "fitted."
         )
         raise RequestError(msg)
 
 
-def with_prior_fitted_before(
-    recommender: Recommender, dataset: Dataset, before: str
-) -> Recommender:
-    """Return a recommender whose prior is based only on events before a split of the dataset.
+def restrict(recommender: Recommender, known: Dataset, before: str) -> Recommender:
+    """Return a recommender that has only the known events, and whose prior counts part of them.
 
-    A prior object that was passed by the user is left unchanged, because it is unknown which events
-    it is based on.
+    Its prior and its demonstrations cannot contain a target, because they are taken from ``known``.
+    A prior that the user has set is left unchanged.
+
+    Args:
+        recommender: the recommender to evaluate.
+        known: the dataset without the targets; see ``protocols.withhold``.
+        before: the first split whose events the prior may not count.
     """
-    prior = recommender.fusing.prior
-    own = recommender.dataset
-    same_split = own is not None and own.info.split == dataset.info.split
-    if prior in {"none", "own"} or (same_split and recommender.settings.prior_before == before):
+    own, prior = recommender.dataset, recommender.fusing.prior
+    if own is None and prior in {"none", "own"}:
         return recommender
-    return recommender.with_settings(data=dataset, prior=prior, prior_events=to_parts(before))
+    if prior in {"none", "own"}:
+        return recommender.with_settings(data=known)
+    settings = _settings_in_key(recommender)
+    same_split = own is not None and own.info.split == known.info.split
+    name = settings.prior if same_split and settings.prior_before == before else prior
+    return recommender.with_settings(data=known, prior=name, prior_events=to_parts(before))
+
+
+def _settings_in_key(recommender: Recommender) -> Settings:
+    """Return the settings as the keys of logs contain them.
+
+    ``prior_events`` had another default when the first logs were written. If an evaluation meets
+    the present default, it counts other events anyway, or no events at all.
+    """
+    settings = recommender.settings
+    return replace(settings, prior_events="train") if settings.prior_events == "all" else settings
 
 
 def default_name(recommender: Recommender) -> str:

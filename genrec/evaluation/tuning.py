@@ -467,7 +467,7 @@ def tune(
     if recommender.run is None:
         dataset = protocols.with_validation(dataset, _ENOUGH)
     recommender = recommender.with_settings(
-        data=dataset,
+        data=protocols.withhold(dataset, "validation"),
         prior="collaborative",
         prior_events="train",
         normalization="catalog",

@@ -72,12 +72,14 @@ class CollaborativePrior:
             ``DatasetInfo.lead_in_behaviors``.
         unread: behaviors whose events are ignored in histories.
         rankers: the learned rankings that reorder the best items; None to keep the mixture's order.
+        before: the first split whose events were not counted by ``fit``; None if it is unknown.
     """
 
     name = "prior"
     lead_in_behaviors: Collection[str] = frozenset()
     unread: Collection[str] = frozenset()
     rankers: CandidateRankers | None = None
+    before: str | None = None
 
     def __init__(
         self,
@@ -126,7 +128,7 @@ class CollaborativePrior:
             dataset: a dataset whose events are split into train, validation and test parts.
             behavior: the behavior to count; None for the dataset's target behavior.
             before: ``validation`` to count events of the train part only, ``test`` to count events
-                of the train and validation parts.
+                of the train and validation parts, ``end`` to count all events.
             sources: names of the sources to mix, from ``COUNTED`` and ``LEARNED``. The sources in
                 ``LEARNED`` are fitted baselines, which are saved in the dataset's folder.
             mix: the sources and their weights; None to fit the weights of ``sources``.
@@ -176,6 +178,7 @@ class CollaborativePrior:
             if found is None:
                 dataset.cache.write(CACHED, about, *prior._to_arrays(titles=True))
         prior.lead_in_behaviors = dataset.info.lead_in_behaviors
+        prior.before = before
         return prior
 
     def mixed(

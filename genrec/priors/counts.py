@@ -330,7 +330,7 @@ def count(dataset: Dataset, behavior: str, before: str) -> Counts:
         dataset: a dataset whose events are split into train, validation and test parts.
         behavior: the behavior to count, such as ``buy``.
         before: ``validation`` to count events of the train part only, ``test`` to count those of
-            the train and validation parts.
+            the train and validation parts, ``end`` to count all events.
     """
     events = TrainingEvents.of(dataset.interactions, behavior, before)
     user = dataset.interactions.columns.user[events.place]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from genrec.config import Settings
 from genrec.data.dataset import Dataset
-from genrec.data.events import SPLITS
+from genrec.data.events import count_splits
 from genrec.errors import SettingsError
 from genrec.priors.collaborative import CollaborativePrior
 from genrec.priors.tuned import WEIGHTS, Tuned, load_tuned
@@ -101,10 +101,10 @@ def choose_prior(settings: Settings, dataset: Dataset | None, behavior: str) -> 
         return "collaborative" if asked == "auto" else asked
     if asked == "auto":
         return "none"
+    parts = "the data" if settings.prior_events == "all" else settings.prior_events
     msg = (
         f"prior='collaborative' cannot be used, because there are no events with the behavior "
-        f"{behavior!r} in {settings.prior_events}. Expected at least one such "
-        "event, or prior='none'."
+        f"{behavior!r} in {parts}. Expected at least one such event, or prior='none'."
     )
     raise SettingsError(msg)
 
@@ -114,11 +114,11 @@ def _count_events(dataset: Dataset, before: str, behavior: str | None = None) ->
 
     Args:
         dataset: the dataset.
-        before: the first part of the split that is not counted, ``validation`` or ``test``.
+        before: the first part of the split that is not counted; ``end`` to count all parts.
         behavior: the behavior to count; None to count all behaviors.
     """
     events, c = dataset.interactions, dataset.interactions.columns
-    counted = (c.row >= 0) & (c.split < SPLITS.index(before))
+    counted = (c.row >= 0) & (c.split < count_splits(before))
     if behavior is not None:
         if behavior not in events.behaviors:
             return 0

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from genrec.data.events import SPLITS, History
+from genrec.data.events import History, count_splits
 from genrec.data.interactions import Interactions
 from genrec.errors import RequestError
 from genrec.types import FloatArray, IntArray
@@ -115,10 +115,10 @@ class Popularity:
             n_items: the number of items in the catalog.
             novelty: whether to weight items by novelty, so that rare items get higher weights.
             before: ``validation`` to count events of the train part only, ``test`` to count those
-                of the train and validation parts.
+                of the train and validation parts, ``end`` to count all events.
         """
         columns = interactions.columns
-        rows = columns.row[(columns.split < SPLITS.index(before)) & (columns.row >= 0)]
+        rows = columns.row[(columns.split < count_splits(before)) & (columns.row >= 0)]
         counts = (np.bincount(rows, minlength=n_items) + 1).astype(np.float64)
         name = "novelty" if novelty else "popularity"
         self._weights = Weights(1.0 / counts if novelty else counts, sources=(name,))

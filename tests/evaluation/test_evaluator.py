@@ -243,8 +243,9 @@ def test_evaluate_is_what_the_lists_say(zh_data: Dataset, zh_recommender: Recomm
     cases = evaluator.sample(protocols.cases(zh_data, "last-unit"), 12)
     assert [c.user_id for c in ours.cases] == [c.user_id for c in cases]
     plain = registry.fit("popular", zh_data, before="validation")
+    counting_train = zh_recommender.with_settings(prior_events="train")
     for case, mine, theirs in zip(cases, ours.ranked, popular.ranked, strict=True):
-        answer = zh_recommender.recommend(case.history, 20)
+        answer = counting_train.recommend(case.history, 20)
         assert list(mine) == [r.item_id for r in answer]
         rule = zh_recommender.exclude_seen
         assert list(theirs) == list(plain.rank(case.history, 20, exclude_seen=rule))
@@ -253,7 +254,7 @@ def test_evaluate_is_what_the_lists_say(zh_data: Dataset, zh_recommender: Recomm
         assert result.per_user("ndcg@5").tolist() == metrics.ndcg(ranks, 5).tolist()
         assert result.per_user("hit_rate@7").tolist() == metrics.hit_rate(ranks, 7).tolist()
         assert not result.per_user("invalid").any()
-    values = [zh_recommender.score(c.history, [c.target])[0].logprob or 0.0 for c in cases]
+    values = [counting_train.score(c.history, [c.target])[0].logprob or 0.0 for c in cases]
     assert ours.per_user("nats") == pytest.approx(-np.array(values))
     assert "nats" not in popular.values
     assert ours.reliability is not None
@@ -367,10 +368,14 @@ def test_what_cannot_be_evaluated_is_said(zh_data: Dataset) -> None:
         evaluator.evaluate(zh_data, ["popular"]).results[0].per_user("loss")
 
 
-def test_few_shot_must_not_show_the_targets(zh_data: Dataset) -> None:
-    shown = Recommender(zh_data, tiny.language_model(), few_shot=1)
-    with pytest.raises(RequestError, match="no demonstration contains a target"):
-        evaluator.evaluate(zh_data, [shown], protocol="global-time", users=2)
+def test_demonstrations_come_from_the_split_of_the_protocol(zh_data: Dataset) -> None:
+    by_time = protocols.apply_protocol(zh_data, "global-time")
+    lists = []
+    for data in (zh_data, by_time):
+        shown = Recommender(data, tiny.language_model(), few_shot=2, prior="none", encoder="none")
+        found = evaluator.evaluate(zh_data, [shown], protocol="global-time", users=2)
+        lists.append(found.results[0].ranked)
+    assert lists[0] == lists[1]
 
 
 def test_another_behavior_is_evaluated_by_its_own_last_unit(zh_data: Dataset) -> None:
@@ -580,7 +585,8 @@ def test_a_name_says_what_is_in_a_system(
         assert setup["prior"] is None
         assert f"{name} is the model tiny-llama without a prior." in said
     else:
-        assert setup["prior"] == asdict(ours.fusing)
+        counting_train = ours.with_settings(prior_events="train")
+        assert setup["prior"] == asdict(counting_train.fusing)
         assert setup["prior"]["prior"] == prior
         how = "in the final score" if ours.fusing.fusion == "score" else "at each step of a title"
         assert f"{name} is the model tiny-llama with the {prior} prior (weight " in said

@@ -540,9 +540,12 @@ def test_auto_is_collaborative_where_there_are_events() -> None:
     with pytest.raises(SettingsError, match="without a dataset"):
         name(catalog(), prior="collaborative")
     later = shop(BEFORE_TEST, [["test"] * 4] * 4)
-    assert name(later) == "none"
+    assert name(later) == "collaborative"
+    assert name(later, prior_events="train") == "none"
     with pytest.raises(SettingsError, match="behavior 'buy' in train"):
-        name(later, prior="collaborative")
+        name(later, prior="collaborative", prior_events="train")
+    with pytest.raises(SettingsError, match="behavior 'like' in the data"):
+        name(later, prior="collaborative", target_behavior="like")
     ours = Recommender(data, model)
     assert ours.with_settings().prior is ours.prior
     ours.prior = None
