@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from genrec.evaluation.evaluator import compare as compare
     from genrec.evaluation.evaluator import evaluate as evaluate
     from genrec.models.language_model import LanguageModel as LanguageModel
+    from genrec.pipeline.similar import SimilarItems as SimilarItems
     from genrec.pipeline.types import Recommendation as Recommendation
     from genrec.pipeline.types import RecommendationList as RecommendationList
     from genrec.recommender import Recommender as Recommender
@@ -43,6 +44,7 @@ _HOME = {
     "RecommendationList": "pipeline.types",
     "Recommender": "recommender",
     "Settings": "config",
+    "SimilarItems": "pipeline.similar",
     "compare": "evaluation.evaluator",
     "evaluate": "evaluation.evaluator",
 }
@@ -67,6 +69,7 @@ __all__ = [
     "RecommendationList",
     "Recommender",
     "Settings",
+    "SimilarItems",
     "__version__",
     "compare",
     "datasets",

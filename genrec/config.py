@@ -50,6 +50,12 @@ EVIDENCE = ("full", "fast")
 END = "end"
 _BEFORE = {"train": "validation", "train+validation": "test", "both": "test", "all": END}
 MOST_SAMPLES = 10_000
+SIMILAR_BY = ("both", "prior", "titles")
+# The options of a request that also apply to similar items, which have no user and no probability.
+SIMILAR_OPTIONS = (
+    "k", "allow", "deny", "where", "at", "stock", "per_title", "per_group", "caps", "boosts",
+    "half_life", "age_column", "diversity",
+)  # fmt: skip
 COUNTED = (  # sources of the collaborative prior
     "popular", "trending", "markov", "followed", "itemknn", "nearest", "latest", "ease", "titles",
     "own", "recent",

@@ -123,6 +123,7 @@ COMMANDS = {
     "recommend, rank, score": ["recommend", "shop", "--user", "12493", "-k", "2"],
     "explain": ["explain", "shop", "--user", "12493", "--item", "22720", "--evidence", "fast"],
     "likes": ["likes", "shop", "--user", "12493", "--items", "candidates.txt"],
+    "similar": ["similar", "shop", "--item", "22720", "-k", "2", "--encoder", "ngrams"],
     "prompt": ["prompt", "shop", "--user", "12493"],
     "evaluate": ["evaluate", "shop", "--users", "3", "--against", "popular"],
     "tune": ["tune", "shop", "--users", "3"],
@@ -139,5 +140,5 @@ def test_the_fields_of_json_are_documented(section: str, folder: Path, genrec: G
     documented = {name for row in rows for name in re.findall(r"`([\w@]+)`", row)}
     answer = json.loads(genrec(*COMMANDS[section], "--json"))
     assert set(answer) <= documented
-    for item in answer.get("recommendations", []):
+    for item in [*answer.get("recommendations", []), *answer.get("similar", [])]:
         assert set(item) <= documented

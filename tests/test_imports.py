@@ -112,6 +112,7 @@ def test_public_names() -> None:
     assert sorted(genrec.__all__) == [
         "Catalog", "Dataset", "GenrecError", "History", "Interaction", "Interactions", "Item",
         "LanguageModel", "Recommendation", "RecommendationList", "Recommender", "Settings",
+        "SimilarItems",
         "__version__", "compare", "datasets", "evaluate",
     ]  # fmt: skip
     for name in genrec.__all__:

@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from genrec import __version__
-from genrec.cli import data, demo, doctor, evaluate, recommend, train, vectors
+from genrec.cli import data, demo, doctor, evaluate, recommend, similar, train, vectors
 from genrec.cli.startup import collect_rarely
 from genrec.errors import GenrecError
 from genrec.files import describe_error
@@ -42,7 +42,7 @@ for _panel, _commands in {
     "Start here": (demo.demo, doctor.doctor),
     "Recommend": (
         recommend.recommend, recommend.explain, recommend.rank, recommend.score, recommend.likes,
-        recommend.prompt,
+        similar.similar, recommend.prompt,
     ),
     "Data": (data.prepare, data.audit, vectors.index, vectors.embed),
     "Evaluate and train": (

@@ -331,8 +331,7 @@ def check_counted(system: Any, split: str) -> None:
         name = getattr(fitted, "name", type(fitted).__name__)
         msg = (
             f"{name} was fitted to {to_parts(before)} events of the data, which include the {split} "
-            f"part, whose events are predicted here. Expected before={split!r} or earlier when it is "
-            "fitted."
+            f"part, whose events are predicted here. Fit it again with before={split!r}."
         )
         raise RequestError(msg)
 

@@ -266,6 +266,22 @@ class CollaborativePrior:
             values[weights.rows] += weights.values
         return np.asarray(np.log(values / values.sum()))
 
+    def related(self, item_ids: Sequence[str], behavior: str) -> FloatArray:
+        """Weight all N items by how well they go with each of R items.
+
+        Only the sources that relate items to each other by events are mixed, in proportion to their
+        shares. If all of these shares are 0, ``itemknn`` is used alone.
+
+        Args:
+            item_ids: the ids of the R items.
+            behavior: the behavior of the events that are counted.
+
+        Returns:
+            (R, N) weights in the order of the catalog's rows. An item has weight 0 for itself, and
+            each row sums to 1. A row of zeros means that no source knows anything about the item.
+        """
+        return self._mixture.related(item_ids, behavior)
+
     def rank(self, history: History, k: int, *, exclude_seen: bool = False) -> list[str]:
         """Return the ids of the k best items under the prior alone, without a model.
 

@@ -97,7 +97,7 @@ def choose_prior(settings: Settings, dataset: Dataset | None, behavior: str) -> 
         )
         raise SettingsError(msg)
     before = settings.prior_before
-    if asked not in {"auto", "collaborative"} or _count_events(dataset, before, behavior):
+    if asked not in {"auto", "collaborative"} or count_events(dataset, before, behavior):
         return "collaborative" if asked == "auto" else asked
     if asked == "auto":
         return "none"
@@ -109,7 +109,7 @@ def choose_prior(settings: Settings, dataset: Dataset | None, behavior: str) -> 
     raise SettingsError(msg)
 
 
-def _count_events(dataset: Dataset, before: str, behavior: str | None = None) -> int:
+def count_events(dataset: Dataset, before: str, behavior: str | None = None) -> int:
     """Return the number of events that can be counted for a prior.
 
     Args:
@@ -279,7 +279,7 @@ class PriorSource:
                 "there is no dataset, and the run folder contains no prior with fitted weights that fits "
                 "this catalog"
             )
-        if not _count_events(self._dataset, settings.prior_before, self._behavior):
+        if not count_events(self._dataset, settings.prior_before, self._behavior):
             return f"the dataset has no events with the behavior {self._behavior!r} to count"
         if self._name == "none":
             return "the chosen decoder, normalization or search works without one"
@@ -299,7 +299,7 @@ class PriorSource:
             events = int(self.saved.counts.popularity.sum())
         elif name == "collaborative" and self._dataset is not None:
             tuned = self.tuned
-            events = _count_events(self._dataset, self._settings.prior_before)
+            events = count_events(self._dataset, self._settings.prior_before)
         if self.run is not None and tuned is None and self._settings.prior == "auto":
             name = "none"
         return resolve_fusion(self._settings, name, tuned, events)

@@ -11,12 +11,17 @@ import numpy as np
 
 from genrec.baselines.base import Scorer
 from genrec.config import COUNTED, LEARNED
-from genrec.data.events import History
+from genrec.data.events import History, Interaction
 from genrec.errors import SettingsError
 from genrec.priors.counts import Counts
 from genrec.priors.weights import Weights
+from genrec.types import FloatArray
 
 POPULAR, TRENDING = "popular", "trending"
+# The sources that relate items to each other by events, not by their titles.
+RELATING = (
+    "markov", "followed", "itemknn", "nearest", "latest", "ease", "userknn", "sasrec", "textseq",
+)  # fmt: skip
 # The factor by which a baseline's scores are multiplied before a softmax makes them probabilities.
 _SOFTMAX = {"sasrec": 1.0, "textseq": 1.0, "content": 20.0}
 
@@ -137,6 +142,21 @@ class Mixture:
         some = row.data > 0
         rows = row.indices[some].astype(np.int64)
         return Weights(row.data[some] / rest, rows, base=base, sources=tuple(sources))
+
+    def related(self, item_ids: Sequence[str], behavior: str) -> FloatArray:
+        """Weight all items by how well they go with each item; see ``CollaborativePrior.related``."""
+        catalog = self.counts.catalog
+        rows = np.array(catalog.rows(item_ids), dtype=np.int64)
+        histories = [History((Interaction(item, behavior),)) for item in item_ids]
+        mix = {name: share for name, share in self.mix.items() if name in RELATING and share}
+        weights = np.zeros((len(rows), len(catalog)))
+        for source, share in (mix or {"itemknn": 1.0}).items():
+            part = self.shares(source, histories)
+            dense = part if isinstance(part, np.ndarray) else part.toarray()
+            weights += share * np.asarray(dense)
+        weights[np.arange(len(rows)), rows] = 0.0
+        total = weights.sum(axis=1, keepdims=True)
+        return np.asarray(np.divide(weights, total, out=weights, where=total > 0))
 
     def _base(self, popular: float) -> Weights:
         """Mix the sources ``popular`` and ``trending``, which are the same for all histories.
