@@ -116,7 +116,7 @@ class Recorded:
     @staticmethod
     def systems(data: Dataset) -> list[Any]:
         model = tiny.language_model()
-        shared = {"encoder": "none", "exclude_seen": False}
+        shared: dict[str, Any] = {"encoder": "none", "exclude_seen": False}
         mixed = Recommender(data, model, prior_sources="markov,itemknn,ease,userknn", **shared)
         every = Recommender(data, model, **shared)
         return [
@@ -243,7 +243,8 @@ def test_an_audit_does_not_count_the_targets(split: str) -> None:
 def test_the_demo_does_not_count_its_targets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, found = tiny_runs.saved(tmp_path), []
+    model = tiny_runs.saved(tmp_path)
+    found: list[Any] = []
     run = evaluator.run
 
     def ran(name: str, *given: Any, **more: Any) -> Any:

@@ -28,6 +28,7 @@ from genrec.data.groups import find_groups
 from genrec.errors import RequestError, SettingsError
 from genrec.priors.mixture_fit import DEFAULT_MIX
 from genrec.text import normalized
+from genrec.types import FloatArray
 
 __all__ = ["run"]
 TITLES = [
@@ -60,7 +61,7 @@ def shop(events: Sequence[Sequence[int]]) -> Dataset:
     return Dataset.from_tables(items, pa.table(columns), name="shop")
 
 
-def by_prior(events: Sequence[Sequence[int]], item: int) -> list[float]:
+def by_prior(events: Sequence[Sequence[int]], item: int) -> FloatArray:
     """What goes with an item by its definition: shares of cosines and transitions."""
     having = [{u for u, bought in enumerate(events) if row in bought} for row in range(N)]
     total = np.zeros(N)
@@ -79,10 +80,10 @@ def by_prior(events: Sequence[Sequence[int]], item: int) -> list[float]:
         if values.sum():
             total += DEFAULT_MIX[source] * values / values.sum()
     total[item] = 0.0
-    return (total / (total.sum() or 1.0)).tolist()
+    return np.asarray(total / (total.sum() or 1.0))
 
 
-def by_titles(item: int) -> list[float]:
+def by_titles(item: int) -> FloatArray:
     """The cosines between an item's title and all titles as vectors of character n-grams."""
     plain = [normalized(title) for title in TITLES]
     vectorizer = TfidfVectorizer(
@@ -92,25 +93,25 @@ def by_titles(item: int) -> list[float]:
     vectors = vectorizer.transform(plain).toarray()
     cosines = vectors @ vectors[item]
     cosines[item] = 0.0
-    return cosines.tolist()
+    return np.asarray(cosines)
 
 
-def scores_of(events: Sequence[Sequence[int]], items: Sequence[int], by: str) -> list[float]:
+def scores_of(events: Sequence[Sequence[int]], items: Sequence[int], by: str) -> FloatArray:
     """The scores of all items, computed from the definition in ``SimilarList.score_is``."""
     counted = [by_prior(events, item) for item in items]
     cosines = [by_titles(item) for item in items]
     cubes = [[value**3 for value in values] for values in cosines]
     shares = [[value / (sum(each) or 1.0) for value in each] for each in cubes]
-    known = [values for values in counted if sum(values)]
+    known = [values for values in counted if values.any()]
     if by == "titles" or not known:
-        return np.mean(cosines, axis=0).tolist()
+        return np.asarray(np.mean(cosines, axis=0))
     if by == "prior":
-        return np.mean(known, axis=0).tolist()
+        return np.asarray(np.mean(known, axis=0))
     each = [
-        np.mean([one, two], axis=0) if sum(one) else np.array(two)
+        np.mean([one, two], axis=0) if one.any() else np.array(two)
         for one, two in zip(counted, shares, strict=True)
     ]
-    return np.mean(each, axis=0).tolist()
+    return np.asarray(np.mean(each, axis=0))
 
 
 def finder(events: Sequence[Sequence[int]]) -> SimilarItems:
