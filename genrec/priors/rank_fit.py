@@ -162,6 +162,7 @@ def fit_rankers(
         The rankings. A kind of candidates is left out if too few users have labels of this kind.
     """
     log("Learning to rank the prior's candidates ...")
+    dataset = protocols.with_validation(dataset, 1)  # in an evaluation, it may be withheld
     validation = _groups(dataset, behavior, mix, ignored, MAX_VALIDATION, seed)
     train: list[Mapping[str, Groups]] = []
     cut = dataset

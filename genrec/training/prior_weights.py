@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from genrec import runs
+from genrec.data import protocols
 from genrec.data.dataset import TUNED, Dataset
 from genrec.errors import GenrecError
 from genrec.evaluation import tuning
@@ -78,7 +79,11 @@ class WeightFit:
             self.log("Counting the prior ...")
             began = stopwatch.now()
             with contextlib.suppress(GenrecError):  # the fit will say why there is no prior
-                _ = recommender.with_settings(prior="collaborative", prior_events="train").prior
+                assert recommender.dataset is not None
+                known = protocols.withhold(recommender.dataset, "validation")  # as in ``tune``
+                _ = recommender.with_settings(
+                    data=known, prior="collaborative", prior_events="train"
+                ).prior
             plan.preparing = 0.0 if self.data.folder else stopwatch.now() - began
         return plan
 

@@ -32,8 +32,8 @@ from genrec.evaluation.audit_types import AuditedData
 from genrec.evaluation.faithfulness import faithfulness
 from genrec.evaluation.systems import Answer, BaselineSystem, RecommenderSystem
 from genrec.priors.collaborative import CollaborativePrior
-from genrec.training import trainer
 from genrec.training.config import Training
+from genrec.training.validation import build_validation
 
 LISTED = ("items", "probabilities", "exact")
 BASELINES = (
@@ -223,9 +223,9 @@ def test_training_validates_without_its_targets(monkeypatch: pytest.MonkeyPatch)
     for data in pair("last-unit", "validation"):
         found.append([])
         training = Training(eval_users=4)
-        validate = trainer._build_validation(data, Settings(), training, tiny.language_model())
-        assert validate is not None
-        validate()
+        validation = build_validation(data, Settings(), training, tiny.language_model())
+        assert validation is not None
+        validation.measure(4)
     assert len(found[0]) == 4
     assert found[0] == found[1]
 

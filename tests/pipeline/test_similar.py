@@ -108,8 +108,8 @@ def scores_of(events: Sequence[Sequence[int]], items: Sequence[int], by: str) ->
     if by == "prior":
         return np.asarray(np.mean(known, axis=0))
     each = [
-        np.mean([one, two], axis=0) if one.any() else np.array(two)
-        for one, two in zip(counted, shares, strict=True)
+        (one + two) / 2 if one.any() else two
+        for one, two in zip(counted, map(np.array, shares), strict=True)
     ]
     return np.asarray(np.mean(each, axis=0))
 
