@@ -9,6 +9,7 @@ import argparse
 
 from genrec import History, LanguageModel, Recommender, datasets
 from genrec.baselines.counting import Popular
+from genrec.config import PROTOCOL
 from genrec.evaluation import evaluator
 
 
@@ -28,7 +29,7 @@ def main() -> None:
         recommender = Recommender(data, model, few_shot=shots, prior="none")
 
         def rank(history: History, by: Recommender = recommender) -> list[str]:
-            return [item.item_id for item in by.recommend(history)]
+            return [item.item_id for item in by.recommend(history, options=PROTOCOL)]
 
         results.append(evaluator.run(f"{shots}-shot", rank, cases))
     popular = Popular(data.interactions, data.info.target_behavior)

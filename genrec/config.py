@@ -44,6 +44,7 @@ FIT_ON = (
 PRIOR_EVENTS = (*FIT_ON, "all")
 CASES = ("as_is", "lower")
 EVIDENCE = ("full", "fast")
+SHOWS = ("all", "new", "again")
 # Users name the parts of the data to count or train on (`--prior-events`, `--fit-on`, `train --fit`).
 # Internally, the library identifies these parts by the split that follows them, which it calls
 # ``before``. Nothing follows all of the data, so its ``before`` is ``END``.
@@ -439,6 +440,21 @@ class QueryOptions:
         metavar="FILE",
         unset="every item counts as in stock",
     )
+    show: str | None = option(
+        None,
+        WHAT,
+        "Items to choose from. new: items that the user has not seen. again: items that the user "
+        "already had with the target behavior, such as purchases. all: both.",
+        choices=SHOWS,
+        unset="new with --exclude-seen, otherwise all",
+    )
+    allow_returned: bool = option(False, WHAT, "Also recommend items that the user has returned.")
+    allow_last_basket: bool = option(
+        False,
+        WHAT,
+        "Also recommend items of the user's latest basket. If the data has no baskets, this is the "
+        "latest event with the target behavior.",
+    )
     min_probability: float = option(0.0, WHAT, "Drop items with a probability below this value.")
     per_title: int | None = option(
         None, WHAT, "Maximum number of recommended items with the same title.", unset="no limit"
@@ -546,10 +562,14 @@ class QueryOptions:
             if not (number and 0 <= share <= 1):  # type: ignore[operator]
                 msg = f"{name}={share!r} is not valid. Expected a number from 0 to 1."
                 raise RequestError(msg)
-        explain: object = self.explain
         style: object = self.style
-        if not isinstance(explain, bool):
-            msg = f"explain={explain!r} is not valid. Expected True or False."
+        for name in ("explain", "allow_returned", "allow_last_basket"):
+            switch: object = getattr(self, name)
+            if not isinstance(switch, bool):
+                msg = f"{name}={switch!r} is not valid. Expected True or False."
+                raise RequestError(msg)
+        if self.show is not None and self.show not in SHOWS:
+            msg = f"show={self.show!r} is not known. Expected one of: {', '.join(SHOWS)}."
             raise RequestError(msg)
         if self.evidence not in EVIDENCE:
             msg = (
@@ -703,3 +723,10 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         msg = f"{name}={value!r} is not known. Expected one of: {', '.join(choices)}."
         raise SettingsError(msg)
+
+
+PROTOCOL = QueryOptions(at="any", per_group=None, allow_returned=True, allow_last_basket=True)
+"""The options under which the evaluation protocols ask for lists.
+
+What a shop would not show may still be what the user bought next.
+"""

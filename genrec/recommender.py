@@ -22,7 +22,7 @@ from types import EllipsisType
 from typing import TYPE_CHECKING, Any, cast, overload
 
 from genrec import runs
-from genrec.config import QueryOptions, Settings
+from genrec.config import PROTOCOL, QueryOptions, Settings
 from genrec.data.catalog import Catalog, Item
 from genrec.data.dataset import Dataset
 from genrec.data.events import History
@@ -37,7 +37,7 @@ from genrec.pipeline.catalog_index import CatalogIndex, Edit, check_ids, note_sk
 from genrec.pipeline.explanations import Explanations, TextExplanations
 from genrec.pipeline.free_text import FreeText
 from genrec.pipeline.locks import ReadWriteLock
-from genrec.pipeline.request import HistoryLike, PromptLimits, Request, RequestBuilder
+from genrec.pipeline.request import HistoryLike, PromptLimits, Refusal, Request, RequestBuilder
 from genrec.pipeline.rerank import title_vectors
 from genrec.pipeline.resolve import behavior_of, form_of, template_of
 from genrec.pipeline.response import ResponseBuilder
@@ -325,12 +325,12 @@ class Recommender:
 
         This is the setting ``exclude_seen``, or the dataset's default if the setting is None.
         """
-        return self._requests.exclude_seen
+        return self._requests.shop.exclude_seen
 
     @property
     def lead_in_behaviors(self) -> frozenset[str]:
         """The behaviors that do not mark an item as seen, such as views before purchases."""
-        return self._requests.lead_in_behaviors
+        return self._requests.shop.lead_in_behaviors
 
     @property
     def matcher(self) -> TextMatcher:
@@ -417,8 +417,9 @@ class Recommender:
     ) -> RecommendationList:
         """Recommend the k best next items.
 
-        The probabilities of all catalog items sum to 1. They do not change when ``allow``, ``deny``
-        or ``where`` excludes items.
+        The probabilities of all catalog items sum to 1. They do not change when an option excludes
+        items. Items that the user returned last and items of the user's latest basket are left out,
+        unless ``allow_returned`` or ``allow_last_basket`` is True.
 
         Args:
             history: see ``understand``; empty for a new user.
@@ -427,9 +428,9 @@ class Recommender:
                 case ``notes`` gives the reason.
             options: a complete set of options; k and the keywords override its fields.
             **keywords: fields of ``genrec.config.QueryOptions``: ``explain``, ``evidence``,
-                ``style``, ``allow``, ``deny``, ``where``, ``min_probability``, ``per_title``,
-                ``per_group``, ``caps``, ``boosts``, ``pin``, ``at``, ``stock``, ``half_life``,
-                ``age_column``, ``diversity``.
+                ``style``, ``allow``, ``deny``, ``where``, ``show``, ``allow_returned``,
+                ``allow_last_basket``, ``min_probability``, ``per_title``, ``per_group``, ``caps``,
+                ``boosts``, ``pin``, ``at``, ``stock``, ``half_life``, ``age_column``, ``diversity``.
 
         Raises:
             RequestError: k is below 1, every item is excluded, or an option is invalid.
@@ -460,8 +461,8 @@ class Recommender:
             **keywords: options as in ``recommend``, which apply to all histories.
 
         Returns:
-            One list per history, in the same order. A list is empty if the user has already seen
-            every item that may be returned, or if the history has an item not in the catalog; the
+            One list per history, in the same order. A list is empty if the user's own history
+            excludes every item that may be returned, or if it has an item not in the catalog; the
             list's ``notes`` give the reason.
 
         Raises:
@@ -477,12 +478,52 @@ class Recommender:
         wanted = _merge_options(options, k, keywords)
         with self._lock.request():
             built = self._requests.build_each(list(histories), wanted, by_rows=self._writes)
-            requests = [r for r in built if isinstance(r, Request)]
-            answers = iter(self._answer(requests, wanted, batch_size))
-            return [
-                next(answers) if isinstance(r, Request) else self._responses.from_refusal(r)
-                for r in built
-            ]
+            return self._answer_each(built, wanted, batch_size)
+
+    def recommend_rails(
+        self,
+        history: HistoryLike = "",
+        k: int | EllipsisType = ...,
+        *,
+        shows: Sequence[str] = ("new", "again"),
+        options: QueryOptions | None = None,
+        **keywords: Any,
+    ) -> dict[str, RecommendationList]:
+        """Recommend items that are new to the user and items to get again, as two lists.
+
+        The model reads the prompt only once for all lists.
+
+        Args:
+            history: see ``understand``.
+            k: the number of items in each list; defaults to ``options.k``, or 10 if that is not set.
+            shows: the lists, as values of the option ``show``: ``new``, ``again`` and ``all``.
+            options: a complete set of options; k and the keywords override its fields. The field
+                ``show`` is not used.
+            **keywords: options as in ``recommend``, which apply to all lists.
+
+        Returns:
+            The lists by their names in ``shows``. A list is empty if the user's own history leaves no
+            item for it; its ``notes`` give the reason.
+
+        Raises:
+            RequestError: the setting ``exclude_seen`` contradicts one of the lists, the filters
+                exclude all items, or an option is invalid.
+        """
+        wanted = _merge_options(options, k, keywords)
+        with self._lock.request():
+            built = self._requests.build_rails(history, wanted, shows, by_rows=self._writes)
+            return dict(zip(shows, self._answer_each(built, wanted, len(built)), strict=True))
+
+    def _answer_each(
+        self, built: Sequence[Request | Refusal], options: QueryOptions, batch_size: int
+    ) -> list[RecommendationList]:
+        """Answer requests that differ only in their history or in ``show``, and report refusals."""
+        requests = [r for r in built if isinstance(r, Request)]
+        answers = iter(self._answer(requests, options, batch_size))
+        return [
+            next(answers) if isinstance(r, Request) else self._responses.from_refusal(r)
+            for r in built
+        ]
 
     @property
     def _writes(self) -> bool:
@@ -538,8 +579,8 @@ class Recommender:
                 that is not set.
             options: a complete set of options; k and the keywords override its fields.
             **keywords: options as in ``recommend``. ``evidence`` and ``style`` control the
-                explanation; ``allow``, ``deny`` and ``where`` restrict the list, and ``boosts``
-                change its order.
+                explanation; ``allow``, ``deny``, ``where``, ``show``, ``allow_returned`` and
+                ``allow_last_basket`` restrict the list, and ``boosts`` change its order.
 
         Raises:
             RequestError: the item is not in the catalog or was removed, or an option is invalid.
@@ -550,12 +591,9 @@ class Recommender:
             raise RequestError(msg)
         with self._lock.request():
             row = self._present(item_id)
-            (request,) = self._requests.build([history], wanted, exclude_seen=False)
-            allowed = request.allowed
-            if self.exclude_seen:
-                lead_in = self.lead_in_behaviors
-                allowed &= self._index.unseen(request.history, lead_in, request.order)
-            return self._explanations.examine(request, row, allowed)
+            (request,) = self._requests.build([history], wanted, keep_own=True)
+            rules = self._requests.shop.filters(request.history, wanted, request.order)
+            return self._explanations.examine(request, row, rules)
 
     def _present(self, item_id: str) -> int:
         """Return the catalog row of an item, after checking that the item was not removed."""
@@ -567,8 +605,7 @@ class Recommender:
 
     def _whole_request(self, history: HistoryLike) -> Request:
         """Build a request that has default options and excludes no item."""
-        options = QueryOptions(at="any", per_group=None)
-        (request,) = self._requests.build([history], options, exclude_seen=False)
+        (request,) = self._requests.build([history], PROTOCOL, keep_own=True)
         return request
 
     def falls(
@@ -613,9 +650,9 @@ class Recommender:
     ) -> RecommendationList:
         """Rank the given items, for example candidates from another system, by their exact scores.
 
-        Items of the history are left out if ``exclude_seen`` is true, and so are items that are not
-        available; ``score`` keeps them. The
-        probabilities of all catalog items sum to 1, so they do not depend on the candidates.
+        The user's own items are left out by the same rules as in ``recommend``, and so are items that
+        are not available; ``score`` keeps them. The probabilities of all catalog items sum to 1, so they
+        do not depend on the candidates.
 
         Args:
             history: see ``understand``.
@@ -624,17 +661,15 @@ class Recommender:
                 name them.
             options: a complete set of options; candidates and the keywords override its fields.
             strict: True to raise an error if a candidate is not in the catalog.
-            **keywords: the options ``k``, ``deny``, ``where``, ``boosts``, ``explain``, ``evidence`` and
-                ``style`` of ``recommend``. Every candidate is returned unless ``k`` is given.
+            **keywords: the options ``k``, ``deny``, ``where``, ``show``, ``allow_returned``,
+                ``allow_last_basket``, ``boosts``, ``explain``, ``evidence`` and ``style`` of
+                ``recommend``. Every candidate is returned unless ``k`` is given.
 
         Raises:
             RequestError: no candidate is in the catalog, no candidate is left, or an option does
                 not apply. With ``strict``, also if a single candidate is not in the catalog.
         """
-        exclude = self.exclude_seen
-        return self._rank_all(
-            history, candidates, options, keywords, strict=strict, exclude=exclude
-        )
+        return self._rank_all(history, candidates, options, keywords, strict=strict, keep_own=False)
 
     def score(
         self,
@@ -646,7 +681,7 @@ class Recommender:
         **keywords: Any,
     ) -> RecommendationList:
         """Rank the given items like ``rank``, but keep those of the history and unavailable ones."""
-        return self._rank_all(history, candidates, options, keywords, strict=strict, exclude=False)
+        return self._rank_all(history, candidates, options, keywords, strict=strict, keep_own=True)
 
     def _rank_all(
         self,
@@ -656,7 +691,7 @@ class Recommender:
         keywords: dict[str, Any],
         *,
         strict: bool,
-        exclude: bool,
+        keep_own: bool,
     ) -> RecommendationList:
         with self._lock.request():
             known: list[str] = []
@@ -665,7 +700,7 @@ class Recommender:
                 known, unknown = self._index.divide(candidates, "candidates", strict=strict)
                 keywords = {**keywords, "allow": known}
             wanted = QueryOptions.of(options, **keywords)
-            if not exclude:  # every item has a score, even if it cannot be bought now
+            if keep_own:  # every item has a score, even if it cannot be bought now
                 wanted = replace(wanted, at="any", stock=None)
             if wanted.chooses or wanted.groups or wanted.min_probability or wanted.pin:
                 msg = (
@@ -674,7 +709,7 @@ class Recommender:
                     "recommend(..., allow=candidates)."
                 )
                 raise RequestError(msg)
-            (request,) = self._requests.build([history], wanted, exclude_seen=exclude)
+            (request,) = self._requests.build([history], wanted, keep_own=keep_own)
             k = min(wanted.k, request.size) if wanted.limited else request.size
             ranked = self._search.rank_all(request, k)
             answer = self._responses.from_ranking(request, ranked, asked=k, decoder="trie")
@@ -763,7 +798,8 @@ class Recommender:
     ) -> tuple[RecommendationList, float, float]:
         """Recommend k items and also score a target item, while reading the prompt only once.
 
-        The list may have any number of variants of one product.
+        The list may have any number of variants of one product, returned items and items of the latest
+        basket, as in the evaluation protocols.
 
         The recommender must use the decoder ``trie`` and the normalization ``catalog``.
 
@@ -773,8 +809,7 @@ class Recommender:
         """
         with self._lock.request():
             started = time.perf_counter()
-            options = QueryOptions(k, at="any", per_group=None)
-            (built,) = self._requests.build_each([history], options)
+            (built,) = self._requests.build_each([history], replace(PROTOCOL, k=k))
             request = built if isinstance(built, Request) else self._whole_request(history)
             reading = self._search.read([request])
             if isinstance(built, Request):

@@ -58,7 +58,7 @@ def test_the_answer_says_how_it_came_about() -> None:
 def test_seen_items_stay_out_unless_asked_for() -> None:
     out = make(exclude_seen=True).recommend("i0; i2", k=10)
     assert {r.item_id for r in out} == {"i1", "i3"}
-    into = make(exclude_seen=False).recommend("i0; i2", k=10)
+    into = make(exclude_seen=False).recommend("i0; i2", k=10, allow_last_basket=True)
     assert {r.item_id for r in into} == {"i0", "i1", "i2", "i3"}
     assert into.seen == "included"
     by_id = {r.item_id: r.logprob for r in into}
@@ -258,7 +258,9 @@ def test_fewer_than_k_written_say_why() -> None:
         in (answer.notes[-1])
     )
     assert answer.seen == "excluded"
-    both = written({"red mug": -1.0, "doll": -2.0}, exclude_seen=False).recommend("i0", k=2)
+    both = written({"red mug": -1.0, "doll": -2.0}, exclude_seen=False).recommend(
+        "i2; i0", k=2, allow_last_basket=True
+    )
     assert [r.item_id for r in both] == ["i0", "i1"]
     every = dict.fromkeys(("red mug", "doll", "bag", "blue mug"), -1.0)
     assert len(written(every).recommend("i0", k=100)) == 3

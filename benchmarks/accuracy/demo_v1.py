@@ -17,6 +17,7 @@ from pathlib import Path
 from benchmarks.common import ROOT, commit
 from genrec import Recommender
 from genrec.baselines.counting import Popular
+from genrec.config import PROTOCOL
 from genrec.data.datasets import load
 from genrec.data.events import History
 from genrec.evaluation import evaluator
@@ -63,7 +64,7 @@ def main() -> None:
     def rank(history: History) -> list[str]:
         nonlocal ranked
         ranked += 1
-        answer = [r.item_id for r in model.recommend(history, arguments.k)]
+        answer = [r.item_id for r in model.recommend(history, arguments.k, options=PROTOCOL)]
         if ranked % 20 == 0:
             print(f"{ranked} users, {(time.monotonic() - started) / ranked:.2f} s each", flush=True)
         return answer

@@ -28,6 +28,7 @@ from benchmarks.accuracy.public_datasets import TASKS, Task, chosen, interval
 from benchmarks.common import commit
 from genrec import Catalog, Recommender
 from genrec.baselines.ranking import mask_seen, top_rows
+from genrec.config import PROTOCOL
 from genrec.data.groups import ALONE, Groups, find_groups
 from genrec.evaluation import metrics
 from genrec.pipeline.rerank import capped
@@ -68,7 +69,7 @@ def lists_of_model(task: Task, users: int, limit: int) -> tuple[Lists, Lists]:
     for number, case in enumerate(task.cases[:users]):
         for per_group in sorted(found, key=str, reverse=bool(number % 2)):
             started = time.process_time()
-            answer = recommender.recommend(case.history, K, per_group=per_group)
+            answer = recommender.recommend(case.history, K, options=PROTOCOL, per_group=per_group)
             seconds[per_group].append(time.process_time() - started)
             found[per_group].append([catalog.row(r.item_id) for r in answer])
     without, limited = (np.array(seconds[one]) for one in (None, limit))

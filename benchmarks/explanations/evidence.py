@@ -26,7 +26,7 @@ import numpy as np
 
 from benchmarks.common import ROOT, commit
 from genrec import History, Recommender
-from genrec.config import QueryOptions
+from genrec.config import PROTOCOL
 from genrec.data.datasets import load
 from genrec.evaluation import evaluator
 from genrec.evaluation.faithfulness import faithfulness
@@ -36,7 +36,7 @@ from genrec.reports import summaries
 
 
 def question_of(recommender: Recommender, history: History) -> Question:
-    (request,) = recommender._requests.build([history], QueryOptions(10))
+    (request,) = recommender._requests.build([history], PROTOCOL)
     return recommender._search.question(request)
 
 
@@ -83,14 +83,14 @@ def costs(arguments: argparse.Namespace, ours: Recommender) -> None:
     agree: list[list[float]] = []
     for case in cases[: arguments.costs]:
         question = question_of(ours, case.history)
-        answer = ours.recommend(case.history, 10)
+        answer = ours.recommend(case.history, 10, options=PROTOCOL)
         rows = ours.catalog.rows([r.item_id for r in answer])
         seconds: dict[str, float] = {}
         found = {}
         for name in ("recommend", "fast", "full"):
             started = time.process_time()
             if name == "recommend":
-                ours.recommend(case.history, 10)
+                ours.recommend(case.history, 10, options=PROTOCOL)
             else:
                 found[name] = measure_drops(question, rows, name).total
             seconds[name] = time.process_time() - started

@@ -16,6 +16,7 @@ from typing import Any
 
 from benchmarks.common import ROOT, commit
 from genrec import Recommender
+from genrec.config import PROTOCOL
 from genrec.data import protocols
 from genrec.data.datasets import load
 from genrec.explain.claims import find_problems
@@ -59,7 +60,7 @@ def main() -> None:
         if case.user_id in done:
             continue
         shown = case.history.latest(10)
-        for r in recommender.recommend(shown, 10, explain=True, evidence="fast"):
+        for r in recommender.recommend(shown, 10, options=PROTOCOL, explain=True, evidence="fast"):
             why = r.explanation
             assert why is not None
             row = data.catalog.row(r.item_id)

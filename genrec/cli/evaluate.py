@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,8 +11,8 @@ import typer
 
 from genrec.cli.loading import load_recommender, use_float32
 from genrec.cli.options import AsJson, Data, FieldsOf, Given, ModelOptions, command
-from genrec.cli.recommend import LISTING, RANKING
-from genrec.config import FIT_ON, OUTPUT, Settings, option
+from genrec.cli.recommend import LISTING, OWN, RANKING
+from genrec.config import FIT_ON, OUTPUT, QueryOptions, Settings, option
 from genrec.errors import RequestError, SettingsError
 from genrec.files import check_output, lock_folder
 
@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 
 _MEASURED = "What to measure"
 _PROTOCOL = "the protocol that fits the data's split"
+_SHOP = (*OWN, "per_group")
+_ROWS = "Each system also gets a second row for lists as a shop would show them."
+_SHOP_HELP = {  # the help of options that add rows to the results
+    f.name: {**f.metadata, "panel": _MEASURED, "help": f"{f.metadata['help']} {_ROWS}"}
+    for f in fields(QueryOptions)
+    if f.name in _SHOP
+}
 
 
 def _is_one_report(value: str) -> bool:
@@ -213,13 +220,15 @@ def tune(
 
 
 @command(
-    "against", "no_model", "users", "protocol", "split", "model", "run", "prior", "report", "json",
+    "against", "no_model", "users", "protocol", "split", "show", "model", "run", "prior", "report",
+    "json",
 )  # fmt: skip
 def evaluate(
     data: Data,
     what: EvaluateOptions,
     which: ModelOptions,
     settings: Annotated[Given, FieldsOf(Settings, without=["prior_events"])],
+    shop: Annotated[Given, FieldsOf(QueryOptions, only=_SHOP, about=_SHOP_HELP)],
     json: AsJson = False,
 ) -> None:
     """Evaluate a model and baselines on held-out events, and compare them with confidence intervals.
@@ -233,6 +242,12 @@ def evaluate(
     from genrec.reports import console, evaluation_report, summaries
 
     Settings.of(settings)  # report invalid settings before loading the data
+    if what.explanations and shop.named:
+        msg = (
+            "--explanations does not work with --show, --allow-returned, --allow-last-basket and "
+            "--per-group, which add rows of lists. Leave them out."
+        )
+        raise SettingsError(msg)
     if what.explanations:
         _evaluate_explanations(data, what, which, settings, json=json)
         return
@@ -258,6 +273,7 @@ def evaluate(
             users=what.users,
             fit_on=what.fit_on,
             exclude_seen=settings["exclude_seen"],
+            shop=QueryOptions(**shop.only) if shop.named else None,
             seed=settings["seed"],
             out=what.out,
             progress=lambda system, done: bar(done),

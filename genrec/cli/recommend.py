@@ -5,9 +5,10 @@ The functions import heavy modules when they are called, as in the rest of the c
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,7 +24,7 @@ from genrec.cli.options import (
     in_panel,
 )
 from genrec.cli.values import read_ids
-from genrec.config import OUTPUT, PRIOR, WHAT, QueryOptions, Settings
+from genrec.config import OUTPUT, PRIOR, SHOWS, WHAT, QueryOptions, Settings
 from genrec.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -31,12 +32,14 @@ if TYPE_CHECKING:
 
 if TYPE_CHECKING:
     from genrec.data.events import History
+    from genrec.pipeline.types import RecommendationList
     from genrec.recommender import Recommender
     from genrec.reports.explanation_page import Prompt
 
 # LISTING names the settings for finding a list of items. RANKING names the settings for ranking it.
 LISTING = ("search", "max_nodes", "beam_size", "n_samples", "temperature")
 RANKING = ("node_temperature", *in_panel(Settings, PRIOR))
+OWN = ("show", "allow_returned", "allow_last_basket")  # the options on the user's own items
 
 Html = Annotated[
     Path | None,
@@ -81,7 +84,7 @@ def prompt(
     from genrec.pipeline.preflight import Wanted
     from genrec.reports import console, terminal
 
-    wanted = Wanted(exclude_seen=False)
+    wanted = Wanted(keep_own=True)
     recommender, given = load_request(
         data, asked, which, settings, wanted, quiet=json, weights=False
     )
@@ -108,9 +111,7 @@ def prompt(
     terminal.print_prompt(encoded, f"template {recommender.template.name}, model {which.name}")
 
 
-@command(
-    "user", "history", "k", "where", "exclude_seen", "model", "run", "prior", "explain", "json"
-)
+@command("user", "history", "k", "show", "where", "model", "run", "prior", "explain", "json")
 def recommend(
     data: Data,
     asked: HistoryOptions,
@@ -120,9 +121,14 @@ def recommend(
     html: Html = None,
     json: AsJson = False,
 ) -> None:
-    """Recommend the next items for a user or a typed history."""
+    """Recommend the next items for a user or a typed history.
+
+    If users of this dataset often return to items, two lists are shown: one of items that are new to the
+    user, and one of items to get again. --show chooses a single list.
+    """
     from genrec.pipeline.preflight import Wanted
     from genrec.reports import console, explanation_page, terminal
+    from genrec.reports.rails import print_rails, rail_titles
 
     if html is not None:
         explanation_page.check(html)
@@ -133,15 +139,45 @@ def recommend(
         )
         raise SettingsError(msg)
     recommender, given = load_request(data, asked, which, settings, Wanted(query), quiet=json)
+    several = shows_rails(recommender, query)
+    rails: dict[str, RecommendationList] = {}
     with console.working("Searching ...", quiet=json) as recommender.log:
-        answer = recommender.recommend(given, query.k, options=query)
+        if several:
+            plain = replace(query, explain=query.explain and (html is not None or not json))
+            shows = ("new", "again") if query.explain or not json else SHOWS
+            rails = recommender.recommend_rails(given, shows=shows, options=plain)
+        answer = rails.pop("all", None)
+        if answer is None and (json or not several):
+            answer = recommender.recommend(given, options=query)
+    titles = rail_titles(recommender.behavior, recommender.template.verb(recommender.behavior).base)
     if html is not None:
-        page = explanation_page.of_list(answer, _prompt_of(recommender, given))
+        prompt = _prompt_of(recommender, given)
+        if answer is not None and not several:
+            page = explanation_page.of_list(answer, prompt)
+        else:
+            page = explanation_page.of_rails(rails, titles, prompt)
         explanation_page.write(html, page)
-    if json:
-        console.print_json(answer.to_dict())
-    else:
+    if json and answer is not None:
+        console.print_json(answer.to_dict() | ({"rails": rails_to_dict(rails)} if several else {}))
+    elif answer is not None:
         terminal.print_recommendations(answer)
+    else:
+        print_rails(rails, titles)
+
+
+def shows_rails(recommender: Recommender, query: QueryOptions) -> bool:
+    """Return True if new items and items to get again are shown as two lists.
+
+    This is the default if users of the dataset often return to their items.
+    """
+    settings = recommender.settings
+    chosen = query.show is not None or settings.exclude_seen is not None
+    return not (chosen or recommender.exclude_seen or settings.decoder == "match")
+
+
+def rails_to_dict(rails: Mapping[str, RecommendationList]) -> dict[str, Any]:
+    """Return the lists as dictionaries that can be written as JSON, by their names."""
+    return {show: answer.to_dict() for show, answer in rails.items()}
 
 
 @command(
@@ -159,7 +195,7 @@ def explain(
     ],
     asked: HistoryOptions,
     query: Annotated[
-        QueryOptions, FieldsOf(QueryOptions, only=["k", "per_group", "evidence", "style"])
+        QueryOptions, FieldsOf(QueryOptions, only=["k", *OWN, "per_group", "evidence", "style"])
     ],
     which: ModelOptions,
     settings: Annotated[Given, FieldsOf(Settings, without=["decoder", *LISTING])],
@@ -177,7 +213,7 @@ def explain(
 
     if html is not None:
         explanation_page.check(html)
-    wanted = Wanted(query, item=item, exclude_seen=False)
+    wanted = Wanted(query, item=item, keep_own=True)
     recommender, given = load_request(data, asked, which, settings, wanted, quiet=json)
     with console.working("Explaining ...", quiet=json):
         explanation = recommender.explain(given, item, query.k, options=query)
@@ -190,10 +226,11 @@ def explain(
         terminal.print_item(explanation)
 
 
-@command("items", "strict", "user", "history", "exclude_seen", "model", "run", "prior", "json")
+@command("items", "strict", "user", "history", "show", "model", "run", "prior", "json")
 def rank(
     data: Data,
     asked: HistoryOptions,
+    query: Annotated[QueryOptions, FieldsOf(QueryOptions, only=OWN)],
     which: ModelOptions,
     settings: Annotated[Given, FieldsOf(Settings, without=["decoder", *LISTING])],
     items: Items = None,
@@ -202,10 +239,10 @@ def rank(
 ) -> None:
     """Rank the given items, such as candidates from another system, by their exact probability.
 
-    If users of this dataset rarely return to items, items that the user has already interacted with
-    are left out. The command `score` keeps them.
+    The user's own items are left out by the same rules as in `recommend`. The command `score` keeps
+    them.
     """
-    wanted = _wanted(items, strict)
+    wanted = replace(_wanted(items, strict), options=query)
     _print_ranking(data, asked, which, settings, wanted, json=json)
 
 
@@ -220,7 +257,7 @@ def score(
     json: AsJson = False,
 ) -> None:
     """Rank the given items as `rank` does, but keep items that the user has seen."""
-    wanted = replace(_wanted(items, strict), exclude_seen=False)
+    wanted = replace(_wanted(items, strict), keep_own=True)
     _print_ranking(data, asked, which, settings, wanted, json=json)
 
 
@@ -243,9 +280,9 @@ def _print_ranking(
     from genrec.reports import console, terminal
 
     recommender, given = load_request(data, asked, which, settings, wanted, quiet=json)
-    ask = recommender.rank if wanted.exclude_seen is None else recommender.score
+    ask = recommender.score if wanted.keep_own else recommender.rank
     with console.working("Scoring ...", quiet=json) as recommender.log:
-        answer = ask(given, wanted.candidates, strict=wanted.strict)
+        answer = ask(given, wanted.candidates, options=wanted.options, strict=wanted.strict)
     if json:
         console.print_json(answer.to_dict())
     else:
@@ -290,7 +327,7 @@ def likes(
     from genrec.pipeline.run_use import describe_answers
     from genrec.reports import console, terminal
 
-    wanted = replace(_wanted(items, strict), exclude_seen=False, asking=True)
+    wanted = replace(_wanted(items, strict), keep_own=True, asking=True)
     recommender, given = load_request(data, asked, which, settings, wanted, quiet=json)
     catalog = recommender.catalog
     known = [i for i in wanted.candidates or () if i in catalog]

@@ -14,6 +14,8 @@ from typing import Any
 
 from genrec import runs
 from genrec.baselines.counting import Popular
+from genrec.cli.recommend import rails_to_dict, shows_rails
+from genrec.config import PROTOCOL, SHOWS, QueryOptions
 from genrec.data import protocols
 from genrec.data.dataset import Dataset
 from genrec.data.datasets import load
@@ -25,6 +27,7 @@ from genrec.models.packaged import DEFAULT_MODEL
 from genrec.pipeline.types import RecommendationList
 from genrec.recommender import Recommender
 from genrec.reports import console, terminal
+from genrec.reports.rails import print_rails, rail_titles
 from genrec.runs import Run
 
 _K = 10
@@ -69,7 +72,7 @@ class _Story:
 
 _ENGLISH = _Story(
     dataset="online_retail_demo",
-    customer="12493",
+    customer="14198",
     typed="bought: RED RETROSPOT MUG; viewed: JUMBO BAG PINK POLKADOT; "
     "bought: Set/6 red spotty paper cups",
     command='genrec recommend DIR --history "{typed}"',
@@ -151,12 +154,28 @@ _STORIES = {"en": _ENGLISH, "zh": _CHINESE}
 
 
 @dataclass(frozen=True, slots=True)
+class _Lists:
+    """The recommendations for one history.
+
+    ``rails`` holds a list of new items and a list of items to get again, if the data has both.
+    """
+
+    whole: RecommendationList
+    rails: Mapping[str, RecommendationList]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all lists as a dictionary that can be written as JSON."""
+        more = {"rails": rails_to_dict(self.rails)} if self.rails else {}
+        return self.whole.to_dict() | more
+
+
+@dataclass(frozen=True, slots=True)
 class _Voice:
     """A recommender shown in the demo, zero-shot or fine-tuned, with its recommendations."""
 
     name: str
     recommender: Recommender
-    answer: RecommendationList
+    answer: _Lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +190,7 @@ class _Report:
     story: _Story
     caution: str
     voices: Sequence[_Voice]
-    typed: RecommendationList
+    typed: _Lists
     results: Sequence[Result]
 
 
@@ -225,9 +244,7 @@ def run(
             name = runs.run_name(tuned)
             which = f" --run {name if runs.shipped_run(name) == tuned else tuned}"
         console.print_line(f"  {story.command.format(typed=story.typed)}{which}\n", "dim")
-    typed = recommender.recommend(story.typed, _K)
-    if not json:
-        terminal.print_recommendations(typed)
+    typed = _recommend(recommender, story.typed, quiet=json)
     cases = story.cases(dataset)
     results = _evaluate(story, voices, evaluator.sample(cases, users))
     report = _Report(story, caution, voices, typed, results)
@@ -258,11 +275,25 @@ def _ask(
         _heading(
             story.tuned_heading.format(targets=recommender.run.targets, run=runs.run_name(run))
         )
-    answer = recommender.recommend(history, _K)
-    if not quiet:
-        terminal.print_recommendations(answer)
+    answer = _recommend(recommender, history, quiet=quiet)
     name = "zero-shot" if run is None else "tuned"
     return _Voice(name + (" + prior" if recommender.prior else ""), recommender, answer)
+
+
+def _recommend(recommender: Recommender, history: History | str, *, quiet: bool) -> _Lists:
+    """Recommend items as the command ``recommend`` does, and print them unless ``quiet``."""
+    if not shows_rails(recommender, QueryOptions()):
+        answer = recommender.recommend(history, _K)
+        if not quiet:
+            terminal.print_recommendations(answer)
+        return _Lists(answer, {})
+    rails = recommender.recommend_rails(history, _K, shows=SHOWS)
+    whole = rails.pop("all")
+    if not quiet:
+        behavior = recommender.behavior
+        titles = rail_titles(behavior, recommender.template.verb(behavior).base)
+        print_rails(rails, titles)
+    return _Lists(whole, rails)
 
 
 def _choose_story(language: str) -> _Story:
@@ -323,7 +354,7 @@ def _evaluate(story: _Story, voices: Sequence[_Voice], cases: list[Case]) -> lis
 
 
 def _recommend_ids(recommender: Recommender, history: History) -> list[str]:
-    return [r.item_id for r in recommender.recommend(history, _K)]
+    return [r.item_id for r in recommender.recommend(history, _K, options=PROTOCOL)]
 
 
 def _show_evaluation(report: _Report, available: int) -> None:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from genrec.config import END
+from genrec.data.statuses import is_return
 from genrec.errors import RequestError
 from genrec.types import IntArray
 
@@ -65,6 +66,33 @@ class History:
         """
         counting = (i for i in self.interactions if i.behavior not in lead_in_behaviors)
         return tuple(i.item_id for i in counting if i.item_id is not None)
+
+    def had_by(self, behavior: str) -> tuple[str, ...]:
+        """Return the ids of the items that have an event of a behavior, such as ``buy``."""
+        return tuple(
+            i.item_id for i in self.interactions if i.behavior == behavior and i.item_id is not None
+        )
+
+    def returned(self) -> tuple[str, ...]:
+        """Return the ids of the items whose latest event is a return (``statuses.is_return``)."""
+        latest = {i.item_id: i.behavior for i in self.interactions if i.item_id is not None}
+        return tuple(item_id for item_id, behavior in latest.items() if is_return(behavior))
+
+    def latest_basket(self, behavior: str) -> tuple[str, ...]:
+        """Return the ids of the items in the user's latest basket.
+
+        The basket has the unit of the latest event with the behavior, and its items are those with
+        such an event. An event without a unit, as in a typed history, is a basket of its own.
+
+        Args:
+            behavior: the target behavior, such as ``buy``.
+        """
+        events = [i for i in self.interactions if i.behavior == behavior and i.item_id is not None]
+        if not events:
+            return ()
+        unit = events[-1].unit
+        basket = events[-1:] if unit is None else [i for i in events if i.unit == unit]
+        return tuple(i.item_id for i in basket if i.item_id is not None)
 
     def latest(self, n: int) -> History:
         """Return a history with only the latest n interactions, or all if there are fewer."""

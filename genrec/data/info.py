@@ -12,6 +12,7 @@ import numpy as np
 from genrec.data.behaviors import shipped_verbs
 from genrec.data.events import SPLITS
 from genrec.data.interactions import Interactions
+from genrec.data.rebuys import measure_rebuys
 from genrec.data.titles import CASES, TitleForm
 from genrec.errors import DataError
 from genrec.keys import pick_fields
@@ -225,6 +226,8 @@ def note_targets(events: Interactions, target: str, *, by_time: bool) -> list[st
     if not any(counts):
         notes.append(f"no {target!r} event has an item, so there is nothing to evaluate")
     notes += _note_untrained_users(events, target)
+    if events.repeat_share(target) > REPEATS_INCLUDE_SEEN:
+        notes += measure_rebuys(events, target).notes()
     if by_time:
         parts = ", ".join(f"{s} {n:,}" for s, n in zip(SPLITS, counts, strict=True))
         notes.append(f"users with a {target!r} event: {parts}")

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from genrec.data.column_cells import is_text
-from genrec.data.column_names import fold, names_of
+from genrec.data.column_names import fold, known_words, names_of
 from genrec.data.readers import arrow
 from genrec.errors import DataError
 from genrec.text import one_line
@@ -87,6 +87,17 @@ def classify(value: str, *, strict: bool = False, weak: bool = False) -> str:
     if strict and not set(words) <= known | _words("neutral"):
         return ""
     return RETURN if returned else CANCELLED
+
+
+@cache
+def is_return(behavior: str) -> bool:
+    """Check whether a behavior means that the user gave an item back.
+
+    >>> [is_return(b) for b in ("return", "Refunded", "buy")]
+    [True, True, False]
+    """
+    listed = behavior.casefold() in known_words("returns")
+    return listed or classify(behavior, strict=True) == RETURN
 
 
 def find_evidence(

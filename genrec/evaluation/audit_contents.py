@@ -8,6 +8,7 @@ import numpy as np
 
 from genrec.baselines import registry
 from genrec.data import protocols
+from genrec.data.rebuys import measure_rebuys
 from genrec.evaluation import metrics
 from genrec.evaluation.audit_types import AuditedData, Finding
 from genrec.text import normalized
@@ -89,7 +90,11 @@ def check_target_in_history(data: AuditedData) -> Finding:
 
 
 def check_repeats(data: AuditedData) -> Finding:
-    """Report the share of repeated items, and the default treatment of seen items."""
+    """Report the share of repeated items, and the default treatment of seen items.
+
+    If seen items may be recommended, the kinds of items that users get again more often than others are
+    reported, too.
+    """
     info = data.dataset.info
     rule, exception = "excluded" if info.exclude_seen else "included", ""
     lead_in = sorted(info.lead_in_behaviors & info.led_by.keys())
@@ -99,7 +104,12 @@ def check_repeats(data: AuditedData) -> Finding:
         f"{info.repeat_share:.1%} of the baskets or events in train and validation begin with an "
         f"item that the user has already interacted with. By default, seen items are {rule}{exception}."
     )
-    return Finding("repeats", "ok", {"repeat_share": info.repeat_share}, said)
+    figures = {"repeat_share": info.repeat_share}
+    if not info.exclude_seen:
+        rebuys = measure_rebuys(data.dataset.interactions, info.target_behavior)
+        figures |= {f"{kind}_again": share for kind, share in rebuys.shares.items()}
+        said += "".join(f" {note[0].upper()}{note[1:]}." for note in rebuys.notes())
+    return Finding("repeats", "ok", figures, said)
 
 
 def check_shared_titles(data: AuditedData) -> Finding:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from genrec import files
-from genrec.config import FIT_ON, to_before, to_parts
+from genrec.config import FIT_ON, QueryOptions, to_before, to_parts
 from genrec.data import protocols
 from genrec.data.dataset import Dataset
 from genrec.data.events import History
@@ -34,6 +34,7 @@ from genrec.evaluation.results import Evaluation as Evaluation
 from genrec.evaluation.results import Result as Result
 from genrec.evaluation.results import compare as compare
 from genrec.evaluation.run_log import ANSWERS_VERSION, collect_answers, find_log
+from genrec.evaluation.shop_rows import CaseRules, with_rules
 from genrec.evaluation.systems import (
     Answer,
     Progress,
@@ -60,6 +61,7 @@ def evaluate(
     fit_on: str | None = None,
     exclude_seen: bool | None = None,
     candidates: Mapping[str, Sequence[str]] | None = None,
+    shop: QueryOptions | None = None,
     vectors: Any = None,
     seed: int = 0,
     out: str | Path | None = None,
@@ -84,6 +86,9 @@ def evaluate(
             None uses the recommenders' setting, whose default depends on the dataset.
         candidates: for ``candidates-20``, a mapping from each user_id to the items to rank, which
             replace the random candidates.
+        shop: the options of lists as a shop would show them, such as ``QueryOptions(show="new")``. Each
+            system then has a second result for such lists, named, for example, ``popular, new items
+            only``. These results are compared only with one another. None for no such results.
         vectors: a matrix with a unit vector for each of the catalog's items, used to measure
             diversity; None for character n-grams of the titles.
         seed: the random seed for the sample, the candidates and the baselines.
@@ -120,6 +125,14 @@ def evaluate(
     for _, system in map(split_name, systems):
         check_counted(system, split)
     built = build_systems(known, systems, exclude, before, seed, log)
+    if shop is not None:
+        if any(case.candidates is not None for case in chosen):
+            msg = (
+                f"The rules of a shop (shop, --show) do not apply to the protocol {protocol}, which ranks "
+                "given candidates. Use another protocol."
+            )
+            raise RequestError(msg)
+        built += with_rules(built, CaseRules.of(known, shop, exclude_seen))
     described = "given vectors" if vectors is not None else "character n-grams of titles"
     measurement = _Measurement(dataset, chosen, ks, exclude, before, vectors)
     with contextlib.nullcontext() if out is None else files.lock_folder(Path(out)):
@@ -276,7 +289,8 @@ class _Measurement:
         values[f"novelty@{AT}"] = metrics.novelty(rows, self._counts, AT)
         values[f"popularity@{AT}"] = metrics.popularity(rows, self._counts, AT)
         values[f"diversity@{AT}"] = metrics.diversity(rows, self._vectors, AT)
-        values["invalid"] = self._invalid(rows)
+        rules = getattr(system, "rules", None)
+        values["invalid"] = self._invalid(rows) if rules is None else self._broken(rows, rules)
         if all(a.exact is not None for a in answers):
             values["exact"] = np.array([float(bool(a.exact)) for a in answers])
         if all(a.seconds is not None for a in answers):
@@ -290,7 +304,14 @@ class _Measurement:
         if reliability is not None:
             whole["calibration_error"] = reliability.error
         return Result(
-            system.name, self.cases, ranked, values, whole, reliability, dict(system.setup)
+            system.name,
+            self.cases,
+            ranked,
+            values,
+            whole,
+            reliability,
+            dict(system.setup),
+            "" if rules is None else rules.name,
         )
 
     def _invalid(self, rows: RowArray) -> FloatArray:
@@ -314,6 +335,21 @@ class _Measurement:
         bad = metrics.invalid(rows, np.minimum(k, [n - len(s) for s in seen]))
         bad |= metrics.hits(_flatten(seen), metrics.starts(seen), rows).any(axis=1)
         return bad.astype(np.float64)
+
+    def _broken(self, rows: RowArray, rules: CaseRules) -> FloatArray:
+        """Return 1 for each user whose list breaks the rules of a shop, and 0 for the others.
+
+        Args:
+            rows: the lists as catalog rows; see ``metrics.as_rows``.
+            rules: the rules.
+        """
+        k, every = max(self.ks), np.arange(len(self.dataset.catalog))
+        broken, sizes = np.zeros(len(rows), dtype=bool), np.zeros(len(rows), dtype=np.int64)
+        for place, (case, listed) in enumerate(zip(self.cases, rows, strict=True)):
+            allowed, own = rules.allowed(case), listed[listed >= 0].astype(np.int64)
+            sizes[place] = len(rules.cut(every[allowed.keeps(every)], k))
+            broken[place] = not allowed.keeps(own).all() or len(rules.cut(own, k)) < len(own)
+        return (metrics.invalid(rows, sizes) | broken).astype(np.float64)
 
     def _reliability(self, answers: Sequence[Answer], ranks: Any) -> Calibration | None:
         """Compare the stated probabilities of the top ten items with the actual targets.

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from genrec.config import PROTOCOL
 from genrec.data import protocols
 from genrec.data.catalog import Catalog
 from genrec.data.dataset import Dataset
@@ -281,7 +282,9 @@ class Judge:
                 "max_prompt_tokens."
             )
             raise RequestError(msg)
-        (first,) = self._ours.recommend(history, 1, explain=True, style=self._style, at="any")
+        (first,) = self._ours.recommend(
+            history, 1, options=PROTOCOL, explain=True, style=self._style
+        )
         why = first.explanation
         assert why is not None
         row = catalog.row(first.item_id)

@@ -48,6 +48,8 @@ class Result:
         setup: a description of the system, with the keys ``model``, ``run``, ``template``,
             ``decoder`` and ``prior`` for a recommender, or ``baseline`` for a baseline. The value
             of ``prior`` is a mapping with the fields of ``Fusion``, or None.
+        rules: the rules of a shop that the lists follow, such as ``new items only``; empty for the
+            rules of the protocol.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Result:
     whole: Mapping[str, float] = field(default_factory=dict)
     reliability: Calibration | None = None
     setup: Mapping[str, Any] = field(default_factory=dict)
+    rules: str = ""
 
     def per_user(self, metric: str, targets: str = "all") -> FloatArray:
         """Return the value of a metric for each user.
@@ -296,6 +299,7 @@ class Evaluation:
     def comparisons(self) -> list[Comparison]:
         """Comparisons of the first system with each of the others, in NDCG@10 and nats.
 
+        Lists that follow the rules of a shop are compared only with one another.
         For protocols that rank candidates, HR@1 is used instead of NDCG@10.
         """
         return self._compare("all")
@@ -317,10 +321,13 @@ class Evaluation:
 
     def _compare(self, targets: str) -> list[Comparison]:
         metric = "hit_rate@1" if self.protocol.startswith("candidates") else "ndcg@10"
-        ours, *others = self.results
-        by_rank = [compare(ours, other, metric, targets) for other in others]
-        with_nats = [o for o in others if _both_have(ours, o, "nats")]
-        return by_rank + [compare(ours, other, "nats", targets) for other in with_nats]
+        compared = []
+        for rules in dict.fromkeys(r.rules for r in self.results):
+            ours, *others = [r for r in self.results if r.rules == rules]
+            compared += [compare(ours, other, metric, targets) for other in others]
+            with_nats = [o for o in others if _both_have(ours, o, "nats")]
+            compared += [compare(ours, other, "nats", targets) for other in with_nats]
+        return compared
 
     @cached_property
     def by_slice(self) -> dict[str, dict[str, dict[str, dict[str, Interval]]]]:

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from genrec.baselines import registry
-from genrec.config import Settings, to_parts
+from genrec.config import PROTOCOL, Settings, to_parts
 from genrec.data.dataset import Dataset
-from genrec.data.events import count_splits, split_code
+from genrec.data.events import History, count_splits, split_code
 from genrec.data.protocols import Case
 from genrec.errors import RequestError, SettingsError
 from genrec.keys import spell
@@ -88,7 +88,11 @@ class System(Protocol):
 
 
 class RecommenderSystem:
-    """Adapts a recommender to the interface ``System``. It also reports probabilities and nats."""
+    """Adapts a recommender to the interface ``System``. It also reports probabilities and nats.
+
+    Attributes:
+        recommender: the recommender.
+    """
 
     batch = 1
 
@@ -101,7 +105,7 @@ class RecommenderSystem:
         """
         self.name = default_name(recommender) if name is None else name
         self.former_names: tuple[str, ...] = (_former_name(recommender),) if name is None else ()
-        self._recommender = recommender
+        self.recommender = recommender
         settings = recommender.settings
         run, fusing = recommender.run_folder, recommender.fusing
         self.setup: Mapping[str, Any] = {
@@ -119,7 +123,7 @@ class RecommenderSystem:
     @cached_property
     def key(self) -> str:
         """A string that identifies the model, the prompt, the encoding, the settings and the prior."""
-        r = self._recommender
+        r = self.recommender
         settings = spell(_settings_in_key(r), "Settings", _SETTINGS_IN_KEYS)
         fusion = spell(r.fusing, "Fusing", _FUSION_IN_KEYS)
         if can_score(r.model):
@@ -138,17 +142,17 @@ class RecommenderSystem:
         history, started = case.history, time.perf_counter()
         nats = probabilities = seconds = None
         if case.candidates is not None:
-            answer = self._recommender.score(history, case.candidates, strict=True)
+            answer = self.recommender.score(history, case.candidates, strict=True)
         elif self._distribution:
-            answer, nats, seconds = self._recommender.with_nats(history, k, case.target)
+            answer, nats, seconds = self.recommender.with_nats(history, k, case.target)
         else:
-            (answer,) = self._recommender.recommend_many([history], k, at="any", per_group=None)
+            (answer,) = self.recommender.recommend_many([history], k, options=PROTOCOL)
         if seconds is None:
             seconds = time.perf_counter() - started
         if self._distribution:
             probabilities = [r.probability for r in answer[:k]]
         if self._distribution and nats is None:
-            nats = -(self._recommender.score(history, [case.target])[0].logprob or 0.0)
+            nats = -(self.recommender.score(history, [case.target])[0].logprob or 0.0)
         certificate = answer.details.get("certificate")
         exact = None if certificate is None else bool(certificate["exact"])
         return Answer([r.item_id for r in answer[:k]], probabilities, nats, exact, seconds)
@@ -186,11 +190,7 @@ class BaselineSystem:
         among = any(case.candidates is not None for case in cases)
         size = len(cases[0].events.catalog) if among else k
         exclude = self._exclude_seen and not among
-        rank_many = getattr(self._baseline, "rank_many", None)
-        if rank_many is None:
-            lists = [self._baseline.rank(h, size, exclude_seen=exclude) for h in histories]
-        else:
-            lists = rank_many(histories, size, exclude_seen=exclude)
+        lists = self.rank(histories, size, exclude_seen=exclude)
         if among:
             candidates = [set(case.candidates or ()) for case in cases]
             lists = [[i for i in r if i in s][:k] for r, s in zip(lists, candidates, strict=True)]
@@ -200,6 +200,21 @@ class BaselineSystem:
             Answer(list(ranked), nats=n, seconds=seconds)
             for ranked, n in zip(lists, nats, strict=True)
         ]
+
+    def rank(
+        self, histories: Sequence[History], size: int, *, exclude_seen: bool
+    ) -> list[Sequence[str]]:
+        """Rank items for each history.
+
+        Args:
+            histories: the histories.
+            size: the number of items in each list.
+            exclude_seen: True to leave items of the history out.
+        """
+        rank_many = getattr(self._baseline, "rank_many", None)
+        if rank_many is None:
+            return [self._baseline.rank(h, size, exclude_seen=exclude_seen) for h in histories]
+        return list(rank_many(histories, size, exclude_seen=exclude_seen))
 
     def _nats(self, case: Case) -> float | None:
         logprobs = getattr(self._baseline, "logprobs", None)

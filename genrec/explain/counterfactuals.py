@@ -101,8 +101,10 @@ class ItemExplanation:
         lower_than: the number of items that are known to rank higher, if the item's rank is
             unknown; 0 if it is known.
         among: the number of items among which the item is ranked.
-        allowed: True if the item may be returned. Seen items may not be returned if the request
-            excludes them.
+        allowed: True if the item may be returned.
+        excluded_by: what excludes the item: ``filters`` for an option such as ``where``, or the name
+            of a rule on the user's own items (see ``RecommendationList.left_out``). None if nothing
+            does.
         k: the number of recommended items.
         explanation: the evidence and a sentence about the item.
         against: the events with the strongest evidence against the item.
@@ -139,6 +141,7 @@ class ItemExplanation:
     addition: WhatIf | None
     tried: int
     listed: bool
+    excluded_by: str | None = None
     understood: tuple[Understood, ...] = ()
     notes: tuple[str, ...] = ()
 

@@ -16,7 +16,6 @@ import numpy.typing as npt
 from genrec.cache import Cache, digest_code
 from genrec.config import QueryOptions
 from genrec.data.catalog import Catalog, Item
-from genrec.data.events import History
 from genrec.data.groups import Groups, load_groups
 from genrec.data.stock import Stock, StockFile
 from genrec.decoding.filters import Filter
@@ -408,17 +407,6 @@ class CatalogIndex:
             mask = self.where(options.where)
             allowed &= Filter.allow(order.positions_of(np.flatnonzero(mask)), n)
         return allowed
-
-    def unseen(self, history: History, lead_in_behaviors: Collection[str], order: Order) -> Filter:
-        """Create a filter that excludes the items that the user has seen; see ``History.had``.
-
-        Args:
-            history: the history of the user.
-            lead_in_behaviors: the behaviors that do not mark an item as seen.
-            order: the order of items that the filter refers to.
-        """
-        rows = np.array(self.catalog.rows(history.had(lead_in_behaviors)), dtype=np.int64)
-        return Filter.deny(order.positions_of(rows), order.n_positions)
 
     def stock(self, path: str) -> Stock:
         """Return the items that are in stock according to a file; see ``StockFile``.

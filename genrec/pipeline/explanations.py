@@ -5,7 +5,7 @@ This module connects the trie search with the modules that measure evidence and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from genrec.errors import RequestError
 from genrec.models.base import TextModel
 from genrec.pipeline.catalog_index import CatalogIndex
 from genrec.pipeline.request import Request
+from genrec.pipeline.shop_rules import apply_filters
 from genrec.pipeline.trie_search import TrieSearch
 from genrec.pipeline.types import RecommendationList
 
@@ -150,21 +151,32 @@ class Explanations:
             notes=notes,
         )
 
-    def examine(self, request: Request, row: int, allowed: Filter) -> ItemExplanation:
+    def examine(self, request: Request, row: int, rules: Mapping[str, Filter]) -> ItemExplanation:
         """Explain one item, even if it may not be recommended; see ``Recommender.explain``.
 
         Args:
-            request: the request, which must not exclude seen items.
+            request: the request, which must not exclude the user's own items.
             row: the catalog row of the item.
-            allowed: a filter that allows the items that may be recommended.
+            rules: the filters of the rules on the user's own items; see ``ShopRules.filters``.
         """
         from genrec.explain import counterfactuals
         from genrec.explain.sentences import explain_items
 
         index, options = self._index, request.options
+        allowed, _ = apply_filters(request.allowed, rules, request.order)
+        place = index.trie.positions_of(np.array([row]))
         listed = allowed
         if allowed.count_items(request.order.n_items) < 1:
-            listed = allowed.also(index.trie.positions_of(np.array([row])))
+            listed = allowed.also(place)
+        filters = {"filters": request.allowed, **rules}
+        reasons = (
+            "filters",
+            "returned",
+            "last_basket",
+            "seen",
+            "unseen",
+        )  # the clearest ones first
+        excluding = [r for r in reasons if r in filters and not filters[r].keeps(place)[0]]
         question = self._search.question(replace(request, allowed=listed))
 
         def explain(recommended: bool) -> Explanation:
@@ -192,7 +204,12 @@ class Explanations:
                 )
             note = f"The item has rank {item.rank} but is not in the list of {item.k} items, because {reason}."
             notes = (*notes, note)
-        return replace(item, understood=request.understood, notes=notes)
+        return replace(
+            item,
+            excluded_by=excluding[0] if excluding else None,
+            understood=request.understood,
+            notes=notes,
+        )
 
     def falls(self, request: Request, row: int, left_out: Sequence[Sequence[int]]) -> list[float]:
         """Measure the drop in a score when events are removed; see ``Recommender.falls``."""

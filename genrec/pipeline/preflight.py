@@ -30,7 +30,7 @@ class Wanted:
         candidates: the ids of the items to rank, or None.
         strict: whether every candidate must be in the catalog. If not, one of them is enough.
         item: the id or title of the item to explain, or None.
-        exclude_seen: whether the user's own items are left out; None to use the setting.
+        keep_own: True if none of the user's own items are left out.
         asking: True if the model is asked a yes-or-no question about each candidate.
     """
 
@@ -38,7 +38,7 @@ class Wanted:
     candidates: Sequence[str] | None = None
     strict: bool = False
     item: str | None = None
-    exclude_seen: bool | None = None
+    keep_own: bool = False
     asking: bool = False
 
 
@@ -85,8 +85,7 @@ def check_request(
         load_explain_template(options.style, settings.language, settings.prompts)
     limits = PromptLimits(lambda: 0, settings.max_events)
     builder = RequestBuilder(settings, dataset, index, template, behavior, _no_model, limits)
-    exclude = builder.exclude_seen if wanted.exclude_seen is None else wanted.exclude_seen
-    builder.check(history, options, exclude_seen=exclude)
+    builder.check(history, options, keep_own=wanted.keep_own)
 
 
 def _no_model() -> NoReturn:

@@ -7,7 +7,7 @@ to limit their length.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,7 +16,6 @@ from genrec.config import QueryOptions, Settings
 from genrec.data.behaviors import spoken_verbs
 from genrec.data.dataset import Dataset
 from genrec.data.events import History, Interaction
-from genrec.data.info import DatasetInfo
 from genrec.decoding.filters import Filter
 from genrec.errors import RequestError, SettingsError
 from genrec.matching.history_parser import (
@@ -28,6 +27,7 @@ from genrec.matching.history_parser import (
 from genrec.matching.matcher import TextMatcher
 from genrec.pipeline.catalog_index import CatalogIndex, Order
 from genrec.pipeline.rules import Rules, apply_rules
+from genrec.pipeline.shop_rules import ShopRules, apply_filters, describe_nothing_left
 from genrec.prompts.encoder import EncodedPrompt, PromptBudget, PromptEncoder
 from genrec.prompts.template import Template
 from genrec.text import quantity
@@ -54,6 +54,8 @@ class Request:
             there are no boosts.
         pins: the catalog rows of the pinned items with which the list begins.
         seen: a description of how seen items are treated, such as ``excluded``.
+        show: which items the request is about, ``all``, ``new`` or ``again``.
+        left_out: the number of items that each rule on the user's own items removed.
         render: a function that renders the prompt for a different window of events. All other text
             stays the same.
         bare: a function like ``render`` that leaves out the few-shot demonstrations; None if there
@@ -69,6 +71,8 @@ class Request:
     order: Order
     allowed: Filter
     seen: str
+    show: str
+    left_out: Mapping[str, int]
     render: Callable[[History], EncodedPrompt]
     bare: Callable[[History], EncodedPrompt] | None = None
     boosts: FloatArray | None = None
@@ -91,6 +95,7 @@ class Refusal:
         behavior: the target behavior, such as ``buy``.
         understood: the interpretation of each piece of a typed history.
         seen: a description of how seen items are treated, such as ``excluded``.
+        show: which items the request is about, ``all``, ``new`` or ``again``.
         notes: remarks for the user. The last one says why there is no answer.
     """
 
@@ -99,6 +104,7 @@ class Refusal:
     behavior: str
     understood: tuple[Understood, ...]
     seen: str
+    show: str
     notes: tuple[str, ...]
 
 
@@ -129,6 +135,7 @@ class RequestBuilder:
         index: the catalog index.
         template: the prompt template.
         behavior: the target behavior, such as ``buy``.
+        shop: the rules on the user's own items.
         remarks: a function that returns the notes to add to every answer.
         check_use: a function that raises an error if the model was not trained to rank items.
     """
@@ -158,6 +165,7 @@ class RequestBuilder:
         """
         self.settings, self.dataset, self.index = settings, dataset, index
         self.template, self.behavior = template, behavior
+        self.shop = ShopRules(settings, dataset, index, behavior)
         self._encoder, self._limits, self._log = encoder, limits, log
         self.remarks: Callable[[], tuple[str, ...]] = tuple
         self.check_use: Callable[[], None] = lambda: None
@@ -175,46 +183,6 @@ class RequestBuilder:
     def shown_scale(self) -> float | None:
         """The value of ``scale`` if prompts show the values of events, otherwise None."""
         return self.scale if self.settings.values else None
-
-    @property
-    def exclude_seen(self) -> bool:
-        """True if items from the user's history are not recommended.
-
-        This is the setting ``exclude_seen``, or the dataset's default if the setting is None.
-        """
-        if self.settings.exclude_seen is not None:
-            return self.settings.exclude_seen
-        return self._habit.exclude_seen if self._habit is not None else True
-
-    @property
-    def lead_in_behaviors(self) -> frozenset[str]:
-        """The behaviors that do not mark an item as seen; see ``DatasetInfo.lead_in_behaviors``."""
-        return self._habit.lead_in_behaviors if self._habit is not None else frozenset()
-
-    def describe_seen(self, excluded: bool) -> str:
-        """Describe in a few words whether seen items are excluded, with any exceptions."""
-        if not excluded:
-            return "included"
-        known = self._habit.led_by.keys() if self._habit is not None else frozenset()
-        spared = sorted(self.lead_in_behaviors & known)
-        return (
-            f"excluded, except items with only {' or '.join(spared)} events"
-            if spared
-            else "excluded"
-        )
-
-    @cached_property
-    def _habit(self) -> DatasetInfo | None:
-        """The dataset's statistics, such as how often users repeat the target behavior.
-
-        The value is None if there is no dataset.
-        """
-        if self.dataset is None:
-            return None
-        info, events = self.dataset.info, self.dataset.interactions
-        if self.behavior == info.target_behavior or self.behavior not in events.behaviors:
-            return info
-        return info.with_target(self.behavior, events)
 
     @property
     def matcher(self) -> TextMatcher:
@@ -353,7 +321,7 @@ class RequestBuilder:
         histories: Sequence[HistoryLike],
         options: QueryOptions,
         *,
-        exclude_seen: bool | None = None,
+        keep_own: bool = False,
         by_rows: bool = False,
     ) -> list[Request]:
         """Build a request for each history, all with the same options.
@@ -361,8 +329,8 @@ class RequestBuilder:
         Args:
             histories: the histories, each in a form that ``Recommender.understand`` accepts.
             options: the options of all requests.
-            exclude_seen: True to exclude items of the history, False to include them, None to use
-                the property ``exclude_seen``.
+            keep_own: True to leave out none of the user's own items, whatever the options and the
+                settings say.
             by_rows: True if filters should refer to catalog rows instead of trie positions, for
                 requests that are answered without a trie.
 
@@ -371,9 +339,8 @@ class RequestBuilder:
         """
         order = self.index.order(by_rows=by_rows)
         rules = apply_rules(options, self.settings, self.index, order)
-        exclude = self.exclude_seen if exclude_seen is None else exclude_seen
         return [
-            self._request(*self.understand(h), options, order, rules, exclude) for h in histories
+            self._request(*self.understand(h), options, order, rules, keep_own) for h in histories
         ]
 
     def build_each(
@@ -382,8 +349,8 @@ class RequestBuilder:
         """Build a request for each history as ``build`` does, but do not fail if one is impossible.
 
         Returns:
-            For each history, its request, or a refusal if the user has already interacted with
-            every item that may be returned or the history has an item that is not in the catalog.
+            For each history, its request, or a refusal if the rules on the user's own items leave no
+            item or the history has an item that is not in the catalog.
 
         Raises:
             RequestError: the filters leave no item, an option is invalid, or a history has none of
@@ -391,26 +358,59 @@ class RequestBuilder:
         """
         order = self.index.order(by_rows=by_rows)
         rules = apply_rules(options, self.settings, self.index, order)
-        exclude = self.exclude_seen
-        built: list[Request | Refusal] = []
-        for read, understood in map(self.understand, histories):
-            try:
-                built.append(self._request(read, understood, options, order, rules, exclude))
-            except _UnanswerableError as error:
-                notes = (*self._notes(understood), str(error))
-                seen = self.describe_seen(exclude)
-                built.append(Refusal(read, options, self.behavior, understood, seen, notes))
-        return built
+        return [self._attempt(*self.understand(h), options, order, rules) for h in histories]
 
-    def check(self, history: HistoryLike, options: QueryOptions, *, exclude_seen: bool) -> None:
+    def build_rails(
+        self,
+        history: HistoryLike,
+        options: QueryOptions,
+        shows: Sequence[str],
+        *,
+        by_rows: bool = False,
+    ) -> list[Request | Refusal]:
+        """Build a request for each kind of list, all for one history; see ``build_each``.
+
+        Args:
+            history: the history.
+            options: the options of all requests, except for ``show``.
+            shows: the value of ``show`` for each request.
+            by_rows: see ``build``.
+        """
+        order = self.index.order(by_rows=by_rows)
+        rules = apply_rules(options, self.settings, self.index, order)
+        read, understood = self.understand(history)
+        return [
+            self._attempt(read, understood, replace(options, show=show), order, rules)
+            for show in shows
+        ]
+
+    def _attempt(
+        self,
+        read: History,
+        understood: tuple[Understood, ...],
+        options: QueryOptions,
+        order: Order,
+        rules: Rules,
+    ) -> Request | Refusal:
+        """Build a request, or a refusal if the history leaves no item."""
+        show = self.shop.show(options)
+        try:
+            return self._request(read, understood, options, order, rules, False)
+        except _UnanswerableError as error:
+            notes = (*self._notes(understood), str(error))
+            seen = self.shop.describe_seen(show)
+            return Refusal(read, options, self.behavior, understood, seen, show, notes)
+
+    def check(self, history: HistoryLike, options: QueryOptions, *, keep_own: bool) -> None:
         """Raise the errors of ``build`` that need no model.
 
         A typed history is not read, since that may need an encoder. Only its length is checked.
         """
         order = self.index.order(by_rows=True)
         rules = apply_rules(options, self.settings, self.index, order)
+        self.shop.show(options)
         if isinstance(history, History):
-            self._allowed(history, order, rules.allowed, exclude_seen)
+            self._allowed(history, options, order, rules.allowed, keep_own)
             self.demonstrations(history.user_id)
         else:
             check_length(history)
@@ -428,10 +428,11 @@ class RequestBuilder:
         options: QueryOptions,
         order: Order,
         rules: Rules,
-        exclude: bool,
+        keep_own: bool,
     ) -> Request:
-        allowed = self._allowed(read, order, rules.allowed, exclude)
-        pins, left_out = rules.place_pins(allowed, order, self.index.catalog, int(options.k))
+        allowed, left_out = self._allowed(read, options, order, rules.allowed, keep_own)
+        show = "all" if keep_own else self.shop.show(options)
+        pins, unplaced = rules.place_pins(allowed, order, self.index.catalog, int(options.k))
         shots = self.demonstrations(read.user_id)
         return Request(
             history=read,
@@ -441,16 +442,23 @@ class RequestBuilder:
             prompt=self.prompt(read, shots),
             order=order,
             allowed=allowed,
-            seen=self.describe_seen(exclude),
+            seen=self.shop.describe_seen(show),
+            show=show,
+            left_out=left_out,
             render=self._renderer(shots),
             bare=self._renderer(()) if shots else None,
             boosts=rules.boosts,
             pins=pins,
-            notes=(*self._notes(understood), *rules.notes, *left_out),
+            notes=(*self._notes(understood), *rules.notes, *unplaced),
         )
 
-    def _allowed(self, read: History, order: Order, common: Filter, exclude: bool) -> Filter:
+    def _allowed(
+        self, read: History, options: QueryOptions, order: Order, common: Filter, keep_own: bool
+    ) -> tuple[Filter, dict[str, int]]:
         """Create the filter of the items that may be returned for a history.
+
+        Returns:
+            The filter, and the number of items that each rule on the user's own items removes.
 
         Raises:
             _UnanswerableError: no item is left, or the history has an unknown item.
@@ -464,17 +472,15 @@ class RequestBuilder:
                 "catalog; add these items, or leave them out of the history."
             )
             raise _UnanswerableError(msg)
-        allowed = common
-        if exclude:
-            allowed = common & self.index.unseen(read, self.lead_in_behaviors, order)
+        if keep_own:
+            return common, {}
+        filters = self.shop.filters(read, options, order)
+        allowed, left_out = apply_filters(common, filters, order)
         if allowed.count_items(order.n_items) < 1:
-            msg = (
-                "No item may be returned, because every item is excluded. The user has already "
-                "interacted with all items that the filters allow. Include seen items "
-                "(exclude_seen=False, --include-seen), or relax the filters."
+            raise _UnanswerableError(
+                describe_nothing_left(options, self.shop.show(options), left_out)
             )
-            raise _UnanswerableError(msg)
-        return allowed
+        return allowed, left_out
 
 
 def _not_a_history(given: object) -> RequestError:

@@ -127,6 +127,8 @@ class ResponseBuilder:
             behavior=request.behavior,
             asked=k,
             notes=(*self._unread_script(), *notes),
+            show=request.show,
+            left_out=request.left_out if isinstance(request, Request) else {},
             details={**where, "parts": ["model"], **details},
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, overload
 
@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from genrec.explain.types import Explanation
 
 SCHEMA_VERSION = 1
+_LEFT_OUT = {  # what each rule on the user's own items leaves out, for one item and for several
+    "returned": ("returned item", "returned items"),
+    "last_basket": ("item of the latest basket", "items of the latest basket"),
+    "seen": ("item that the user has seen", "items that the user has seen"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +107,11 @@ class RecommendationList(Sequence[Recommendation]):
         asked: the number of requested items.
         unknown: with ``rank`` and ``score``, the candidates that are not in the catalog.
         notes: remarks for the user.
+        show: which items the list was chosen from: ``all``, ``new`` or ``again``.
+        left_out: the rules on the user's own items that were applied, with the number of items that
+            each of them removed: ``seen`` for a list of new items, ``unseen`` for a list of items that
+            the user had before, ``returned`` and ``last_basket``. An item that several rules remove
+            counts for the first of them.
         details: further values that ``to_dict`` returns, such as the device, the certificate and
             the prior.
     """
@@ -118,6 +128,8 @@ class RecommendationList(Sequence[Recommendation]):
     asked: int = 0
     unknown: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    show: str = "all"
+    left_out: Mapping[str, int] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
 
     @overload
@@ -140,6 +152,8 @@ class RecommendationList(Sequence[Recommendation]):
         for r in self:
             value = r.score if r.logprob is None else r.probability
             lines.append(f"{r.rank:>4}  {value:.4f}  {r.item_id!r}  {r.title!r}")
+        if described := describe_left_out(self.left_out):
+            lines.append(f"left out: {described}")
         if self.understood:
             lines.append("understood:")
             lines += [
@@ -168,6 +182,19 @@ class RecommendationList(Sequence[Recommendation]):
             "asked": self.asked,
             "unknown": list(self.unknown),
             "notes": list(self.notes),
+            "show": self.show,
+            "left_out": dict(self.left_out),
             "prompt": {"tokens": self.prompt_tokens, "events": self.events},
             **self.details,
         }
+
+
+def describe_left_out(left_out: Mapping[str, int]) -> str:
+    """List in words how many of the user's own items each rule removed; empty if there were none.
+
+    Args:
+        left_out: see ``RecommendationList``. The rule ``unseen`` is not about own items.
+    """
+    parts = [f"{n:,} {_LEFT_OUT[r][n != 1]}" for r, n in left_out.items() if n and r in _LEFT_OUT]
+    *most, last = parts or [""]
+    return f"{', '.join(most)} and {last}" if most else last

@@ -219,6 +219,7 @@ def _method(e: Evaluation) -> list[str]:
         "Values are means over users with 95% bootstrap intervals. Lower values are better for nats (-ln P "
         f"of the target), seconds and invalid lists. Diversity is measured with {e.vectors}.",
         *(line for line in map(_describe_setup, e.results) if line),
+        *_describe_rules(e),
     ]
 
 
@@ -239,7 +240,7 @@ def _conclusions(e: Evaluation) -> list[str]:
 def _describe_setup(result: Result) -> str:
     """Return a sentence that describes the parts of a recommender, or "" for a baseline."""
     setup = result.setup
-    if "model" not in setup:
+    if "model" not in setup or result.rules:
         return ""
     run = "" if setup["run"] is None else f" of the run {setup['run']}"
     line = f"{result.name} is the model {setup['model']}{run}"
@@ -251,6 +252,16 @@ def _describe_setup(result: Result) -> str:
         f"{line} with the {prior['prior']} prior (weight {prior['weight']:.3g}, node temperature "
         f"{prior['temperature']:.3g}), combined {how}."
     )
+
+
+def _describe_rules(evaluation: Evaluation) -> list[str]:
+    """Say which lists follow the rules of a shop instead of those of the protocol."""
+    return [
+        f'Systems whose name ends with "{rules}" follow the rules of a shop, not those of the protocol. '
+        "Compare them only with one another, never with published results."
+        for rules in dict.fromkeys(r.rules for r in evaluation.results)
+        if rules
+    ]
 
 
 def _describe_targets(evaluation: Evaluation) -> str:

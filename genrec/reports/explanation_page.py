@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from genrec.errors import SettingsError
 from genrec.files import check_output, write_text
 from genrec.matching.history_parser import Understood
-from genrec.pipeline.types import RecommendationList
+from genrec.pipeline.types import RecommendationList, describe_left_out
 from genrec.priors.fusion import name_with_prior
 from genrec.reports.html import escape_line, fold, make_page
 from genrec.reports.terminal import changes, standing
@@ -65,6 +65,11 @@ mark.supports { background: color-mix(in srgb, var(--for) var(--share), transpar
 mark.opposes { background: color-mix(in srgb, var(--against) var(--share), transparent);
   border-bottom: 2px dashed var(--against); }
 ul { margin: .3em 0; padding-left: 1.3em; }
+"""
+_RAILS = """
+body { max-width: 90em; }
+.rails { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(30em, 100%), 1fr)); gap: 0 2.5em; }
+.rails section { min-width: 0; }
 """
 _KEY = (
     '<p class="key quiet"><b class="supports">\u25b6 Bars to the right</b>: the event supports the item. '
@@ -136,17 +141,59 @@ def write(path: str | Path, page: str) -> None:
 
 def of_list(answer: RecommendationList, prompt: Prompt) -> str:
     """Build the page for a list of recommendations that have explanations."""
+    parts = [*map(_line, answer.notes), _KEY, *_articles(answer, prompt)]
+    return _page(answer, parts, _line(f"Seen items: {answer.seen}."))
+
+
+def of_rails(
+    rails: Mapping[str, RecommendationList], titles: Mapping[str, str], prompt: Prompt
+) -> str:
+    """Build the page for several lists with explanations, which it shows side by side.
+
+    Args:
+        rails: the lists by the value of ``show``; see ``Recommender.recommend_rails``.
+        titles: the title of each list.
+        prompt: the prompt, which is the same for all lists.
+    """
+    sections = []
+    for show, answer in rails.items():
+        inside = [*map(_line, answer.notes), *_articles(answer, prompt)]
+        if described := describe_left_out(answer.left_out):
+            inside.append(_line(f"The list leaves out {described}."))
+        body = "\n".join(inside)
+        sections.append(f"<section>\n<h2>{escape_line(titles[show])}</h2>\n{body}\n</section>")
+    beside = "\n".join(sections)
+    parts = [_KEY, f'<div class="rails">\n{beside}\n</div>']
+    first = next((a for a in rails.values() if len(a)), next(iter(rails.values())))
+    return _page(first, parts, "", _RAILS)
+
+
+def _page(answer: RecommendationList, parts: Sequence[str], more: str, style: str = "") -> str:
+    """Build a page about recommendations from its parts.
+
+    Args:
+        answer: the list, or one of several.
+        parts: the parts between the heading and the remarks at the end.
+        more: a further remark on the list as HTML.
+        style: further CSS rules.
+    """
     who = "a typed history" if answer.user_id is None else f"user {answer.user_id}"
-    parts = [_heading(f"Why these items, for {who}"), *map(_line, answer.notes), _KEY]
+    heading = f"Why these items, for {who}"
+    how = fold("How to read this page", _line(_HOW) + _line(_about(answer)) + more)
+    body = [_heading(heading), *parts, *_typed(answer.understood), how]
+    return make_page(heading, "\n".join(body), _STYLE + style)
+
+
+def _articles(answer: RecommendationList, prompt: Prompt) -> list[str]:
+    """Build the HTML of an article with the explanation of each item."""
+    parts = []
     for r in answer:
         number = "" if r.logprob is None else f", probability {r.probability:.4f}"
         number += ", pinned" * r.pinned
         title = f"{r.rank}. {escape_line(r.title)} <small>{escape_line(r.item_id)}{number}</small>"
         body = "" if r.explanation is None else _explanation(r.explanation, prompt)
         parts.append(f"<article>\n<h2>{title}</h2>\n{body}\n</article>")
-    parts += _typed(answer.understood)
-    parts.append(fold("How to read this page", _line(_HOW) + _line(_about(answer))))
-    return make_page(f"Why these items, for {who}", "\n".join(parts), _STYLE)
+    return parts
 
 
 def of_item(item: ItemExplanation, prompt: Prompt) -> str:
@@ -176,7 +223,7 @@ def _about(answer: RecommendationList) -> str:
     prior = answer.details.get("prior", {}).get("prior", "none")
     return (
         f"System: {name_with_prior(answer.model, prior)}. Predicted behavior: {answer.behavior}. Prompt: "
-        f"{answer.events} events, {answer.prompt_tokens} tokens. Seen items: {answer.seen}."
+        f"{answer.events} events, {answer.prompt_tokens} tokens."
     )
 
 

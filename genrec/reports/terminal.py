@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from genrec.matching.history_parser import Understood
-from genrec.pipeline.types import Recommendation, RecommendationList
+from genrec.pipeline.types import Recommendation, RecommendationList, describe_left_out
 from genrec.prompts.encoder import EncodedPrompt
 from genrec.reports.console import note, out, print_line, print_table
 from genrec.text import one_line
@@ -24,6 +24,14 @@ if TYPE_CHECKING:
 
 _BAR = 24  # the length of the longest bar in characters
 _BARS = 6  # the maximum number of events shown for each item in a list
+BOOSTED = "The order takes the boost of each item into account. The probabilities do not."
+_EXCLUDED = {  # the reason for each value of ``ItemExplanation.excluded_by``
+    "filters": "the filters exclude it",
+    "returned": "the user has returned it",
+    "last_basket": "it is in the user's latest basket",
+    "seen": "the user has already interacted with it",
+    "unseen": "the user has not had it before",
+}
 
 
 def print_likes(answer: Mapping[str, Any], understood: Sequence[Understood]) -> None:
@@ -46,6 +54,32 @@ def print_recommendations(answer: RecommendationList) -> None:
     under the prior alone.
     """
     print_understood(answer.understood)
+    names, rows, right = list_columns(answer)
+    print_table(names, rows, right=right)
+    print_evidence(answer)
+    note(f"{describe_request(answer)} Seen items are {answer.seen}.")
+    if answer.left_out:
+        note(describe_rules(answer))
+    if "prior" in answer.details:
+        note(describe_prior(answer))
+    if any(r.boost is not None for r in answer):
+        note(BOOSTED)
+    if "certificate" in answer.details:
+        note(describe_certainty(answer))
+    for remark in answer.notes:
+        note(remark)
+
+
+def list_columns(
+    answer: RecommendationList, beside: Sequence[RecommendationList] = ()
+) -> tuple[list[str], list[list[str]], tuple[int, ...]]:
+    """Return the names of the columns of a list, its rows, and the columns of numbers.
+
+    Args:
+        answer: the list.
+        beside: other lists that have the same columns.
+    """
+    every = [r for one in (answer, *beside) for r in one]
     if answer.decoder == "match":
         rows = [
             [str(r.rank), f"{r.score:.4f}", r.item_id, r.title, " / ".join(r.texts), _matched(r)]
@@ -54,13 +88,11 @@ def print_recommendations(answer: RecommendationList) -> None:
         names = ["rank", "score", "item_id", "title", "the model wrote", "match"]
         right: tuple[int, ...] = (0, 1)
     elif "prior" in answer.details:
-        scored = answer.details["prior"]["fusion"] == "score"
-        ranked_by = [f"{r.score:.3f}" if scored else f"{r.probability:.4f}" for r in answer]
         rows = [
             [str(r.rank), by, _model(r), _prior(r), r.item_id, r.title]
-            for r, by in zip(answer, ranked_by, strict=True)
+            for r, by in zip(answer, ranked_by(answer), strict=True)
         ]
-        names = ["rank", "score" if scored else "probability", "model", "prior", "item_id", "title"]
+        names = ["rank", ranking(answer), "model", "prior", "item_id", "title"]
         right = (0, 1, 2, 3)
     else:
         rows = [
@@ -69,33 +101,35 @@ def print_recommendations(answer: RecommendationList) -> None:
         ]
         names = ["rank", "probability", "logprob", "item_id", "title"]
         right = (0, 1, 2)
-    boosted = any(r.boost is not None for r in answer)
-    if boosted:
+    if any(r.boost is not None for r in every):
         place = names.index("item_id")
         names.insert(place, "boost")
         right = (*right, place)
         for row, r in zip(rows, answer, strict=True):
             row.insert(place, "-" if r.boost is None else f"{r.boost:.3g}")
-    if any(r.pinned for r in answer):
+    if any(r.pinned for r in every):
         names.insert(1, "pinned")
         right = tuple(i + (i > 0) for i in right)
         for row, r in zip(rows, answer, strict=True):
             row.insert(1, "pinned" if r.pinned else "-")
-    if any(r.explanation for r in answer):
+    if any(r.explanation for r in every):
         names.append("why")
         for row, r in zip(rows, answer, strict=True):
             row.append(_why(r))
-    print_table(names, rows, right=right)
-    _print_evidence(answer)
-    note(_describe_request(answer))
-    if "prior" in answer.details:
-        note(_describe_prior(answer))
-    if boosted:
-        note("The order takes the boost of each item into account. The probabilities do not.")
-    if "certificate" in answer.details:
-        note(_describe_certainty(answer))
-    for remark in answer.notes:
-        note(remark)
+    return names, rows, right
+
+
+def ranking(answer: RecommendationList) -> str:
+    """Return the name of the number by which a list is sorted."""
+    scored = answer.details.get("prior", {}).get("fusion") == "score"
+    return "score" if scored else "probability"
+
+
+def ranked_by(answer: RecommendationList) -> list[str]:
+    """Return the number by which each item of a list is ranked, as text."""
+    if ranking(answer) == "score":
+        return [f"{r.score:.3f}" for r in answer]
+    return [f"{r.probability:.4f}" for r in answer]
 
 
 def _count(many: int, noun: str) -> str:
@@ -103,19 +137,32 @@ def _count(many: int, noun: str) -> str:
     return f"{many:,} {noun}{'' if many == 1 else 's'}"
 
 
-def _describe_request(answer: RecommendationList) -> str:
-    """Describe in one line the model, the request and the treatment of seen items."""
+def describe_request(answer: RecommendationList) -> str:
+    """Describe the model and the request in one line."""
     threads = answer.details.get("threads")
     device = answer.details.get("device", "?")
     where = device if threads is None else f"{device} ({_count(threads, 'thread')})"
     return (
         f"{answer.model} on {where} predicted {answer.behavior!r} from "
         f"{_count(answer.events, 'event')}, with a prompt of {_count(answer.prompt_tokens, 'token')} "
-        f"and decoder={answer.decoder!r}. Seen items are {answer.seen}."
+        f"and decoder={answer.decoder!r}."
     )
 
 
-def _print_evidence(answer: RecommendationList) -> None:
+def describe_rules(answer: RecommendationList) -> str:
+    """Say how many of the user's own items were left out, and which options include them."""
+    left_out = answer.left_out
+    described = describe_left_out(left_out)
+    if not described:
+        return "The rules on the user's own items leave out no item."
+    flags = [
+        f"--allow-{r.replace('_', '-')}" for r in ("returned", "last_basket") if left_out.get(r)
+    ]
+    advice = f" To include such items, use {' and '.join(flags)}." if flags else ""
+    return f"The list leaves out {described}.{advice}"
+
+
+def print_evidence(answer: RecommendationList) -> None:
     """Print the strongest evidence for each item, as bars in a terminal and as a table otherwise."""
     told = [(r, r.explanation) for r in answer if r.explanation and r.explanation.evidence]
     if not told:
@@ -204,14 +251,11 @@ def standing(item: ItemExplanation) -> str:
     """Describe the probability and the rank of an item, and say whether it is recommended."""
     rank = f"lower than {item.lower_than:,}" if item.rank is None else f"{item.rank:,}"
     listed = "among" if item.recommended else "not among"
-    seen = (
-        ""
-        if item.allowed
-        else "; the user has already interacted with it, so it may not be recommended"
-    )
+    reason = _EXCLUDED.get(item.excluded_by or "")
+    why = f"; {reason}, so it may not be recommended" if reason else ""
     return (
         f"probability {item.probability:.3g}, rank {rank} of {item.among:,}; "
-        f"{listed} the {item.k} recommended items{seen}"
+        f"{listed} the {item.k} recommended items{why}"
     )
 
 
@@ -256,7 +300,7 @@ def _describe_change(change: WhatIf, k: int, events: Sequence[Evidence] = ()) ->
     return f"{name_event(change, events)}: {change.nats:+.2f} nats, {rank}"
 
 
-def _describe_prior(answer: RecommendationList) -> str:
+def describe_prior(answer: RecommendationList) -> str:
     """Describe in one line how the model and the prior are combined."""
     prior = answer.details["prior"]
     counted = f", counted from {', '.join(prior['counted'])}" if prior["counted"] else ""
@@ -267,7 +311,7 @@ def _describe_prior(answer: RecommendationList) -> str:
     )
 
 
-def _describe_certainty(answer: RecommendationList) -> str:
+def describe_certainty(answer: RecommendationList) -> str:
     """Describe in one line which ranks of a list are guaranteed to be exact."""
     certificate = answer.details["certificate"]
     pinned = sum(r.pinned for r in answer)

@@ -20,6 +20,7 @@ from genrec.baselines.base import Baseline, Scorer
 from genrec.baselines.counting import Markov, Popular
 from genrec.baselines.registry import NAMES
 from genrec.baselines.training_events import TrainingEvents
+from genrec.config import PROTOCOL
 from genrec.data.interactions import Interactions
 from genrec.errors import DataError, RequestError, SettingsError
 from genrec.evaluation import evaluator
@@ -60,7 +61,8 @@ class Ours:
         self.by_seen = {s: Recommender(data, model, exclude_seen=s) for s in (False, True)}
 
     def rank(self, history: History, k: int, *, exclude_seen: bool = False) -> Sequence[str]:
-        return [r.item_id for r in self.by_seen[exclude_seen].recommend(history, k)]
+        answer = self.by_seen[exclude_seen].recommend(history, k, options=PROTOCOL)
+        return [r.item_id for r in answer]
 
 
 @pytest.fixture(

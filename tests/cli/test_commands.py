@@ -60,7 +60,8 @@ def test_recommend(run: Run, data: Path, model: Path) -> None:
     assert [u["item_id"] for u in typed["understood"]] == ["c", None]
     new = answer(run, "recommend", data, "--history", "", "--model", model, "--include-seen")
     assert len(new["recommendations"]) == 3
-    code, out, err = run("recommend", data, "--history", "Doll", "--model", model, "--include-seen")
+    code, out, err = run("recommend", data, "--history", "Doll", "--model", model, "--include-seen",
+                         "--allow-last-basket")  # fmt: skip
     assert code == 0
     lines = [line.split("\t") for line in out.splitlines()]
     assert lines[0] == ["rank", "probability", "model", "prior", "item_id", "title"]
@@ -406,7 +407,11 @@ def test_rank_and_score_given_items(run: Run, data: Path, model: Path, tmp_path:
     ranked = answer(run, "rank", *arguments, "--items", listed, "--exclude-seen")
     assert [r["item_id"] for r in ranked["recommendations"]] == ["b"]
     assert ranked["seen"] == "excluded, except items with only view events"
-    code, _, err = run("rank", *arguments, "--items", listed, "--include-seen")
+    code, _, err = run("rank", *arguments, "--items", listed, "--show", "all")
+    assert code == 0
+    assert "Exact top 1." in err
+    asked = [*arguments, "--items", listed, "--include-seen", "--allow-last-basket"]
+    code, _, err = run("rank", *asked)
     assert code == 0
     assert "Exact top 2." in err
     listed.write_text("nobody\n", encoding="utf-8")

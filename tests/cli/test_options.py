@@ -69,7 +69,7 @@ def test_help_lists_at_most_thirteen_options_and_help_all_lists_them_all(name: s
 
 def test_recommend_lists_the_ten_options_that_people_use_first() -> None:
     assert listed("recommend") == {
-        "--user", "--history", "--k", "--where", "--exclude-seen", "--model", "--run", "--prior",
+        "--user", "--history", "--k", "--show", "--where", "--model", "--run", "--prior",
         "--explain", "--json", "--help", "--help-all",
     }  # fmt: skip
     assert len(listed("recommend", "--help-all")) > 45

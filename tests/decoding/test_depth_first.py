@@ -20,6 +20,7 @@ from support.reference import logprobs, ranked
 from support.titles import requests
 
 from genrec import Catalog, Dataset, History, Item, Recommender
+from genrec.config import PROTOCOL
 from genrec.decoding import search as searching
 from genrec.decoding.filters import Filter, Filters
 from genrec.decoding.types import Options, Ranking
@@ -98,7 +99,7 @@ def test_the_list_is_the_true_ranking(
     ids = recommender.prompt(history).ids
     values = logprobs(recommender.model.model, ids, sequences, recommender.settings.normalization)
     with keeping(kept, size):
-        answer = recommender.recommend(history, k)
+        answer = recommender.recommend(history, k, options=PROTOCOL)
         everything = recommender.score(history)
     for found, among in ((answer, rows), (everything, range(len(values)))):
         best = ranked(values, list(among))[: len(found)]

@@ -8,6 +8,7 @@ from support import stepwise, tiny
 
 from benchmarks.speed.peer import generate
 from genrec import Catalog, Item, LanguageModel, Recommender
+from genrec.config import PROTOCOL
 from genrec.decoding.filters import Filter, Filters
 from genrec.decoding.search import score, search
 from genrec.decoding.types import Options, Ranking
@@ -81,7 +82,7 @@ def test_exact_search_on_the_real_model_equals_scoring_every_item(
     prompt = recommender.prompt(history).ids
     for search_kind in ("exact", "beam"):
         exact = recommender.with_settings(search=search_kind, exclude_seen=False, beam_size=40)
-        answer = exact.recommend(history, 10)
+        answer = exact.recommend(history, 10, options=PROTOCOL)
         certificate = answer.details["certificate"]
         assert certificate["exact"]
         expected = list(scored.values())[:10]

@@ -15,7 +15,7 @@ from support.reference import forward, logprobs, ranked
 from support.titles import requests
 
 from genrec import Catalog, History, Item, Recommender
-from genrec.config import QueryOptions
+from genrec.config import PROTOCOL, QueryOptions
 from genrec.decoding.filters import Filter, Filters
 from genrec.decoding.search import score, search
 from genrec.decoding.trie import TitleTrie
@@ -59,7 +59,7 @@ def test_lists_are_legal_and_full(request: tuple[Recommender, History], k: int) 
     allowed = len(recommender.catalog) - len(seen)
     if not allowed:
         return
-    answer = recommender.recommend(history, k)
+    answer = recommender.recommend(history, k, options=PROTOCOL)
     ids = [r.item_id for r in answer]
     assert len(ids) == min(k, allowed)
     assert len(set(ids)) == len(ids)
@@ -77,7 +77,7 @@ def test_a_beam_as_wide_as_the_catalog_is_exact(
     rows = [r for r in range(len(wide.catalog)) if f"i{r}" not in history.item_ids]
     rows = rows if wide.exclude_seen else list(range(len(wide.catalog)))
     if rows:
-        same_list(wide.recommend(history, k), expected(wide, history), rows)
+        same_list(wide.recommend(history, k, options=PROTOCOL), expected(wide, history), rows)
 
 
 @given(requests(), st.data())
@@ -294,7 +294,7 @@ def test_draws_are_of_different_items_and_repeatable(
         return
     recommender = recommender.with_settings(normalization="catalog")
     drawn = recommender.with_settings(search="sample", seed=seed)
-    one, two = drawn.recommend(history, k), drawn.recommend(history, k)
+    one, two = (drawn.recommend(history, k, options=PROTOCOL) for _ in range(2))
     assert one == two
     assert len({r.item_id for r in one}) == len(one)
     values = {r.item_id: r.logprob for r in recommender.score(history)}

@@ -16,6 +16,7 @@ from support import tiny
 from support.commands import Run, answer
 
 from genrec import Catalog, Dataset, History, Interaction, Item, Recommender
+from genrec.config import PROTOCOL
 from genrec.data.datasets import load
 from genrec.data.protocols import cases, sample
 from genrec.data.readers.rejects import Rejects
@@ -90,7 +91,7 @@ def naive(recommender: Recommender, template: str, history: History) -> dict[str
         fusion=fused.fusion,
         node_temperature=fused.temperature,
     )
-    (first,) = recommender.recommend(history, 1, explain=True)
+    (first,) = recommender.recommend(history, 1, options=PROTOCOL, explain=True)
     item, why, n = first.item_id, first.explanation, len(history)
     assert why is not None
 

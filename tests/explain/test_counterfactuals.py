@@ -50,7 +50,9 @@ def test_the_rank_is_that_of_scoring_everything(
     history = past(*seen)
     every = list(recommender.score(history))
     for item in recommender.catalog:
-        found = recommender.explain(history, item.item_id, 2, evidence="fast")
+        found = recommender.explain(
+            history, item.item_id, 2, evidence="fast", allow_last_basket=True
+        )
         allowed = not (exclude and item.item_id in history.item_ids)
         among = [
             r
@@ -413,7 +415,16 @@ def test_a_page_that_cannot_be_written_is_refused_before(tmp_path: Path) -> None
 def test_recommend_writes_a_page(run: Run, data: Path, model: Path, tmp_path: Path) -> None:
     out_file = tmp_path / "pages" / "why.html"
     code, out, err = run(
-        "recommend", data, "--user", "u", "--model", model, "--include-seen", "--html", out_file
+        "recommend",
+        data,
+        "--user",
+        "u",
+        "--model",
+        model,
+        "--include-seen",
+        "--allow-last-basket",
+        "--html",
+        out_file,
     )
     assert code == 0, err
     assert out.splitlines()[0].endswith("\twhy")

@@ -14,6 +14,7 @@ from support.reference import fused_logprobs, logprobs
 from support.titles import titles
 
 from genrec import Catalog, Dataset, History, Interaction, Item, Recommender
+from genrec.config import PROTOCOL
 from genrec.errors import PromptError, RequestError
 from genrec.explain.evidence import Change, Counterfactuals, find_strongest, measure_drops
 from genrec.explain.types import Explanation
@@ -231,7 +232,7 @@ def test_no_events_are_no_evidence() -> None:
 def test_the_list_is_searched_again_without_the_strongest_events() -> None:
     recommender = shop(10, exclude_seen=False, search="exact")
     history = past(1, 2, 3, 4)
-    answer = recommender.recommend(history, 3, explain=True)
+    answer = recommender.recommend(history, 3, options=PROTOCOL, explain=True)
     first = answer[0].explanation
     assert first is not None
     assert len(first.without) == 3
@@ -241,7 +242,7 @@ def test_the_list_is_searched_again_without_the_strongest_events() -> None:
     assert [w.event for w in first.without] == sorted(range(4), key=lambda e: -most[e])[:3]
     for n, w in enumerate(first.without):
         left = History(tuple(e for i, e in enumerate(history.interactions) if i != w.event))
-        again = [r.item_id for r in recommender.recommend(left, 3)]
+        again = [r.item_id for r in recommender.recommend(left, 3, options=PROTOCOL)]
         for r in answer:
             assert r.explanation is not None
             rank = again.index(r.item_id) + 1 if r.item_id in again else None

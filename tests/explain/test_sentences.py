@@ -12,6 +12,7 @@ from support import tiny
 from support.titles import kinds, titles
 
 from genrec import Catalog, History, Interaction, Item, Recommender
+from genrec.config import PROTOCOL
 from genrec.data.behaviors import templates_folder
 from genrec.errors import PromptError
 from genrec.explain.sentences import FAINT, NEEDED
@@ -116,7 +117,7 @@ def test_models_write_some_of_them(kind: str) -> None:
 
 def texts(recommender: Recommender, history: Any, **settings: Any) -> list[tuple[str, str]]:
     found = recommender.with_settings(**settings).recommend(
-        history, 4, explain=True, per_group=None
+        history, 4, options=PROTOCOL, explain=True
     )
     return [(r.explanation.source, r.explanation.text) for r in found if r.explanation]
 
@@ -198,11 +199,11 @@ def test_own_styles_are_used(tmp_path: Path) -> None:
     path = tmp_path / "en" / "explain_mine.jinja"
     path.write_text(source.replace("Because they {verb}", "They {verb}"), encoding="utf-8")
     recommender = make(["red mug"], prompts=str(tmp_path), exclude_seen=False)
-    answer = recommender.recommend("i0", 1, explain=True, style="mine")
+    answer = recommender.recommend("i0", 1, options=PROTOCOL, explain=True, style="mine")
     assert answer[0].explanation is not None
     assert answer[0].explanation.text == "No event in this history supports it."
     with pytest.raises(PromptError, match=r"style='yours'.*mine"):
-        recommender.recommend("i0", 1, explain=True, style="yours")
+        recommender.recommend("i0", 1, options=PROTOCOL, explain=True, style="yours")
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3", "gpt2"])

@@ -21,6 +21,7 @@ from support.slow_ngrams import slowly as cubed
 import genrec
 from genrec import Catalog, Dataset, History, Interaction, Item, Recommender
 from genrec.baselines import registry as baselines
+from genrec.config import PROTOCOL
 from genrec.data import protocols
 from genrec.data.interactions import Interactions
 from genrec.data.splits import hold_last_train_unit, is_test_after_train
@@ -429,7 +430,7 @@ def test_fused_search_equals_slow_scoring(
     everything = fused.score(history(*rows))
     assert sum(r.probability for r in everything) == pytest.approx(1, abs=1e-6)
     alone = {r.item_id: r.logprob for r in plain.score(history(*rows))}
-    best = fused.with_settings(search="exact").recommend(history(*rows), 3)
+    best = fused.with_settings(search="exact").recommend(history(*rows), 3, options=PROTOCOL)
     for answer in (everything, best):
         for r in answer:
             row = int(r.item_id[1:])
@@ -466,7 +467,7 @@ def test_by_score_the_parts_add_up(events: list[list[int]], rows: list[int]) -> 
         fused.prior = prior = counted(events)
         values = np.log(dense(prior.weights(history(*rows))))
         scores = np.array(plain) + 0.7 * values
-        answer = fused.recommend(history(*rows), 4)
+        answer = fused.recommend(history(*rows), 4, options=PROTOCOL)
         assert [r.score for r in answer] == pytest.approx(sorted(scores)[:-5:-1], abs=2e-4)
         for r in answer:
             assert r.logprob_prior is not None

@@ -13,6 +13,7 @@ from support.reference import fused_logprobs, logprobs, ranked
 from support.titles import requests
 
 from genrec import Catalog, Dataset, History, Item, Recommender
+from genrec.config import PROTOCOL
 from genrec.decoding.trie import TitleTrie
 from genrec.errors import RequestError, SettingsError
 from genrec.priors.positions import PositionWeights
@@ -93,7 +94,8 @@ def test_weighing_children_equals_the_slow_recursion(
     got = {int(r.item_id[1:]): r.logprob for r in answer}
     assert [got[r] for r in range(n)] == pytest.approx(expected, abs=2e-4)
     assert sum(r.probability for r in answer) == pytest.approx(1.0, abs=1e-6)
-    exact = with_prior(recommender, prior, **shared, search="exact").recommend(history, k)
+    searched = with_prior(recommender, prior, **shared, search="exact")
+    exact = searched.recommend(history, k, options=PROTOCOL)
     best = [expected[r] for r in ranked(expected, list(range(n)))[:k]]
     assert [r.logprob for r in exact] == pytest.approx(best, abs=2e-4)
     assert exact.details["certificate"]["exact"]
@@ -116,7 +118,7 @@ def test_adding_to_the_score_stays_exact(
     sequences = list(fused.encoder.titles(fused.catalog))
     plain = logprobs(fused.model.model, fused.prompt(history).ids, sequences, mode)
     scores = [p + beta * np.log(v / values.max()) for p, v in zip(plain, values, strict=True)]
-    answer = fused.recommend(history, k)
+    answer = fused.recommend(history, k, options=PROTOCOL)
     got = [int(r.item_id[1:]) for r in answer]
     assert [r.logprob for r in answer] == pytest.approx([plain[r] for r in got], abs=2e-4)
     best = np.array([scores[r] for r in ranked(scores, list(range(n)))[:k]])

@@ -16,6 +16,7 @@ from support.browser import screenshot, shares
 from support.commands import Run
 
 from genrec import Catalog, History, Interaction, Item, Recommender
+from genrec.config import PROTOCOL
 from genrec.explain.types import Evidence, Explanation, Older
 from genrec.pipeline.types import Recommendation, RecommendationList
 from genrec.reports import html
@@ -207,7 +208,7 @@ def test_titles_of_real_answers_are_escaped_once(tmp_path: Path) -> None:
     for row, title in enumerate(titles):
         page = Page(of_item(ours.explain(history, f"i{row}&"), prompt))
         assert page.all("title") == page.all("h1") == [title]
-    page = Page(of_list(ours.recommend(history, 4, explain=True), prompt))
+    page = Page(of_list(ours.recommend(history, 4, options=PROTOCOL, explain=True), prompt))
     assert page.all("h1") == ["Why these items, for user u & <i>"]
     shown = "".join(page.all("body"))
     assert all(title in shown for title in titles)

@@ -13,13 +13,15 @@ COLORS = ("red", "blue", "green", "white")
 THINGS = ("mug", "bag", "chair", "lamp", "clock", "box")
 
 
-def made(seed: int = 0) -> Dataset:
+def made(seed: int = 0, title: str = "{color} {thing}") -> Dataset:
     """24 items and 40 users with 1 to 12 events, some of them viewed only; two items are cold."""
     rng = np.random.default_rng(seed)
     items = pa.table(
         {
             "item_id": [str(n) for n in range(24)],
-            "title": [f"{color} {thing}" for thing in THINGS for color in COLORS],
+            "title": [
+                title.format(color=color, thing=thing) for thing in THINGS for color in COLORS
+            ],
         }
     )
     rows = [

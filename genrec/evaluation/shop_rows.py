@@ -1,0 +1,185 @@
+"""Evaluate lists as a shop would show them, beside the lists of a protocol.
+
+A protocol decides which items may be recommended, so that its results can be compared with others. The
+systems in this module answer the same cases under the rules of ``QueryOptions``, such as ``show``.
+They have names of their own, and are compared only with one another.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NoReturn
+
+import numpy as np
+
+from genrec.config import PROTOCOL, QueryOptions, Settings
+from genrec.data.dataset import Dataset
+from genrec.data.protocols import Case
+from genrec.decoding.filters import Filter
+from genrec.errors import ModelError, RequestError
+from genrec.evaluation.systems import Answer, BaselineSystem, RecommenderSystem, System
+from genrec.pipeline import rerank
+from genrec.pipeline.catalog_index import CatalogIndex
+from genrec.pipeline.shop_rules import ShopRules, apply_filters
+from genrec.types import IntArray
+
+RULES = ("show", "allow_returned", "allow_last_basket", "per_group")
+_NAMES = {"all": "all items", "new": "new items only", "again": "repeats only"}
+_ALLOWED = {"allow_returned": "with returned items", "allow_last_basket": "with the latest basket"}
+
+
+@dataclass(frozen=True, slots=True)
+class CaseRules:
+    """The rules of a shop, for the cases of an evaluation.
+
+    Attributes:
+        options: the options that all lists are asked with.
+        rules: the rules on the user's own items.
+    """
+
+    options: QueryOptions
+    rules: ShopRules
+
+    @classmethod
+    def of(cls, dataset: Dataset, options: QueryOptions, exclude_seen: bool | None) -> CaseRules:
+        """Create the rules for a dataset.
+
+        Args:
+            dataset: the dataset.
+            options: the options that all lists are asked with. Only those in ``RULES`` may be given;
+                a default limit for ``per_group`` does not count.
+            exclude_seen: True if seen items are left out by default; None for the dataset's default.
+
+        Raises:
+            RequestError: another option was given, or ``show`` contradicts ``exclude_seen``.
+        """
+        options = replace(
+            options, at=PROTOCOL.at, per_group=options.per_group if options.groups else None
+        )
+        others = [name for name in _differing(options) if name not in RULES]
+        if others:
+            msg = (
+                f"shop has a value for {others[0]!r}. Expected only the options {', '.join(RULES)}, which "
+                "all systems follow."
+            )
+            raise RequestError(msg)
+        settings = Settings(exclude_seen=exclude_seen)
+        index = CatalogIndex(dataset.catalog, _no_model)
+        rules = ShopRules(settings, dataset, index, dataset.info.target_behavior)
+        rules.show(options)
+        return cls(options, rules)
+
+    @property
+    def name(self) -> str:
+        """The words that follow a system's name, such as ``new items only``."""
+        allowed = [words for option, words in _ALLOWED.items() if getattr(self.options, option)]
+        limit = self.options.per_group
+        grouped = [] if limit is None else [f"at most {limit} of a group"]
+        return ", ".join([_NAMES[self.rules.show(self.options)], *allowed, *grouped])
+
+    @property
+    def setup(self) -> dict[str, Any]:
+        """The options that differ from those of the protocols, as plain values."""
+        return _differing(self.options)
+
+    def allowed(self, case: Case) -> Filter:
+        """Return a filter over catalog rows that allows the items that may be listed for a case."""
+        order = self.rules.index.order(by_rows=True)
+        filters = self.rules.filters(case.history, self.options, order)
+        allowed, _ = apply_filters(Filter.all(order.n_positions), filters, order)
+        return allowed
+
+    def cut(self, rows: IntArray, k: int) -> IntArray:
+        """Choose the first k of ranked catalog rows, with at most ``per_group`` of each group."""
+        limit = self.options.per_group
+        if limit is None:
+            return rows[:k]
+        return rows[rerank.capped(self.rules.index.groups.values(rows), k, limit)]
+
+
+def _differing(options: QueryOptions) -> dict[str, Any]:
+    """Return the options whose values differ from those of the protocols."""
+    usual = asdict(PROTOCOL)
+    return {name: v for name, v in asdict(options).items() if v != usual[name]}
+
+
+def with_rules(systems: Sequence[System], rules: CaseRules) -> list[System]:
+    """Return systems that answer like the given ones, but under the rules of a shop."""
+    made: list[System] = []
+    for system in systems:
+        if isinstance(system, RecommenderSystem):
+            made.append(_RuledRecommender(system, rules))
+        else:
+            assert isinstance(system, BaselineSystem)
+            made.append(_RuledBaseline(system, rules))
+    return made
+
+
+class _Ruled:
+    """A system under the rules of a shop; see ``systems.System``."""
+
+    batch = 1
+
+    def __init__(self, system: System, rules: CaseRules) -> None:
+        """Store a system and the rules."""
+        self.name = f"{system.name}, {rules.name}"
+        self.former_names: tuple[str, ...] = ()
+        self.setup: Mapping[str, Any] = {**system.setup, "rules": rules.setup}
+        self.rules, self._plain = rules, system
+
+    @property
+    def key(self) -> str:
+        """A string that identifies the system and the rules."""
+        return f"{self._plain.key} {self.rules.setup}"
+
+
+class _RuledRecommender(_Ruled):
+    def __init__(self, system: RecommenderSystem, rules: CaseRules) -> None:
+        super().__init__(system, rules)
+        self._recommender = system.recommender
+
+    def answers(self, cases: Sequence[Case], k: int) -> list[Answer]:
+        """Answer each case with at most k items that the rules allow."""
+        found = []
+        for case in cases:
+            started = time.perf_counter()
+            (answer,) = self._recommender.recommend_many(
+                [case.history], k, options=self.rules.options
+            )
+            certificate = answer.details.get("certificate")
+            exact = None if certificate is None else bool(certificate["exact"])
+            seconds = time.perf_counter() - started
+            found.append(Answer([r.item_id for r in answer], exact=exact, seconds=seconds))
+        return found
+
+
+class _RuledBaseline(_Ruled):
+    def __init__(self, system: BaselineSystem, rules: CaseRules) -> None:
+        super().__init__(system, rules)
+        self._system, self.batch = system, system.batch
+
+    def answers(self, cases: Sequence[Case], k: int) -> list[Answer]:
+        """Answer each case with at most k items that the rules allow.
+
+        The baseline ranks as many items more as the rules may leave out, or all items if the number of
+        items of a group is limited.
+        """
+        allowed = [self.rules.allowed(case) for case in cases]
+        left_out = max(f.n - len(f) for f in allowed)
+        started = time.perf_counter()
+        size = allowed[0].n if self.rules.options.per_group else min(k + left_out, allowed[0].n)
+        lists = self._system.rank([case.history for case in cases], size, exclude_seen=False)
+        catalog, chosen = cases[0].events.catalog, []
+        for ranked, one in zip(lists, allowed, strict=True):
+            rows = np.array(catalog.rows(list(ranked)), dtype=np.int64)
+            rows = self.rules.cut(rows[one.keeps(rows)], k)
+            chosen.append([catalog[row].item_id for row in rows.tolist()])
+        seconds = (time.perf_counter() - started) / len(cases)
+        return [Answer(items, seconds=seconds) for items in chosen]
+
+
+def _no_model() -> NoReturn:
+    msg = "The rules of a shop need no model, so there are no token ids."
+    raise ModelError(msg)

@@ -1,0 +1,196 @@
+"""Leave items out of lists because of the user's own history, as a shop would.
+
+There are three rules. One is about items that the user has seen, or only about those. The other two
+leave out items that were returned and the items of the latest basket. This module deals with
+histories and filters, not with prompts or models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+
+import numpy as np
+
+from genrec.config import QueryOptions, Settings
+from genrec.data.dataset import Dataset
+from genrec.data.events import History
+from genrec.data.info import DatasetInfo
+from genrec.data.statuses import is_return
+from genrec.decoding.filters import Filter
+from genrec.errors import RequestError
+from genrec.pipeline.catalog_index import CatalogIndex, Order
+from genrec.pipeline.types import describe_left_out
+from genrec.types import IntArray
+
+
+class ShopRules:
+    """The rules on a user's own items, with the defaults that the dataset or the settings give.
+
+    Attributes:
+        index: the catalog index.
+        behavior: the target behavior, such as ``buy``.
+    """
+
+    def __init__(
+        self, settings: Settings, dataset: Dataset | None, index: CatalogIndex, behavior: str
+    ) -> None:
+        """Store the data that all requests share.
+
+        Args:
+            settings: the settings of the recommender.
+            dataset: the dataset, or None if only a catalog was given.
+            index: the catalog index.
+            behavior: the target behavior.
+        """
+        self._settings, self._dataset = settings, dataset
+        self.index, self.behavior = index, behavior
+
+    @cached_property
+    def _habit(self) -> DatasetInfo | None:
+        """The dataset's statistics, such as how often users repeat the target behavior.
+
+        The value is None if there is no dataset.
+        """
+        if self._dataset is None:
+            return None
+        info, events = self._dataset.info, self._dataset.interactions
+        if self.behavior == info.target_behavior or self.behavior not in events.behaviors:
+            return info
+        return info.with_target(self.behavior, events)
+
+    @property
+    def exclude_seen(self) -> bool:
+        """True if items from the user's history are not recommended by default.
+
+        This is the setting ``exclude_seen``, or the dataset's default if the setting is None.
+        """
+        if self._settings.exclude_seen is not None:
+            return self._settings.exclude_seen
+        return self._habit.exclude_seen if self._habit is not None else True
+
+    @property
+    def lead_in_behaviors(self) -> frozenset[str]:
+        """The behaviors that do not mark an item as seen; see ``DatasetInfo.lead_in_behaviors``."""
+        return self._habit.lead_in_behaviors if self._habit is not None else frozenset()
+
+    def show(self, options: QueryOptions) -> str:
+        """Return which items a request is about: ``all``, ``new`` or ``again``.
+
+        This is the option ``show``. If it is not given, ``exclude_seen`` decides.
+
+        Raises:
+            RequestError: the option contradicts the setting ``exclude_seen``.
+        """
+        if options.show is None:
+            return "new" if self.exclude_seen else "all"
+        setting = self._settings.exclude_seen
+        if setting is not None and setting != (options.show == "new"):
+            flag = "--exclude-seen" if setting else "--include-seen"
+            fitting = "show='new'" if setting else "show='all' or show='again'"
+            msg = (
+                f"show={options.show!r} contradicts exclude_seen={setting} ({flag}). Expected "
+                f"{fitting}. Give only one of the two options."
+            )
+            raise RequestError(msg)
+        return options.show
+
+    def describe_seen(self, show: str) -> str:
+        """Describe in a few words how seen items are treated, with any exceptions."""
+        if show == "all":
+            return "included"
+        if show == "again":
+            return "the only ones that are included"
+        known = self._habit.led_by.keys() if self._habit is not None else frozenset()
+        spared = sorted(self.lead_in_behaviors & known)
+        return (
+            f"excluded, except items with only {' or '.join(spared)} events"
+            if spared
+            else "excluded"
+        )
+
+    def filters(self, history: History, options: QueryOptions, order: Order) -> dict[str, Filter]:
+        """Return a filter for each rule that applies to a request, by the name of the rule.
+
+        Args:
+            history: the history of the user, whose items are all in the catalog.
+            options: the options of the request.
+            order: the order of items that the filters refer to.
+
+        Raises:
+            RequestError: the options contradict the settings; see ``show``.
+        """
+        show, n = self.show(options), order.n_positions
+        filters: dict[str, Filter] = {}
+        if show == "new":
+            seen = history.had(self.lead_in_behaviors)
+            filters["seen"] = Filter.deny(self._places(seen, order), n)
+        elif show == "again":
+            had = history.had_by(self.behavior)
+            filters["unseen"] = Filter.allow(self._places(had, order), n)
+        if not (options.allow_returned or is_return(self.behavior)):
+            filters["returned"] = Filter.deny(self._places(history.returned(), order), n)
+        if not options.allow_last_basket:
+            basket = history.latest_basket(self.behavior)
+            filters["last_basket"] = Filter.deny(self._places(basket, order), n)
+        return filters
+
+    def _places(self, item_ids: Iterable[str], order: Order) -> IntArray:
+        """Return the positions of items, sorted. Removed items are left out."""
+        rows = self.index.catalog.rows(list(dict.fromkeys(item_ids)))
+        return order.positions_of(np.array(rows, dtype=np.int64))
+
+
+def apply_filters(
+    common: Filter, filters: Mapping[str, Filter], order: Order
+) -> tuple[Filter, dict[str, int]]:
+    """Apply the filters of several rules one after another, and count the items each one removes.
+
+    Args:
+        common: a filter of the items that all other options allow.
+        filters: the filters by the name of the rule, in the order in which they are applied. An item
+            that several rules remove counts for the first of them.
+        order: the order of items that the filters refer to.
+
+    Returns:
+        A filter of the items that are left, and the number of items removed by each rule.
+    """
+    allowed, removed = common, {}
+    size = common.count_items(order.n_items)
+    for rule, one in filters.items():
+        allowed &= one
+        left = allowed.count_items(order.n_items)
+        removed[rule], size = size - left, left
+    return allowed, removed
+
+
+def describe_nothing_left(options: QueryOptions, show: str, removed: Mapping[str, int]) -> str:
+    """Explain that the rules leave no item, and say what to do.
+
+    Args:
+        options: the options of the request.
+        show: which items the request is about; see ``ShopRules.show``.
+        removed: the number of items that each rule removed.
+    """
+    none = "No item may be returned, because every item is excluded."
+    if show == "new":
+        advice = (
+            "Include seen items (exclude_seen=False, --include-seen)"
+            if options.show is None
+            else "Include seen items (show='all', --show all)"
+        )
+        return (
+            f"{none} The user has already interacted with all items that the filters allow. {advice}, "
+            "or relax the filters."
+        )
+    own = {rule: n for rule, n in removed.items() if n and rule != "unseen"}
+    if not own:
+        return (
+            f"{none} The user has not had any of the items that the filters allow. Ask for new items "
+            "(show='new', --show new), or relax the filters."
+        )
+    flags = " and ".join(f"allow_{rule}=True (--allow-{rule.replace('_', '-')})" for rule in own)
+    return (
+        f"{none} The rules on the user's own items leave out {describe_left_out(own)}. To include such "
+        f"items, use {flags}. You can also relax the filters."
+    )
