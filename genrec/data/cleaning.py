@@ -8,6 +8,7 @@ it changed and how often. This module deals with columns, not with catalogs.
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Collection, Mapping
 
 import numpy as np
@@ -23,6 +24,7 @@ from genrec.data.readers.rejects import Rejects
 from genrec.text import quantity
 from genrec.types import IntArray
 
+_ESCAPES = {"t": " ", "n": " ", "r": " ", "b": " ", "f": " ", "v": " "}
 _ENTITY = r"&(#\d+|#[xX][0-9a-fA-F]+|[A-Za-z][A-Za-z0-9]*);"
 _ROLES = ("user_id", "item_id", "title", "behavior", "timestamp", "value", "rating")
 _MISSING = ["NULL", "null", "nan", "NaN", "NaT", "<NA>", "#N/A", "\\N", "(not set)"]
@@ -42,7 +44,8 @@ def clean_events(read: Recognized, notes: list[str], items: pa.Table | None = No
         notes: the list to which a remark is added for each kind of change.
         items: the table of items, whose numbers help to tell decimal commas from decimal points.
     """
-    table = blank_missing(read.table, notes, [read.unit] if read.unit else [])
+    table = unescape_copy(read.table, notes)
+    table = blank_missing(table, notes, [read.unit] if read.unit else [])
     table = fill_orders(table, read.unit, notes)
     table = clean_ids(table, ["user_id", "item_id", *([read.unit] if read.unit else [])], notes)
     table = clean_titles(table, notes)
@@ -51,6 +54,30 @@ def clean_events(read: Recognized, notes: list[str], items: pa.Table | None = No
     table = read_amounts(table, notes, [read.unit] if read.unit else [], items)
     table = _blank_unrated(table, notes)
     return _translate_behaviors(table, notes)
+
+
+def unescape_copy(table: pa.Table, notes: list[str]) -> pa.Table:
+    r"""Replace escapes such as ``\t`` in ids and titles if ``\N`` shows that PostgreSQL wrote them."""
+    names = [n for n in ("user_id", "item_id", "title") if n in table.column_names]
+    names = [n for n in names if _is_text(table[n])]
+    texts = (table[n] for n in arrow.column_names(table) if _is_text(table[n]))
+    if not names or not any(pc.any(pc.equal(column, "\\N")).as_py() for column in texts):
+        return table
+    for name in names:
+        column = table[name]
+        coded = pc.match_substring_regex(column, r"\\[tnrbfv\\]").fill_null(False)
+        given = pc.unique(column.filter(coded)).to_pylist()
+        if not given:
+            continue
+        read = {v: re.sub(r"\\(.)", lambda m: _ESCAPES.get(m[1], m[1]), v) for v in given}
+        values = [read.get(v, v) for v in column.to_pylist()]
+        place = table.column_names.index(name)
+        table = table.set_column(place, name, pa.chunked_array([pa.array(values, column.type)]))
+        notes.append(
+            f"{name}: backslashes are read as PostgreSQL writes them, in "
+            f"{quantity(len(given), 'different cell')} such as {given[0]!r}"
+        )
+    return table
 
 
 def blank_missing(table: pa.Table, notes: list[str], others: Collection[str] = ()) -> pa.Table:
@@ -202,7 +229,10 @@ def drop_repeats(table: pa.Table, unit: str | None, rejects: Rejects, notes: lis
 
 
 def _name_items_without_ids(table: pa.Table, notes: list[str]) -> pa.Table:
-    """Use the title as the id of rows that have a title but no item id."""
+    """Find the ids of rows that have a title but no item id.
+
+    That is the id of the other rows with the title if they agree, and otherwise the title itself.
+    """
     if "title" not in table.column_names or arrow.is_list(table["item_id"].type):
         return table
     ids, titles = arrow.to_text(table["item_id"]), arrow.to_text(table["title"])
@@ -210,9 +240,23 @@ def _name_items_without_ids(table: pa.Table, notes: list[str]) -> pa.Table:
     count = int(pc.sum(lacking).as_py() or 0)
     if not count:
         return table
-    notes.append(f"used titles as item ids in {quantity(count, 'row')} without an item id")
-    place = table.column_names.index("item_id")
-    return table.set_column(place, "item_id", pc.if_else(lacking, titles, ids))
+    pairs = pa.table({"title": titles, "id": ids}).filter(pc.not_equal(ids, ""))
+    known = pairs.group_by(["title", "id"]).aggregate([]).group_by("title")
+    agreed = known.aggregate([("id", "count"), ("id", "min")])
+    agreed = agreed.filter(pc.equal(agreed["id_count"], 1))
+    place = pc.index_in(titles, value_set=agreed["title"].combine_chunks())
+    found = pc.coalesce(agreed["id_min"].take(place.combine_chunks()), titles)
+    joined = int(pc.sum(pc.and_(lacking, pc.is_valid(place))).as_py() or 0)
+    if joined:
+        notes.append(
+            f"{quantity(joined, 'row')} without an item id took it from other rows with the same title"
+        )
+    if count > joined:
+        notes.append(
+            f"used titles as item ids in {quantity(count - joined, 'row')} without an item id"
+        )
+    column = pc.if_else(lacking, found, ids)
+    return table.set_column(table.column_names.index("item_id"), "item_id", column)
 
 
 def read_amounts(

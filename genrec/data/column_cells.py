@@ -15,7 +15,13 @@ from genrec.errors import DataError
 _SAMPLE = 1000  # the number of cells that show what kind of cells a column has
 _COMPARED = 20_000  # the number of cells in which two columns are compared
 _MOST_BEHAVIORS = 100
+_MOST_EVENTS = 30
 _MOST_CODES = 6
+_NUMBER = r"[\p{Nd}★☆⭐½]"
+_MISSING = pa.array(
+    ["", "\\n", "nan", "nat", "null", "none", "n/a", "na", "-", "(not set)", "<na>", "#n/a"],
+    pa.large_string(),
+)
 _FEW = 12  # values of a column that describes events, such as the part of the day
 _CLOCK = r"(?i)^\d{1,2}[:.h]\d{2}([:.]\d{2}([.,]\d+)?)?( ?[ap]\.?m\.?)?$"
 _DIGITS = r"^\d{5,6}$"
@@ -41,6 +47,20 @@ def holds_digit_clocks(column: pa.ChunkedArray) -> bool:
 def holds_digit_dates(column: pa.ChunkedArray) -> bool:
     """Check whether all cells are dates written as digits, such as ``20190301``."""
     return _all_match(column, r"^(19|20)\d{6}$")
+
+
+def are_date_and_clock(dates: pa.ChunkedArray, clocks: pa.ChunkedArray) -> bool:
+    """Check whether the cells of two columns are dates and times of day."""
+    if holds_clocks(dates):
+        return False
+    return holds_clocks(clocks) or (holds_digit_dates(dates) and holds_digit_clocks(clocks))
+
+
+def differ_everywhere(column: pa.ChunkedArray) -> bool:
+    """Check whether a column has several rows, all with different values."""
+    if pa.types.is_nested(column.type):
+        return False
+    return bool(len(pc.unique(arrow.to_text(column))) == len(column) > 1)
 
 
 def holds_names(column: pa.ChunkedArray) -> bool:
@@ -71,6 +91,58 @@ def holds_behaviors(column: pa.ChunkedArray, *, known_only: bool) -> bool:
         return any(fold(v) in known_words("behavior_words") for v in distinct)
     with_letters = np.mean([any(c.isalpha() for c in v) for v in distinct]) if distinct else 0
     return bool(0 < len(distinct) <= _MOST_BEHAVIORS and with_letters > 0.5)
+
+
+def holds_event_names(column: pa.ChunkedArray) -> bool:
+    """Check whether most cells are usual words for behaviors, such as ``pageview``."""
+    if not is_text(column):
+        return False
+    values, code = arrow.encode(column.slice(0, _COMPARED))
+    known = np.array([fold(v) in known_words("behavior_words") for v in values], dtype=bool)
+    return len(values) <= _MOST_EVENTS and len(code) > 0 and bool(known[code].mean() >= 0.5)
+
+
+def holds_salutations(column: pa.ChunkedArray) -> bool:
+    """Check whether all non-empty cells are forms of address, such as ``Mrs``."""
+    if not is_text(column):
+        return False
+    for part in (column.slice(0, _SAMPLE), column):  # the first cells nearly always suffice
+        cells = {fold(v) for v in pc.unique(arrow.to_text(part)).to_pylist()} - {""}
+        if not cells or not cells <= known_words("salutations"):
+            return False
+    return True
+
+
+def holds_numbers(column: pa.ChunkedArray) -> bool:
+    """Check whether half of the non-empty cells have a digit or a star, as numbers and ratings do.
+
+    This is also assumed of a column without any cells.
+    """
+    if not is_text(column):
+        return not pa.types.is_nested(column.type)
+    cells = arrow.to_text(column)
+    filled = cells.filter(pc.invert(pc.is_in(pc.utf8_lower(cells), _MISSING)))
+    if not len(filled):
+        return True
+    return bool(pc.mean(pc.match_substring_regex(filled, _NUMBER).cast(pa.int8())).as_py() >= 0.5)
+
+
+def may_hold_baskets(column: pa.ChunkedArray, *, vague: bool) -> bool:
+    """Check whether a column has enough different values to identify baskets.
+
+    Args:
+        column: the cells.
+        vague: True if the name may also mean a unit of measure, so that a few values are not enough.
+    """
+    if pa.types.is_nested(column.type):
+        return True
+    filled = [v for v in pc.unique(arrow.to_text(column)).to_pylist() if v]
+    if len(column) < _FEW:
+        return True
+    if len(filled) <= 1:
+        return False
+    few = len(filled) <= _FEW and len(column) > 10 * len(filled)
+    return not few or not (vague or not any(c.isdigit() for v in filled for c in v))
 
 
 def may_hold_ids(column: pa.ChunkedArray) -> bool:

@@ -68,12 +68,12 @@ def list_uses(
         example = _example(table[name])
         if name in roles or name in others:
             use = ", ".join([*roles.get(name, ()), *([others[name]] if name in others else ())])
-        elif name in own:
+        elif name in own and f"{name}_given" not in {*items, *events}:
             use = name
-        elif name in items:
+        elif {name, f"{name}_given"} & {*items}:
             use = WITH_ITEMS
         else:
-            use = WITH_EVENTS if name in events or f"{name}_given" in events else NOT_USED
+            use = WITH_EVENTS if {name, f"{name}_given"} & {*events} else NOT_USED
             use += _resembles(name, names, own) if example else ""
         found.append(ColumnUse(prefix + name, use, example))
     return found

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from genrec.data import column_cells
+from genrec.data import column_cells, column_choice
 from genrec.data.column_names import fold, known, known_words, names_of, spellings
 from genrec.data.readers import arrow
 from genrec.errors import DataError
@@ -57,6 +57,7 @@ class Recognized:
         unit: the name of the basket column; None if the table has none.
         behavior: the behavior that the columns suggest for a table without a behavior column.
         counted: True if the values are quantities, which are negative for returns.
+        clock: the name of a column of times of day that was joined with the dates.
     """
 
     table: pa.Table
@@ -66,6 +67,7 @@ class Recognized:
     unit: str | None = None
     behavior: str = "interact"
     counted: bool = False
+    clock: str | None = None
 
 
 def recognize_events(
@@ -95,10 +97,11 @@ def recognize_events(
     if items is not None:
         finder.share_ids(items)
     finder.find_item_and_title(with_titles=with_titles)
-    for role in EVENT_ROLES[3:]:
+    for role in EVENT_ROLES[3:-1]:
         finder.find(role)
+    finder.find_unit()
     names = finder.names
-    unit = names.pop("unit", None) or next((n for n in _OWN["unit"] if n in finder.columns), None)
+    unit = names.pop("unit", None)
     behavior = finder.suggest_behavior(unit)
     if "user_id" not in finder.present and finder.may_be_user(unit):
         finder.take("user_id", str(unit))
@@ -109,7 +112,7 @@ def recognize_events(
     if "title" in finder.present and "item_id" not in finder.present:
         finder.copy("title", "item_id")
         finder.notes.append(
-            f"no column has item ids, so items are identified by their titles in "
+            f"no column was recognized as item ids, so items are identified by their titles in "
             f"{names.get('title', 'title')!r}"
         )
     finder.join_clock()
@@ -124,6 +127,7 @@ def recognize_events(
         unit,
         behavior,
         finder.counted,
+        finder.clock,
     )
 
 
@@ -185,12 +189,14 @@ class _Finder:
                 f"{', '.join(missing)}). Expected one of its columns: {listed}."
             )
             raise DataError(msg)
-        self.table = table
         self.source = source
-        self.columns = arrow.column_names(table)
-        self.names = dict(given)
+        self.given = frozenset(given)
+        self.table, self.names = column_choice.copy_shared(table, given)
+        self.columns = arrow.column_names(self.table)
         self.notes: list[str] = []
+        self.clock: str | None = None
         self.extra: dict[str, list[str]] = {}
+        self.aside: set[str] = set()  # columns that do not hold what their names say
         self.folded: dict[str, str] = {}
         for name in self.columns:
             self.folded.setdefault(fold(name), name)
@@ -201,7 +207,7 @@ class _Finder:
     @property
     def present(self) -> set[str]:
         """The roles that have a column."""
-        own = {r for r in EVENT_ROLES if any(n in self.columns for n in _OWN.get(r, (r,)))}
+        own = {role for role in EVENT_ROLES if self._own(role) is not None}
         return own | self.names.keys()
 
     def take(self, role: str, name: str) -> None:
@@ -215,14 +221,35 @@ class _Finder:
         if role in {"rating", "value"} and {"rating", "value"} & self.names.keys():
             return
         for name in self.candidates(role):
-            if role != "behavior" or self._holds_behaviors(name):
+            fits = self._holds_behaviors(name) if role == "behavior" else True
+            if role in {"rating", "value"}:
+                fits = column_cells.holds_numbers(self.table[name])
+            if fits:
                 self.take(role, name)
                 return
+        if role == "behavior":
+            for name in self.aside:
+                if column_cells.holds_event_names(self.table[name]):
+                    self.take(role, name)
+                    return
+
+    def find_unit(self) -> None:
+        """Find the column of baskets, leaving out columns with hardly any different values."""
+        if "unit" in self.names:
+            return
+        own = [n for n in _OWN["unit"] if n in self.columns]
+        for name in [*own, *(n for n in self.candidates("unit") if n not in own)]:
+            if column_cells.may_hold_baskets(self.table[name], vague=fold(name) == "unit"):
+                self.take("unit", name)
+                return
+            cells = [c for c in pc.unique(arrow.to_text(self.table[name])).to_pylist() if c]
+            shown = ", ".join(repr(one_line(c)) for c in cells[:3]) or "empty cells"
+            self.notes.append(f"{name!r} does not identify baskets, since it only holds {shown}")
 
     def candidates(self, role: str) -> list[str]:
         """Return the columns whose names are known for a role, the best name first."""
         ranks = names_of(role)
-        taken = {*self.names.values(), *EVENT_ROLES}
+        taken = {*self.names.values(), *EVENT_ROLES, *self.aside}
         found = [
             (ranks.get(folded, len(ranks)), name)
             for folded, name in self.folded.items()
@@ -239,6 +266,15 @@ class _Finder:
         several = names if len(names) > 1 else []
         counts = [column_cells.count_users(self.table[n]) for n in several]
         for name, (rows, users) in zip(several[1:], counts[1:], strict=True):
+            staff = [fold(n) in known_words("registers") for n in (names[0], name)]
+            if staff == [True, False] and column_choice.are_registers(counts[0], (rows, users)):
+                few = quantity(counts[0][1], "different value")
+                self.notes.append(
+                    f"users are identified by {name!r}, since {names[0]!r} holds only {few}, as for "
+                    "cash registers or staff"
+                )
+                self.take("user_id", name)
+                return
             if rows > counts[0][0] and users >= counts[0][1]:
                 lacking = quantity(rows - counts[0][0], "row")
                 self.notes.append(
@@ -286,14 +322,20 @@ class _Finder:
         The comparison rules out ids of order lines, which do not identify items, and columns such
         as ``name`` that hold the names of customers.
         """
+        self._set_aside_titles()
         own_id, own_title = self._own("item_id"), self._own("title")
         ids, titles = (
             [self.names[role]] if role in self.names else [own] if own else self.candidates(role)
             for role, own in (("item_id", own_id), ("title", own_title))
         )
-        if own_id and "item_id" not in self.names and self._differs_everywhere(own_id):
+        if (
+            own_id
+            and "item_id" not in self.names
+            and column_cells.differ_everywhere(self.table[own_id])
+        ):
             ids += self.candidates("item_id")
-        if with_titles and not own_title and "title" not in self.names:  # such as "product"
+        if with_titles and "title" not in self.given:  # such as "product"
+            titles += [] if own_title is None else self.candidates("title")
             words = known_words("roles", "item_id", "words")
             named = (n for f, n in self.folded.items() if f in words and n not in titles)
             titles += [n for n in named if column_cells.holds_names(self.table[n])]
@@ -304,12 +346,15 @@ class _Finder:
             if i != t
         }
         id_, title = (names[0] if names else "" for names in (ids, titles))
+        fits = column_choice.prefer_own(fits, own_title, self.notes)
         if fits:
             best = min(max(fit) for fit in fits.values())
             id_, title = next(pair for pair, fit in fits.items() if max(fit) <= 1.1 * best)
             given = {own_title, *self.names.values()}
             if np.isfinite(best) and fits[id_, title][0] > _MOST_TITLES and title not in given:
                 title = ""
+        if fits and self._is_headline(title, fits[id_, title][0] if title else 0):
+            title = ""
         title = title if title != id_ else ""  # share_text uses one column for both
         if own_id not in {None, id_} and "item_id" not in self.names:
             self.notes.append(
@@ -321,14 +366,39 @@ class _Finder:
 
     def _own(self, role: str) -> str | None:
         """Return the column that has genrec's own name for a role."""
-        return next((n for n in _OWN.get(role, (role,)) if n in self.columns), None)
+        names = (n for n in _OWN.get(role, (role,)) if n not in self.aside)
+        return next((n for n in names if n in self.columns), None)
 
-    def _differs_everywhere(self, name: str) -> bool:
-        """Check whether a column has several rows, all with different values."""
-        if pa.types.is_nested(self.table[name].type):
+    def _set_aside_titles(self) -> None:
+        """Set columns aside that are called titles or names but hold Mr and Mrs, or events."""
+        if "title" in self.given:
+            return
+        for name in [n for n in (self._own("title"), *self.candidates("title")) if n]:
+            what = (
+                "forms of address"
+                if column_cells.holds_salutations(self.table[name])
+                else "names of events"
+                if column_cells.holds_event_names(self.table[name])
+                else ""
+            )
+            if what:
+                self.aside.add(name)
+                self.notes.append(f"{name!r} is not the title of items, since it holds {what}")
+
+    def _is_headline(self, title: str, titles_per_item: float) -> bool:
+        """Check whether a title is that of a review; if so, set it aside."""
+        reviews = any(n in self.folded for n in known_words("review_texts"))
+        rated = self._own("rating") or self.candidates("rating")
+        if not (title and reviews and rated and titles_per_item > column_choice.DOUBTFUL_TITLES):
             return False
-        distinct = len(pc.unique(arrow.to_text(self.table[name])))
-        return bool(distinct == self.table.num_rows > 1)
+        if "title" in self.given:
+            return False
+        self.aside.add(title)
+        self.notes.append(
+            f"{title!r} is not the title of items, since it differs between the reviews of an item, as "
+            "headlines do"
+        )
+        return True
 
     def apply_layouts(self) -> None:
         """Assign the columns of known exports in which some names are misleading."""
@@ -363,7 +433,7 @@ class _Finder:
         for other in others:
             date, clock = (name, other) if fold(other) in clocks else (other, name)
             known_pair = fold(clock) in clocks and fold(date) in dates
-            if known_pair and self._are_date_and_clock(date, clock):
+            if known_pair and column_cells.are_date_and_clock(self.table[date], self.table[clock]):
                 cells = [arrow.to_text(self.table[n]) for n in (date, clock)]
                 joined = pc.utf8_trim_whitespace(
                     pc.binary_join_element_wise(*cells, pa.scalar(" ", pa.large_string()))
@@ -372,6 +442,7 @@ class _Finder:
                 self.table = self.table.set_column(place, date, joined).drop_columns(clock)
                 self.columns = arrow.column_names(self.table)
                 self.take("timestamp", date)
+                self.clock = clock
                 self.notes.append(f"the time is made from the columns {date!r} and {clock!r}")
                 return
 
@@ -410,22 +481,13 @@ class _Finder:
         names: list[str] = []
         for name in self.table.column_names:
             new = theirs.get(name, name)
-            if name not in theirs and name in theirs.values():
-                new = name + "_given"
+            if name not in theirs and (name in theirs.values() or name in self.aside):
+                new = name + "_given" if name in EVENT_ROLES else name
             while new in names or (new != name and new not in theirs.values() and
                                    new in self.table.column_names):  # fmt: skip
                 new += "_given"
             names.append(new)
         return self.table.rename_columns(names)
-
-    def _are_date_and_clock(self, date: str, clock: str) -> bool:
-        """Check whether the cells of two columns are dates and times of day."""
-        dates, clocks = self.table[date], self.table[clock]
-        if column_cells.holds_clocks(dates):
-            return False
-        return column_cells.holds_clocks(clocks) or (
-            column_cells.holds_digit_dates(dates) and column_cells.holds_digit_clocks(clocks)
-        )
 
     def _holds_behaviors(self, name: str) -> bool:
         """Check whether a column's cells are behaviors, since a name such as ``type`` is vague."""

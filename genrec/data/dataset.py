@@ -7,7 +7,6 @@ pyarrow alone.
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -34,9 +33,10 @@ from genrec.data.info import (
 )
 from genrec.data.ingest import EventOptions
 from genrec.data.interactions import Interactions
+from genrec.data.plausibility import check_parts
 from genrec.data.readers import arrow, huggingface
 from genrec.data.readers.files import read as read_table
-from genrec.data.readers.rejects import Rejects
+from genrec.data.readers.rejects import Rejects, write_rejected
 from genrec.data.splits import SplitOptions, split_events
 from genrec.errors import DataError, SettingsError
 
@@ -179,7 +179,7 @@ class Dataset:
         except DataError as error:
             msg = f"{error}{_doubts(notes, [table, table_of_items])}"
             if rejected_to is not None and any(r.rows for r in rejects):
-                _write_rejected(rejected_to, rejects)
+                write_rejected(rejected_to, rejects)
                 msg += f" The rejected rows are in {rejected_to}."
             raise DataError(msg) from error
         dataset = replace(dataset, info=replace(dataset.info, notes=notes + dataset.info.notes))
@@ -262,6 +262,7 @@ class Dataset:
             split_times=starts,
             columns=imported.names,
             uses=[asdict(use) for use in imported.uses],
+            warnings=imported.warnings + check_parts(events.table, split_name),
             notes=notes,
             rows=rows,
             rejected={why: n for r in rejected_from for why, n in r.counts(sources=True).items()},
@@ -332,7 +333,7 @@ class Dataset:
         pq.write_table(self.catalog.to_table(), folder / "catalog.parquet")
         pq.write_table(self.interactions.to_table(), folder / "interactions.parquet")
         if any(r.rows for r in rejects):
-            _write_rejected(folder / "rejected.csv", rejects)
+            write_rejected(folder / "rejected.csv", rejects)
         text = json.dumps(asdict(self.info), indent=2, ensure_ascii=False)
         (folder / "dataset.json").write_text(text + "\n", encoding="utf-8")
 
@@ -427,24 +428,6 @@ def _doubts(notes: list[str], tables: list[pa.Table | None]) -> str:
     names = [n for table in tables if table is not None for n in arrow.column_names(table)]
     doubts = [n for n in notes if "--encoding" in n] if not "".join(names).isascii() else []
     return "".join(f" Note that {n}." for n in doubts)
-
-
-def _write_rejected(path: str | Path, rejects: list[Rejects]) -> None:
-    """Write the rejected rows to a CSV file.
-
-    Raises:
-        DataError: the file cannot be written.
-    """
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
-            writer = csv.writer(stream)
-            writer.writerow(["file", "row", "reason", "cells"])
-            writer.writerows(row for r in rejects for row in r.rows)
-    except OSError as error:
-        msg = f"The rejected rows cannot be written to {path}: {error}. Choose another folder."
-        raise DataError(msg) from error
 
 
 def _add_parts(

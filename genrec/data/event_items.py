@@ -10,11 +10,14 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from genrec.data.catalog import NEEDED, Catalog
+from genrec.data.ingest import Ingested
 from genrec.data.readers import arrow
 from genrec.data.readers.rejects import Rejects
 from genrec.errors import DataError
@@ -58,6 +61,7 @@ def catalog_from_events(
             "pass it with --items, or map the column of titles with --column title=NAME. Found "
             f"columns: {', '.join(arrow.column_names(table))}."
         )
+        msg += "".join(f" Note that {note}." for note in notes if "not the title of items" in note)
         raise DataError(msg)
     arrow.require_columns(table, NEEDED, rejects.source)
     ids, item = arrow.encode(table["item_id"])
@@ -77,6 +81,45 @@ def catalog_from_events(
     if attributes:
         notes.append(f"columns that describe the items: {', '.join(map(repr, attributes))}")
     return Catalog.from_table(pa.table(columns), rejects=rejects)
+
+
+def leave_out_unread(
+    catalog: Catalog, found: Ingested, table: pa.Table, notes: list[str]
+) -> tuple[Catalog, Ingested]:
+    """Leave out items that occur only in rows that could not be read, such as a second header.
+
+    Items that were only sold to unknown users stay, since they can be recommended.
+
+    Args:
+        catalog: the items, found in the table.
+        found: the events that are kept.
+        table: the events before they were checked.
+        notes: the list of remarks.
+    """
+    row = found.events.columns.row
+    used = np.zeros(len(catalog), dtype=bool)
+    used[row[row >= 0]] = True
+    if used.all():
+        return catalog, found
+    no_user = pc.equal(arrow.to_text(table["user_id"]), "")
+    sold = set(pc.unique(arrow.to_text(table["item_id"]).filter(no_user)).to_pylist())
+    keep = used | np.array([i.item_id in sold for i in catalog], dtype=bool)
+    left = [item.title for item, stays in zip(catalog, keep.tolist(), strict=True) if not stays]
+    if left:
+        occur = "item occurs" if len(left) == 1 else "items occur"
+        notes.append(
+            f"{len(left):,} {occur} only in rows that cannot be read, such as {one_line(left[0])!r}, and "
+            f"{'is' if len(left) == 1 else 'are'} left out"
+        )
+        places = np.cumsum(keep) - 1
+        columns = replace(found.events.columns, row=np.where(row < 0, -1, places[row]))
+        found = replace(found, events=replace(found.events, columns=columns))
+        catalog = Catalog([i for i, stays in zip(catalog, keep.tolist(), strict=True) if stays])
+    guests = int((keep & ~used).sum())
+    if guests:
+        occur = "item occurs" if guests == 1 else "items occur"
+        notes.append(f"{guests:,} {occur} only in rejected rows, but can be recommended")
+    return catalog, found
 
 
 def note_other_codes(ids: Sequence[str]) -> list[str]:

@@ -16,9 +16,10 @@ import pyarrow.compute as pc
 from genrec.data import cleaning, columns, nested, returns
 from genrec.data.catalog import Catalog
 from genrec.data.column_uses import ColumnUse, list_uses
-from genrec.data.event_items import catalog_from_events, note_other_codes
+from genrec.data.event_items import catalog_from_events, leave_out_unread, note_other_codes
 from genrec.data.ingest import EventOptions, Ingested, ingest
 from genrec.data.item_times import with_iso_times
+from genrec.data.plausibility import check_columns, check_titles
 from genrec.data.readers import arrow
 from genrec.data.readers.rejects import Rejects
 from genrec.errors import DataError
@@ -38,6 +39,7 @@ class Imported:
             items table begin with ``items.``.
         notes: remarks on everything that was guessed or changed.
         uses: the use of each column of the files.
+        warnings: signs that the columns were misunderstood.
     """
 
     catalog: Catalog
@@ -45,6 +47,7 @@ class Imported:
     names: dict[str, str]
     notes: list[str]
     uses: list[ColumnUse]
+    warnings: list[str]
 
 
 def import_tables(
@@ -77,7 +80,9 @@ def import_tables(
     recognized = columns.recognize_events(
         flat, given, bad_events.source, with_titles=items is None, items=items
     )
-    unit = None if options.unit == "none" else options.unit or recognized.unit
+    renamed = {c: n for n, c in recognized.names.items() if n not in {"unit", "status"}}
+    chosen = None if options.unit is None else renamed.get(options.unit, options.unit)
+    unit = None if chosen == "none" else chosen or recognized.unit
     events = arrow.explode(recognized.table, bad_events)
     if events is recognized.table:
         bad_events.given = interactions  # the rows of both have the same numbers
@@ -92,13 +97,14 @@ def import_tables(
         names["unit"] = unit
         notes.append(f"baskets come from the column {unit!r}; --unit none ignores them")
     if items is None:
+        warnings = check_titles(table, names) if "title" in table.column_names else []
         catalog = catalog_from_events(table, bad_items, notes, unit=unit)
         described = [n for n in catalog.columns if n in table.column_names]
         table = table.drop_columns([n for n in described if n not in {"item_id", "title"}])
     else:
         catalog, of_items = _read_items(items, item_columns, read, bad_items, notes)
         names |= {f"items.{ours}": theirs for ours, theirs in of_items.items()}
-        described = []
+        described, warnings = [], []
         table = _join_by_title(table, catalog, notes)
     if options.drop_duplicates:
         table = cleaning.drop_repeats(table, unit, bad_events, notes)
@@ -116,26 +122,18 @@ def import_tables(
     found = ingest(table, catalog, plain, rejects=bad_events, unknown=unknown)
     bad_events.given = None  # frees the memory
     if items is None:
-        notes += _note_unused(catalog, found)
+        catalog, found = leave_out_unread(catalog, found, table, notes)
     kept = found.events.attributes
     others.pop(names.get("status", ""), None)
+    others |= {} if read.clock is None else {read.clock: "timestamp"}
     uses = list_uses(
         flat, {n: c for n, c in names.items() if not n.startswith("items.")}, others,
         items=described, events=[] if kept is None else kept.column_names,
     )  # fmt: skip
     if items is not None:
         uses += list_uses(items, of_items, {}, items=catalog.columns, prefix="items.")
-    return Imported(catalog, found, names, notes, uses)
-
-
-def _note_unused(catalog: Catalog, found: Ingested) -> list[str]:
-    """Return a remark on items that occur only in rejected rows."""
-    row = found.events.columns.row
-    count = len(catalog) - len(np.unique(row[row >= 0]))
-    if not count:
-        return []
-    occur = "item occurs" if count == 1 else "items occur"
-    return [f"{count:,} {occur} only in rejected rows, but can be recommended"]
+    warnings += check_columns(flat, names, catalog, found.events)
+    return Imported(catalog, found, names, notes, uses, warnings)
 
 
 def _with_time(

@@ -64,6 +64,7 @@ class DatasetInfo:
         behaviors: the number of events of each behavior, most frequent first.
         uses: for each column of the files, its name (``column``), what it is used for (``use``) and
             an example of its cells (``example``).
+        warnings: signs that the data was misunderstood, or that nothing can be measured on it.
     """
 
     name: str
@@ -89,6 +90,7 @@ class DatasetInfo:
     rows: int = 0
     behaviors: dict[str, int] = field(default_factory=dict)
     uses: list[dict[str, str]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def lead_in_behaviors(self) -> frozenset[str]:

@@ -207,7 +207,7 @@ def _find_problems(
     return row, [
         (_empty(user), "empty user_id"),
         (no_item & ~np.asarray(has_text), "empty item_id"),
-        ((row < 0) & ~no_item, f"{unknown}: item_id"),
+        ((row < 0) & ~no_item, f"{unknown}:"),
         (_empty(arrow.to_text(table["behavior"])), "empty behavior"),
         *unusable,
         (~np.isfinite(time), "time is empty or not a number or date"),
@@ -220,13 +220,13 @@ def _reject(table: pa.Table, problems: list[tuple[BoolArray, str]], rejects: Rej
     """Reject the rows with problems, and return an (E,) mask of the other rows.
 
     A row with several problems is rejected for the first of them. The row's item id is appended to
-    a reason that ends in ``item_id``.
+    a reason that ends in a colon.
     """
     bad: BoolArray = np.any([mask for mask, _ in problems], axis=0)
     places = np.flatnonzero(bad)
     first = np.argmax([mask[places] for mask, _ in problems], axis=0)
     reasons = [problems[n][1] for n in first.tolist()]
-    with_id = [n for n, (_, reason) in enumerate(problems) if reason.endswith(": item_id")]
+    with_id = [n for n, (_, reason) in enumerate(problems) if reason.endswith(":")]
     at = np.flatnonzero(np.isin(first, with_id))
     ids = arrow.to_text(table["item_id"]).take(pa.array(places[at])).to_pylist()
     for n, item in zip(at.tolist(), ids, strict=True):

@@ -186,7 +186,7 @@ def _explode(table: pa.Table, name: str, values: list[Any], notes: list[str]) ->
     """Return one row for each object in the lists of a column.
 
     If the objects have a key with the name of a column, the column's name is prefixed with
-    ``order_``.
+    ``order_``. So are the ids of the rows.
     """
     lines = [_objects(v) or [{}] for v in values]
     parent = np.repeat(np.arange(len(lines)), [len(one) for one in lines])
@@ -194,6 +194,8 @@ def _explode(table: pa.Table, name: str, values: list[Any], notes: list[str]) ->
     keys = _keys(rows)
     others = table.drop_columns(name)
     names = [f"order_{n}" if n in keys or n == "id" else n for n in others.column_names]
+    if "order_id" not in names:  # MongoDB's name for the id of the order itself
+        names = ["order_id" if n == "_id" else n for n in names]
     columns = {
         n: others[o].take(pa.array(parent)) for n, o in zip(names, others.column_names, strict=True)
     }

@@ -73,7 +73,8 @@ def mark_returns(
         table = _with_values(table, np.abs(value)) if negative.any() else table
     marks.add(_has_cancelled_invoice(table, read.unit), "with an invoice number that begins with C")
     for one in evidence:
-        marks.add(one.returned, f"with {one.how}")
+        if (one.returned & ~marks.returned).any():  # columns that say the same again are not listed
+            marks.add(one.returned, f"with {one.how}")
         marks.cancel(one.cancelled, _reasons(table, one))
         table = _keep_rest(table, one, notes)
     table = _mark(table, behavior, marks, read.behavior, notes)

@@ -32,6 +32,7 @@ PARTIAL = "partial"  # a part of the order was returned or cancelled
 _MOST_VALUES = 60  # a column with more values is no status
 _LONGEST = 40  # characters of a status
 _MOST_WORDS = 5
+_SAMPLE = 1000
 _MOST_RETURNED = 0.5  # above this, a flag such as "returned" means something else, as in loans
 _MOST_MINORITY = 0.4  # above this, the sign of an amount does not show what the usual case is
 _CONSTANT = 0.95  # the share of rows that follow their item; such a status describes the item
@@ -320,8 +321,9 @@ def _note_unused(table: pa.Table, name: str, seen: BoolArray | None) -> list[str
         mask, words = np.nan_to_num(amounts) > 0, "more than 0"
         advice = "If these are no purchases, set their status in a column of its own"
     else:
-        values, code = arrow.encode(table[name])
-        if len(values) > _MOST_VALUES:
+        first = arrow.encode(table[name].slice(0, _SAMPLE))[0]
+        values, code = arrow.encode(table[name]) if len(first) <= _MOST_VALUES else (first, None)
+        if code is None or len(values) > _MOST_VALUES:
             return []
         odd = [bool(v) and bool(classify(v, strict=True)) for v in values]
         if not any(odd) or sum(map(bool, values)) < 2:

@@ -402,7 +402,7 @@ def _describe(dataset: Dataset, before: str, names: Sequence[str], seed: int) ->
     """Describe everything that a fitted prior depends on, as a key for the dataset's cache."""
     import scipy
 
-    told = {"name", "notes", "rejected", "uses"}  # only for the user
+    told = {"name", "notes", "rejected", "uses", "warnings"}  # only for the user
     info = {n: v for n, v in asdict(dataset.info).items() if n not in told}
     return {
         "code": digest_code("data", "matching", "baselines", "priors", "config.py", "text.py"),

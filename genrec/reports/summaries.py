@@ -88,6 +88,10 @@ def print_dataset(
             "Events that have the same time as another event of the user keep their order from the "
             f"file. The number of such events is {info.tied:,}."
         )
+    if info.warnings:
+        print_line("Warnings:")
+    for warning in info.warnings:
+        print_line(f"- {warning}")
     if info.notes:
         print_line("Remarks:")
     for note in info.notes:

@@ -206,7 +206,7 @@ def test_split_equals_the_slow_way(users: list[list[tuple[int, bool]]]) -> None:
 BAD = {
     ",a,1,buy": "empty user_id",
     "u,,1,buy": "empty item_id",
-    "u,zz,1,buy": "not in the items file: item_id 'zz'",
+    "u,zz,1,buy": "not in the items file: 'zz'",
     "u,a,1,": "empty behavior",
     "u,a,,buy": "time is empty or not a number or date",
     "u,a,nan,buy": "time is empty or not a number or date",
@@ -483,9 +483,9 @@ def test_the_embedded_data(demo_data: Dataset) -> None:
 def test_reject_counts_group_by_kind() -> None:
     rejects = Rejects("f")
     for number, item in enumerate(["x", "y"]):
-        rejects.add(number, f"not in the items file: item_id {item!r}", [])
+        rejects.add(number, f"not in the items file {item!r}", [])
     rejects.add(3, "empty user_id", [])
-    assert rejects.counts() == {"not in the items file: item_id": 2, "empty user_id": 1}
+    assert rejects.counts() == {"not in the items file": 2, "empty user_id": 1}
     assert np.sum(list(rejects.counts().values())) == 3
 
 

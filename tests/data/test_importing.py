@@ -398,7 +398,7 @@ REJECTED = [
     (3, "the row repeats an earlier one"),
     (1, "empty user_id"),
     (4, "time is empty or not a number or date"),
-    (5, "no title for the item: item_id '12C'"),
+    (5, "no title for the item: '12C'"),
 ]
 
 

@@ -109,7 +109,7 @@ def test_titles_in_the_interactions_make_the_catalog(tmp_path: Path) -> None:
     data, rejects = Dataset.prepare(None, path)
     assert [(i.item_id, i.title) for i in data.catalog] == [("x", "Tea"), ("y", "Pot")]
     assert len(data.interactions) == 4
-    assert [r[1:3] for r in rejects[0].rows] == [(5, "no title for the item: item_id 'z'")]
+    assert [r[1:3] for r in rejects[0].rows] == [(5, "no title for the item: 'z'")]
     _, path = write(tmp_path, events="user_id,item_id,timestamp,behavior\nu,x,1,buy\n")
     with pytest.raises(DataError, match=r"Write items\.csv with the columns item_id,title"):
         Dataset.prepare(None, path)

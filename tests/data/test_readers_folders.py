@@ -67,7 +67,7 @@ def test_bad_rows_are_named_by_their_part(tmp_path: Path, ending: str) -> None:
     (tmp_path / "items.csv").write_text(ITEMS)
     write(tmp_path / f"late.{ending}", rows(50, 60))
     expected = [
-        (f"events/{name}.{ending}", n + 1, "not in the items file: item_id 'zz'")
+        (f"events/{name}.{ending}", n + 1, "not in the items file: 'zz'")
         for n, name in enumerate(["a", "b/c", "d"])
     ]
     items = tmp_path / "items.csv"

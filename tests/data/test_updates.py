@@ -84,7 +84,7 @@ def test_bad_feedback_is_rejected_with_reasons(tmp_path: Path) -> None:
     _, new = apply_updates(data, path, rejects=rejects)
     assert new.sum() == 2  # of the items it names, the catalog lacks two
     assert sum(rejects.counts().values()) == 2
-    with pytest.raises(DataError, match="item_id"):
+    with pytest.raises(DataError, match="not in the items file"):
         apply_updates(data, path)
     path.write_text("user_id,item_id,behavior,timestamp\nu1,nothing,buy,1\n")
     with pytest.raises(DataError, match="Fix the rows"):

@@ -110,10 +110,19 @@ def _problem(
     return ""
 
 
-def _unwrap(value: Any) -> Any:
-    """Return the value in an object such as ``{"$oid": "5f0c"}``, as MongoDB exports it."""
+def _unwrap(value: Any, depth: int = 8) -> Any:
+    """Replace objects such as ``{"$oid": "5f0c"}``, as MongoDB exports them, with their values.
+
+    Args:
+        value: the value of a JSON text.
+        depth: the number of levels in which such objects are looked for.
+    """
     while isinstance(value, dict) and len(value) == 1 and next(iter(value)) in _WRAPPERS:
         value = next(iter(value.values()))
+    if depth and isinstance(value, dict):
+        return {key: _unwrap(inner, depth - 1) for key, inner in value.items()}
+    if depth and isinstance(value, list):
+        return [_unwrap(inner, depth - 1) for inner in value]
     return value
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genrec.errors import DataError
@@ -131,6 +133,24 @@ class Rejects:
         return f"{kind} ({quantity(count, 'row')}; first in {source}, data row {number}: {reason})"
 
 
+def write_rejected(path: str | Path, rejects: list[Rejects]) -> None:
+    """Write the rejected rows to a CSV file.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(["file", "row", "reason", "cells"])
+            writer.writerows(row for r in rejects for row in r.rows)
+    except OSError as error:
+        msg = f"The rejected rows cannot be written to {path}: {error}. Choose another folder."
+        raise DataError(msg) from error
+
+
 def _kind(reason: str) -> str:
     """Return the part of a reason before the first quoted value, which identifies its kind."""
-    return reason.split(" '")[0].split(' "')[0]
+    return reason.split(" '")[0].split(' "')[0].removesuffix(":")

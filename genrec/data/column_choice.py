@@ -1,0 +1,77 @@
+"""Choose among columns that could have the same role, by measurements of their cells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pyarrow as pa
+
+from genrec.data.column_names import fold, known_words
+
+Fits = dict[tuple[str, str], tuple[float, float]]
+DOUBTFUL_TITLES = 2
+"""The mean number of titles per item above which a column may hold something else."""
+
+_GOOD_FIT = 1.2  # titles per item and items per title in a column that surely holds titles
+_MOST_REGISTERS = 20
+
+
+def copy_shared(table: pa.Table, given: Mapping[str, str]) -> tuple[pa.Table, dict[str, str]]:
+    """Copy each column that the user mapped to several roles, since each role needs its own.
+
+    Args:
+        table: the table, with the column names of the file.
+        given: the user's mapping of genrec's names to those in the file.
+
+    Returns:
+        The table, in which copies have genrec's names, and the mapping without them.
+    """
+    names: dict[str, str] = {}
+    for role, name in given.items():
+        if name not in names.values():
+            names[role] = name
+            continue
+        copy = role
+        if role == name:  # the copy goes to the other role
+            copy = next(r for r, n in names.items() if n == name)
+            del names[copy]
+            names[role] = name
+        column = table[name]
+        others = [f"{n}_given" if n == copy else n for n in table.column_names]
+        table = table.rename_columns(others).append_column(copy, column)
+    return table, names
+
+
+def are_registers(first: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Check whether a column of users holds cash registers or staff, by that of the customers.
+
+    Args:
+        first: the rows with a user, and the number of users.
+        other: the same for the other column.
+    """
+    (rows, users), (other_rows, other_users) = first, other
+    few = users <= _MOST_REGISTERS and rows > 30 * users
+    return few and other_users >= 5 * users and other_rows >= 0.5 * rows
+
+
+def prefer_own(fits: Fits, own: str | None, notes: list[str]) -> Fits:
+    """Keep only the pairs with the column ``title``, unless another column fits far better.
+
+    Args:
+        fits: ``misfit`` of each pair of columns for the ids and the titles of items.
+        own: the column called ``title``; None if there is none.
+        notes: the list of remarks.
+    """
+    mine = {pair: fit for pair, fit in fits.items() if pair[1] == own}
+    others = {pair: fit for pair, fit in fits.items() if pair[1] != own}
+    if not mine or not others:
+        return fits
+    usual = min(mine.values(), key=max)
+    full = {p: fit for p, fit in others.items() if fold(p[1]) in known_words("full_titles")}
+    if full and min(max(fit) for fit in full.values()) < max(usual):
+        return full  # such as the name of a series and an episode, where the title is the episode's
+    best = min(max(fit) for fit in others.values())
+    if usual[0] <= DOUBTFUL_TITLES or best > _GOOD_FIT:
+        return mine
+    notes.append(f"{own!r} is not the title of items, since most items have several there")
+    return others
