@@ -34,9 +34,9 @@ class Candidates:
         rows: (C,) catalog rows of the candidates, those with the largest share first.
         counts: the counts of users' events.
         history: the history.
-        mixed: (C,) share of each candidate in the mixture.
-        shares: (C,) share of each candidate under each source that knows something about the
-            history, by the name of the source.
+        mixed: (C,) share of each candidate in the mixture, among the candidates of this kind.
+        shares: (C,) share of each candidate under each source, among all items of this kind, keyed
+            by the name of the source. A source that knows nothing about them is left out.
     """
 
     rows: IntArray

@@ -36,6 +36,7 @@ from genrec.types import FloatArray, IntArray
 
 CUTS = 3  # how many of each user's latest train units serve as labels
 MAX_TRAIN = 10_000  # maximum number of labeled histories to fit the trees to
+_LEAST_MASS = 1e-6  # a source with less mass on a kind of items knows nothing about this kind
 MAX_VALIDATION = 3_000  # maximum number of labeled histories to decide when to stop
 
 
@@ -122,19 +123,23 @@ def describe(
         values: (N,) weight of each item.
         seen: the rows of the items that the user has seen.
     """
-    mixed = values / values.sum()
     counts = mixture.counts
     known = {POPULAR: counts.base.values, TRENDING: counts.trend}
     for source, part in parts.items():
-        dense = np.asarray(part.toarray() if hasattr(part, "toarray") else part).ravel()
-        if dense.sum() > 0:
-            known[source] = dense
-    return {
-        kind: Candidates(
-            rows, counts, history, mixed[rows], {name: s[rows] for name, s in known.items()}
-        )
-        for kind, rows in choose(mixed, seen).items()
-    }
+        dense = part.toarray() if hasattr(part, "toarray") else part
+        known[source] = np.asarray(dense).ravel()
+    mixed = values / values.sum()
+    of_seen = {name: float(shares[np.unique(seen)].sum()) for name, shares in known.items()}
+    found = {}
+    for kind, rows in choose(mixed, seen).items():
+        shares = {}
+        for name, each in known.items():
+            mass = of_seen[name] if kind == SEEN else float(each.sum()) - of_seen[name]
+            if mass > _LEAST_MASS:
+                shares[name] = each[rows] / mass
+        whole = mixed[rows] / mixed[rows].sum()
+        found[kind] = Candidates(rows, counts, history, whole, shares)
+    return found
 
 
 def fit_rankers(

@@ -32,7 +32,7 @@ _SETTINGS: dict[str, Any] = {
     "eval_at": [10],
     "lambdarank_truncation_level": 20,
     "learning_rate": 0.03,
-    "num_leaves": 7,
+    "num_leaves": 15,
     "lambda_l2": 10,
     "feature_fraction": 0.7,
     "bagging_fraction": 0.8,

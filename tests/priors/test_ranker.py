@@ -157,19 +157,20 @@ def test_features_say_what_their_names_say() -> None:
     assert table["days since"][row] == 1
     assert table["users"][row] == pytest.approx(np.log1p(2))
     assert table["events"][row] == 4
-    assert table["mixture"][row] == pytest.approx(prior.logprobs(past)[0], rel=1e-5)
-    assert table["own"][row] == pytest.approx(
-        np.log(prior.counts.shares("own", [past]).toarray()[0, 0])
-    )
+    shares = np.exp(prior.logprobs(past))[:3]
+    assert table["mixture"][row] == pytest.approx(np.log(shares[0] / shares.sum()), rel=1e-5)
+    markov = prior.counts.shares("markov", [past]).toarray()[0]
+    assert table["markov"][row] == pytest.approx(np.log(markov[0] / markov[:3].sum()), rel=1e-5)
     new = dict(zip(FEATURES, given[NEW].features().T, strict=True))
     assert np.isnan(new["days since"]).all()
     assert (new["times had"] == 0).all()
+    assert np.isnan(new["own"]).all()  # it knows nothing of new items, which is not the same as 0
     nothing = genrec.History()
     parts = mixture.parts(nothing)
     values = to_dense(mixture.combine(parts))
     alone = rank_fit.describe(mixture, nothing, parts, values, np.empty(0, dtype=np.int64))
     table = dict(zip(FEATURES, alone[NEW].features().T, strict=True))
-    assert np.isnan(table["markov"]).all()  # it knows nothing, which is not the same as 0
+    assert np.isnan(table["markov"]).all()
     assert np.isfinite(table["popular"]).all()
 
 
