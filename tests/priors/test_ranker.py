@@ -15,6 +15,7 @@ from support.tiny import language_model
 
 import genrec
 from genrec import Dataset, Interaction, Recommender
+from genrec.config import PROTOCOL
 from genrec.data.datasets import load
 from genrec.data.interactions import Interactions
 from genrec.errors import SettingsError
@@ -239,9 +240,9 @@ def test_a_recommender_uses_it_and_stays_exact(shop: Dataset) -> None:
     past = shop.interactions.history("u1", before="test")
     assert ranked.prior is not plain.prior
     assert plain.prior.rankers is None  # type: ignore[union-attr]
-    full = ranked.recommend(past, len(shop.catalog), per_group=None)
+    full = ranked.recommend(past, len(shop.catalog), options=PROTOCOL)
     assert sum(r.probability for r in full) == pytest.approx(1, abs=1e-4)
-    short = ranked.recommend(past, 5, per_group=None)
+    short = ranked.recommend(past, 5, options=PROTOCOL)
     assert short.details["certificate"]["exact"]
     assert [r.item_id for r in short] == [r.item_id for r in full][:5]
     new = ranked.with_settings(exclude_seen=True).recommend(past, 5)
