@@ -8,6 +8,7 @@ that default.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -35,9 +36,11 @@ from genrec.priors.collaborative import CollaborativePrior
 from genrec.training.config import Training
 from genrec.training.validation import build_validation
 
+RANKED = importlib.util.find_spec("lightgbm") is not None
 LISTED = ("items", "probabilities", "exact")
 BASELINES = (
     "prior", "popular", "recent", "frequent", "markov", "itemknn", "userknn", "ease", "content",
+    *["ranker"] * RANKED,
 )  # fmt: skip
 
 
@@ -126,6 +129,7 @@ class Recorded:
             ("popularity", every.with_settings(prior="popularity")),
             ("novelty", every.with_settings(prior="novelty")),
             ("shown others", every.with_settings(few_shot=2)),
+            *[("ranked", every.with_settings(ranker="lambdarank"))] * RANKED,
         ]
 
 
