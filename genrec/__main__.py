@@ -1,5 +1,18 @@
-"""Run the command line with ``python -m genrec``."""
+"""Run the command line, with ``python -m genrec`` or as the program ``genrec``."""
 
-from genrec.cli.main import main
+import sys
 
-main()
+
+def run() -> None:
+    """Run the command line, and end with a short message if Ctrl-C interrupts the imports."""
+    try:
+        from genrec.cli.main import main
+
+        main()
+    except KeyboardInterrupt:
+        sys.stderr.write("Error: Interrupted.\n")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    run()

@@ -114,6 +114,11 @@ def os_errors(path: Path) -> Iterator[None]:
         raise OSError(int(found[2]), found[1].strip(), str(path)) from error
 
 
+def real_path(path: str | Path) -> Path:
+    """Return the absolute path of a file or folder, following links as far as they lead."""
+    return Path(os.path.realpath(path))  # Path.resolve raises an error for links in a circle
+
+
 def describe_error(error: OSError) -> str:
     """Return the operating system's reason for an error, such as "permission denied"."""
     return (error.strerror or str(error)).lower()

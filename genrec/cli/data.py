@@ -14,6 +14,7 @@ from genrec.cli import values
 from genrec.cli.options import AsJson, Data, FieldsOf, Given, command
 from genrec.config import Settings, option
 from genrec.errors import SettingsError
+from genrec.files import real_path
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _FILES = "Files"
 _COLUMNS = "Columns"
 _ROWS = "Rows"
+_NAME = re.compile(r"(?!\.{1,2}$)[^/\\\x00-\x1f\x7f]+")
 _CONDITION = re.compile(r"[<>=]|\b(in|is|not)\b")
 _SPLIT = "Split"
 _PAIR = {"metavar": "OURS=THEIRS", "example": "item_id=product"}
@@ -227,6 +229,12 @@ def prepare(
         drop_items=_read_drops(how.drop_items),
     )
     source = _choose_source(file, interactions, how)
+    if how.name is not None and not _NAME.fullmatch(how.name):
+        msg = (
+            f"--name {how.name!r} cannot be the name of a dataset. Expected a name without slashes, "
+            "such as shop. To choose the folder, use --out."
+        )
+        raise SettingsError(msg)
     name = how.name or _name_of(source, how)
     folder = out or Path(name)
     if not dry_run:
@@ -310,7 +318,7 @@ def _choose_source(
 def _name_of(source: Path | None, how: PrepareOptions) -> str:
     """Return the name of the dataset: the name of the events file, or of the database."""
     if source is not None:
-        return source.resolve().name.split(".")[0] or "dataset"
+        return real_path(source).name.split(".")[0] or "dataset"
     return Path((how.url or "").partition("?")[0]).stem or "dataset"
 
 

@@ -134,6 +134,12 @@ def _describe_os_error(error: OSError) -> str:
         return f"Cannot write {where}: {reason}."
     if error.filename is not None:
         return f"Cannot open {error.filename}: {reason}."
+    if "temporary directory" in reason:  # from Python's tempfile, without an errno that would help
+        return (
+            "No temporary folder can be written. Expected a folder in which small files can be created. "
+            "Free some space, set TMPDIR to a folder that can be written, or raise the limit on the "
+            "size of files (ulimit -f)."
+        )
     return f"The system reported an error: {reason}."
 
 

@@ -19,7 +19,7 @@ from genrec.data.behaviors import spoken_verbs
 from genrec.data.column_names import fold
 from genrec.data.columns import Recognized
 from genrec.data.readers import arrow
-from genrec.data.readers.numbers import decimal_sign, read_numbers, restore_ids
+from genrec.data.readers.numbers import decimal_sign, may_be_numbers, read_numbers, restore_ids
 from genrec.data.readers.rejects import Rejects
 from genrec.text import quantity
 from genrec.types import IntArray
@@ -281,6 +281,8 @@ def read_amounts(
     texts = [n for n in texts if _is_text(table[n])]
     usual = decimal_sign([table[n] for n in texts] + (beside.columns if beside else []))
     for name in texts:
+        if name not in _NUMBERS and not may_be_numbers(table[name]):
+            continue
         text = arrow.to_text(table[name])
         plain = np.array_equal(np.isnan(arrow.to_floats(text)), np.asarray(pc.equal(text, "")))
         if name in _NUMBERS or plain:

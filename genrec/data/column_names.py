@@ -10,11 +10,12 @@ import json
 import re
 import unicodedata
 from collections.abc import Container, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 
+@lru_cache(maxsize=1 << 16)
 def fold(name: str) -> str:
     """Reduce a column name to its letters and digits in lower case.
 

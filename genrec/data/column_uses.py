@@ -58,6 +58,7 @@ def list_uses(
         events: the columns that are kept with the events.
         prefix: the text to put before each name.
     """
+    items, events = frozenset(items), frozenset(events)
     roles: dict[str, list[str]] = {}
     for ours, theirs in names.items():
         roles.setdefault(theirs, []).append(ours)

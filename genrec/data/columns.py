@@ -8,7 +8,7 @@ compared (``column_cells``). This module does not change the cells.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -30,13 +30,6 @@ _OWN = {  # names that genrec itself uses for a role
     "rating": ("rating", "value"),
     "value": ("value", "rating"),
     "unit": ("unit", "invoice", "basket", "basket_id", "order_id", "session", "session_id"),
-}
-_MEANINGS = {
-    "user_id": "the user",
-    "item_id": "the item",
-    "title": "the title of the item",
-    "timestamp": "the time",
-    "behavior": "what the user did",
 }
 _ORDER = {role: place for place, role in enumerate((*EVENT_ROLES, "position", "text"))}
 _MOST_TITLES = 3  # a column with more titles per item holds something else
@@ -154,26 +147,6 @@ def recognize_items(
     finder.find_item_and_title(with_titles=True)
     found = tuple(arrow.column_names(table))
     return Recognized(finder.rename(), finder.names, found, finder.notes)
-
-
-def describe_missing(
-    missing: Sequence[str], found: Sequence[str], source: str, *, option: str = "--column"
-) -> str:
-    """Return the message for columns that were not recognized.
-
-    Args:
-        missing: genrec's names of the missing columns.
-        found: the names of the columns in the file.
-        source: the name of the table.
-        option: the command-line option that maps a column.
-    """
-    wanted = " or ".join(f"{n} ({_MEANINGS.get(n, n)})" for n in missing)
-    listed = ", ".join(one_line(n) for n in found) or "none"
-    paste = " ".join(f"{option} {n}=COLUMN" for n in missing)
-    return (
-        f"{source} has no column that could be recognized as {wanted}. Found the columns: {listed}. "
-        f"Choose a column with {paste}, or rename a column."
-    )
 
 
 class _Finder:
@@ -478,16 +451,16 @@ class _Finder:
     def rename(self) -> pa.Table:
         """Return the table with genrec's column names; other columns that use them are renamed."""
         theirs = {n: role for role, n in self.names.items() if role not in {"unit", "status"}}
-        names: list[str] = []
+        names: dict[str, None] = {}
+        given = {*self.table.column_names}
         for name in self.table.column_names:
             new = theirs.get(name, name)
             if name not in theirs and (name in theirs.values() or name in self.aside):
                 new = name + "_given" if name in EVENT_ROLES else name
-            while new in names or (new != name and new not in theirs.values() and
-                                   new in self.table.column_names):  # fmt: skip
+            while new in names or (new != name and new not in theirs.values() and new in given):
                 new += "_given"
-            names.append(new)
-        return self.table.rename_columns(names)
+            names[new] = None
+        return self.table.rename_columns(list(names))
 
     def _holds_behaviors(self, name: str) -> bool:
         """Check whether a column's cells are behaviors, since a name such as ``type`` is vague."""

@@ -319,7 +319,7 @@ class Dataset:
             DataError: the folder contains other files, or could not be written.
             SettingsError: the folder cannot be written; see ``check_destination``.
         """
-        folder = Path(folder).resolve()
+        folder = files.real_path(folder)
         check_destination(folder)
         try:
             files.write_folder(folder, partial(self._write, rejects or []))
@@ -353,7 +353,7 @@ class Dataset:
         if not path.is_file():
             msg = (
                 f"{str(folder)!r} is not a dataset folder: it has no dataset.json. Create one with "
-                "`genrec prepare --items items.csv --interactions interactions.csv --out DIR`."
+                "`genrec prepare FILE --out DIR`."
             )
             raise DataError(msg)
         info = read_info(path)
@@ -387,7 +387,7 @@ def check_destination(folder: str | Path) -> None:
         DataError: the folder contains files that do not belong to a dataset.
         SettingsError: the folder cannot be written.
     """
-    folder = Path(folder).resolve()
+    folder = files.real_path(folder)
     files.check_output(folder, kind="new folder")
     if folder.exists() and not _replaceable(folder):
         msg = (
@@ -400,7 +400,7 @@ def check_destination(folder: str | Path) -> None:
 
 def _name_of(source: str | Path | pa.Table, otherwise: str) -> str:
     """Return a file's name, or the given name if the source is a table."""
-    return otherwise if isinstance(source, pa.Table) else Path(source).resolve().name
+    return otherwise if isinstance(source, pa.Table) else files.real_path(source).name
 
 
 def _read(

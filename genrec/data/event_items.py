@@ -37,7 +37,7 @@ _EVENT_COLUMNS = frozenset(
     }
 )  # fmt: skip
 _LISTED = 5
-_PASTED = 20  # the most ids to write in an option
+_PASTED = 20  # the most ids to write in an option, or columns in a remark
 
 
 def catalog_from_events(
@@ -79,7 +79,9 @@ def catalog_from_events(
     for name, values in attributes.items():
         columns[name] = values.take(pa.array(known))
     if attributes:
-        notes.append(f"columns that describe the items: {', '.join(map(repr, attributes))}")
+        listed = ", ".join(map(repr, list(attributes)[:_PASTED]))
+        more = f" and {len(attributes) - _PASTED:,} more" if len(attributes) > _PASTED else ""
+        notes.append(f"columns that describe the items: {listed}{more}")
     return Catalog.from_table(pa.table(columns), rejects=rejects)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from genrec.data import cleaning, columns, nested, returns
+from genrec.data import cleaning, column_checks, columns, nested, returns
 from genrec.data.catalog import Catalog
 from genrec.data.column_uses import ColumnUse, list_uses
 from genrec.data.event_items import catalog_from_events, leave_out_unread, note_other_codes
@@ -77,17 +77,17 @@ def import_tables(
     given = dict(options.columns)
     if options.status not in {None, returns.IGNORED}:
         given["status"] = str(options.status)
+    column_checks.check_mapping(options.columns, bad_events.source)
+    column_checks.check_mapping(item_columns, bad_items.source, option="--item-column")
     recognized = columns.recognize_events(
         flat, given, bad_events.source, with_titles=items is None, items=items
     )
-    renamed = {c: n for n, c in recognized.names.items() if n not in {"unit", "status"}}
-    chosen = None if options.unit is None else renamed.get(options.unit, options.unit)
-    unit = None if chosen == "none" else chosen or recognized.unit
+    unit = column_checks.choose_unit(options.unit, recognized, bad_events.source)
     events = arrow.explode(recognized.table, bad_events)
     if events is recognized.table:
         bad_events.given = interactions  # the rows of both have the same numbers
     read = replace(recognized, table=events, unit=unit, notes=[])
-    read = _with_time(read, options, bad_events)
+    read = _with_time(read, options, bad_events, with_titles=items is None)
     notes += recognized.notes
     table = cleaning.clean_events(read, notes, items)
     status = read.names.get("status", options.status)
@@ -99,8 +99,9 @@ def import_tables(
     if items is None:
         warnings = check_titles(table, names) if "title" in table.column_names else []
         catalog = catalog_from_events(table, bad_items, notes, unit=unit)
-        described = [n for n in catalog.columns if n in table.column_names]
-        table = table.drop_columns([n for n in described if n not in {"item_id", "title"}])
+        described = sorted({*catalog.columns} & {*table.column_names})
+        gone = {*described} - {"item_id", "title"}
+        table = table.select([n for n in table.column_names if n not in gone])
     else:
         catalog, of_items = _read_items(items, item_columns, read, bad_items, notes)
         names |= {f"items.{ours}": theirs for ours, theirs in of_items.items()}
@@ -137,7 +138,7 @@ def import_tables(
 
 
 def _with_time(
-    read: columns.Recognized, options: EventOptions, rejects: Rejects
+    read: columns.Recognized, options: EventOptions, rejects: Rejects, *, with_titles: bool
 ) -> columns.Recognized:
     """Check that the required columns exist, and add positions if the time unit is ``position``.
 
@@ -152,10 +153,14 @@ def _with_time(
     missing = [n for n in ("user_id", "item_id") if n not in present]
     if not present & {"timestamp", "position"}:
         missing.append("timestamp")
+    if with_titles and "title" not in present:
+        missing.append("title")
     if missing:
-        msg = columns.describe_missing(missing, read.found, rejects.source)
+        msg = column_checks.describe_missing(missing, read, rejects.source)
         if "timestamp" in missing:
             msg += " If the rows have no times but are in order, use --time-unit position."
+        if "title" in missing:
+            msg += " If the titles are in another file, pass it with --items."
         raise DataError(msg)
     cells = ("user_id", "item_id", "behavior", "timestamp", "position", "rating", "value", "text")
     arrow.require_columns(table, [n for n in cells if n in table.column_names], rejects.source)
@@ -174,7 +179,7 @@ def _read_items(
     missing = [n for n in ("item_id", "title") if n not in read.table.column_names]
     if missing:
         raise DataError(
-            columns.describe_missing(missing, read.found, rejects.source, option="--item-column")
+            column_checks.describe_missing(missing, read, rejects.source, option="--item-column")
         )
     table = cleaning.blank_missing(read.table, notes)
     table = cleaning.clean_ids(table, ["item_id"], notes)

@@ -12,7 +12,7 @@ import re
 import unicodedata
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -325,6 +325,9 @@ def _note_unused(table: pa.Table, name: str, seen: BoolArray | None) -> list[str
         values, code = arrow.encode(table[name]) if len(first) <= _MOST_VALUES else (first, None)
         if code is None or len(values) > _MOST_VALUES:
             return []
+        words_in_cells = _split(" ".join(values))
+        if not _match(words_in_cells, "return") and not _match(words_in_cells, "cancelled"):
+            return []
         odd = [bool(v) and bool(classify(v, strict=True)) for v in values]
         if not any(odd) or sum(map(bool, values)) < 2:
             return []
@@ -380,6 +383,7 @@ def _only_on_first_lines(table: pa.Table, unit: str) -> bool:
     return False
 
 
+@lru_cache(maxsize=1 << 16)
 def _kind_of_name(name: str, others: str, *, dates: bool = False) -> str:
     """Classify a name such as ``is_returned``; return "" if it contains unexpected words."""
     words = _split(name)
@@ -411,13 +415,22 @@ def _match(words: Sequence[str], key: str) -> set[str]:
     """
     listed = _words(key)
     found = {w for w in words if w in listed}
-    joined = " ".join(words)
-    for phrase in listed:
-        if " " in phrase and f" {phrase} " in f" {joined} ":
+    joined = f" {' '.join(words)} "
+    phrases, unspaced = _phrases(key)
+    for phrase in phrases if len(words) > 1 else ():
+        if f" {phrase} " in joined:
             found |= set(phrase.split())
-        elif re.search(_UNSPACED, phrase):
-            found |= {w for w in words if phrase in w}
+    for phrase in () if joined.isascii() else unspaced:
+        found |= {w for w in words if phrase in w}
     return found
+
+
+@cache
+def _phrases(key: str) -> tuple[list[str], list[str]]:
+    """Return the phrases of several words in a list, and its entries in scripts without spaces."""
+    listed = sorted(_words(key))
+    phrases = [p for p in listed if " " in p]
+    return phrases, [p for p in listed if " " not in p and re.search(_UNSPACED, p)]
 
 
 @cache

@@ -296,3 +296,31 @@ def test_a_user_that_the_system_does_not_know(public: Path) -> None:
         )  # fmt: skip
         assert done.returncode == code, (arguments, done.stderr)
         assert "Traceback" not in done.stderr
+
+
+def test_an_interrupt_while_libraries_are_loaded_gives_no_traceback() -> None:
+    code = (
+        "import sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'pyarrow' or name == 'genrec.cli.main':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "from genrec.__main__ import run\nrun()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "Error: Interrupted.\n")
+
+
+def test_where_no_temporary_folder_can_be_written_it_says_what_to_do() -> None:
+    code = (
+        "import resource, signal, tempfile\n"
+        "from genrec.cli.main import _describe_os_error\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
+        "try:\n    tempfile.gettempdir()\n"
+        "except OSError as error:\n    print(_describe_os_error(error))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "TMPDIR" in done.stderr + done.stdout
+    assert "ulimit -f" in done.stderr + done.stdout

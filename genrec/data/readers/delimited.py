@@ -335,12 +335,16 @@ def _named(
         DataError: two columns with values have the same name.
     """
     kept: list[tuple[str, pa.Array | pa.ChunkedArray]] = []
+    counts = Counter(names)
+    final = {name: place for place, name in enumerate(names)}
+    taken = set[str]()
     for place, (name, column) in enumerate(zip(names, columns, strict=True)):
-        extra = not name or name in names[:place] or name in names[place + 1 :]
-        last = name not in names[place + 1 :] and name not in {n for n, _ in kept}
+        extra = not name or counts[name] > 1
+        last = final[name] == place and name not in taken
         if extra and not (name and last) and not pc.any(pc.not_equal(column, "")).as_py():
             continue
         kept.append((name, column))
+        taken.add(name)
     check_distinct(source.path, [name for name, _ in kept])
     return pa.table(dict(kept))
 

@@ -66,6 +66,12 @@ def read(
         SettingsError: the encoding is unknown.
     """
     path = Path(path)
+    if path.is_symlink() and not path.exists():
+        msg = (
+            f"{str(path)!r} is a link that leads to no file. Expected a CSV, JSONL or Parquet file, or "
+            "a folder of them. Correct the link, or pass the path of the file."
+        )
+        raise DataError(msg)
     if not path.exists():
         msg = (
             f"{str(path)!r} does not exist. Expected a CSV, JSONL or Parquet file, or a folder of "

@@ -16,6 +16,7 @@ import pyarrow as pa
 from genrec.data.readers.arrow import ROW, column_names, row_numbers
 from genrec.data.readers.rejects import Rejects
 from genrec.errors import DataError
+from genrec.files import real_path
 
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 _APART = 1_000_000_000  # more rows than a file has
@@ -56,7 +57,7 @@ def find_parts(folder: Path) -> list[Part]:
         if path.is_file() and path.stat().st_size and not any(n[0] in "_." for n in inside):
             pairs = (name.partition("=") for name in inside[:-1] if "=" in name)
             values = {key: "" if value == _NULL else unquote(value) for key, _, value in pairs}
-            parts.append(Part(path, "/".join([folder.resolve().name, *inside]), values))
+            parts.append(Part(path, "/".join([real_path(folder).name, *inside]), values))
     if not parts:
         msg = (
             f"The folder {str(folder)!r} has no files with data. Expected a CSV, JSON Lines or "

@@ -17,6 +17,8 @@ from genrec.data.readers import arrow
 from genrec.types import BoolArray, FloatArray, IntArray
 
 _SAMPLE = 10_000  # the number of cells that show a file's decimal sign
+_MOST_COLUMNS = 200  # the number of columns that show a file's decimal sign
+_FIRST = 20  # the number of cells that can show quickly that a column holds no numbers
 _MOST = 0.9  # the share of non-empty cells that must be numbers, or else the column is text
 _EMPTY = pa.array(["", "nan", "null", "none", "n/a", "na", "-"], pa.large_string())
 _CURRENCIES = (
@@ -25,6 +27,9 @@ _CURRENCIES = (
     "VND ZAR eur euro Euro R$ US$ A$ AU$ C$ CA$ HK$ NT$ NZ$ S$ MX$ SFr. Fr. Fr kr. kr zł zl Kč Ft "
     "lei лв руб. руб Rs. Rs Rp RM TL 元 円 원"
 )
+
+_LETTERS = re.compile(r"[\W\d]+")
+_SIGNS = {_LETTERS.sub("", c) for c in _CURRENCIES.split()} | {""}
 
 # Regular expressions for RE2.
 _SIGN = "|".join(re.escape(c) for c in sorted(_CURRENCIES.split(), key=len, reverse=True))
@@ -75,6 +80,20 @@ def read_numbers(column: pa.ChunkedArray, usual: str = "") -> tuple[FloatArray, 
     return numbers[code], remark
 
 
+def may_be_numbers(column: pa.ChunkedArray) -> bool:
+    """Check quickly, by the first cells of a text column, whether all of its cells may be numbers."""
+    for value in column.slice(0, _FIRST).to_pylist():
+        cell = str(value or "").strip()
+        found = re.search(r"\d(?:[\d\s.,'\u2019]*\d)?", cell)
+        if cell and found is None:
+            return False
+        before, after = (cell[: found.start()], cell[found.end() :]) if found else ("", "")
+        power = re.sub(r"^[eE][-+]?\d+", "", after)
+        if any(_LETTERS.sub("", part) not in _SIGNS for part in (before, power)):
+            return False
+    return True
+
+
 def decimal_sign(columns: Sequence[pa.ChunkedArray]) -> str:
     """Return the decimal sign that the columns agree on, or an empty string if there is none.
 
@@ -82,9 +101,15 @@ def decimal_sign(columns: Sequence[pa.ChunkedArray]) -> str:
         columns: columns of a file; those that do not hold numbers are ignored.
     """
     signs = set()
+    compared = 0
     for column in columns:
+        if compared == _MOST_COLUMNS:
+            break
         if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
             texts = pc.unique(arrow.to_text(column.slice(0, _SAMPLE)))
+            if not pc.any(pc.match_substring_regex(texts, r"\d[.,]|[.,]\d")).as_py():
+                continue  # digits alone have no decimal sign
+            compared += 1
             texts = texts.filter(pc.invert(pc.is_in(pc.utf8_lower(texts), _EMPTY)))
             _, with_point, with_comma = _match_numbers(texts)
             if len(texts) and np.mean(with_point | with_comma) >= _MOST:

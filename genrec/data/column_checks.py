@@ -1,0 +1,218 @@
+"""Check the columns that the user named, and describe columns that are missing.
+
+A message names every missing column at once. It ends with options that can be pasted, in which the
+most likely columns are filled in. This module does not choose columns by itself.
+"""
+
+from __future__ import annotations
+
+import difflib
+import shlex
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from genrec.data import column_cells
+from genrec.data.column_names import fold, known, names_of
+from genrec.data.columns import Recognized
+from genrec.data.readers import arrow
+from genrec.data.readers.dates import read_dates
+from genrec.errors import DataError, SettingsError
+from genrec.text import one_line
+
+_MEANINGS = {
+    "user_id": "the user",
+    "item_id": "the item",
+    "title": "the title of the item",
+    "timestamp": "the time",
+    "behavior": "what the user did",
+}
+_ROLES = (
+    "user_id", "item_id", "title", "timestamp", "position", "behavior", "rating", "value", "text",
+    "split", "status",
+)  # fmt: skip
+_LISTED = 100  # the most columns that a message lists
+_TITLES = ("title", "titel", "subject", "description")
+_SAMPLE = 1000  # the rows that show what a column holds
+_SHORTEST = 4  # letters of a word that is searched for inside a column name
+_FEW = 12  # distinct numbers of a column that may hold quantities
+_ORDER = ("timestamp", "title", "item_id", "user_id")  # the order in which roles are guessed
+
+
+def check_mapping(given: Mapping[str, str], source: str, *, option: str = "--column") -> None:
+    """Check that columns are mapped to names that genrec knows, and no column is mapped twice.
+
+    Any other name is accepted, since a column can be renamed, unless it resembles a known one.
+
+    Args:
+        given: maps genrec's names to those in the file.
+        source: the name of the table, for use in messages.
+        option: the command-line option that maps a column.
+
+    Raises:
+        SettingsError: a name looks like a misspelling of one that genrec knows, or one column is to
+            hold both the users and the items.
+    """
+    for ours, theirs in given.items():
+        near = difflib.get_close_matches(ours.lower(), _ROLES, n=1, cutoff=0.75)
+        if near and ours not in _ROLES and near[0] not in given:
+            msg = (
+                f"{option} {ours}={theirs} maps a column to {ours!r}, which genrec does not know. "
+                f"Did you mean {option} {near[0]}={shlex.quote(theirs)}?"
+            )
+            raise SettingsError(msg)
+    users, items = given.get("user_id", "user_id"), given.get("item_id", "item_id")
+    if users == items:
+        msg = (
+            f"The column {users!r} of {source} would hold both the users and the items. Expected two "
+            f"different columns. Name the other one as well, such as {option} item_id=NAME, or correct "
+            f"{option} {'user_id' if 'user_id' in given else 'item_id'}={shlex.quote(users)}."
+        )
+        raise SettingsError(msg)
+
+
+def choose_unit(given: str | None, read: Recognized, source: str) -> str | None:
+    """Return the name of the basket column in the recognized table, or None if there is none.
+
+    Args:
+        given: the column that the user named, ``none`` to have no baskets, or None to use the
+            recognized column.
+        read: the table with its recognized columns.
+        source: the name of the table, for use in messages.
+
+    Raises:
+        DataError: the table has no such column.
+    """
+    if given is None or given == "none":
+        return read.unit if given is None else None
+    ours = {theirs: ours for ours, theirs in read.names.items() if ours not in {"unit", "status"}}
+    name = ours.get(given, given)
+    if name in read.table.column_names:
+        return name
+    near = difflib.get_close_matches(given, read.found, n=1)
+    hint = f" Did you mean --unit {shlex.quote(near[0])}?" if near else ""
+    msg = (
+        f"{source} has no column {given!r} to take baskets from (given as --unit).{hint} Expected one "
+        f"of its columns: {list_names(read.found)}. To have no baskets, use --unit none."
+    )
+    raise DataError(msg)
+
+
+def describe_missing(
+    missing: Sequence[str], read: Recognized, source: str, *, option: str = "--column"
+) -> str:
+    """Return the message for columns that were not recognized.
+
+    Args:
+        missing: genrec's names of the missing columns.
+        read: the table, with the columns that were recognized.
+        source: the name of the table.
+        option: the command-line option that maps a column.
+    """
+    wanted = _join([f"{n} ({_MEANINGS.get(n, n)})" for n in missing])
+    guesses = guess_columns(missing, read)
+    paste = " ".join(f"{option} {n}={shlex.quote(guesses.get(n, 'COLUMN'))}" for n in missing)
+    if not guesses:
+        advice = f"Choose a column with {paste}, or rename a column."
+    elif len(guesses) < len(missing):
+        advice = (
+            f"Add {paste} to the command. These columns are guesses, so correct them if they are "
+            "wrong, and replace COLUMN by the name of a column."
+        )
+    else:
+        advice = f"Add {paste} to the command. These columns are guesses, so correct them if they are wrong."
+    return (
+        f"{source} has no column that could be recognized as {wanted}. Found the columns: "
+        f"{list_names(read.found)}. {advice}"
+    )
+
+
+def list_names(names: Sequence[str]) -> str:
+    """Join the names of columns for a message, leaving out all but the first of very many."""
+    listed = ", ".join(one_line(n) for n in names[:_LISTED]) or "none"
+    return listed + (f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else "")
+
+
+def guess_columns(missing: Sequence[str], read: Recognized) -> dict[str, str]:
+    """Return the most likely column for each missing role; roles without any are left out.
+
+    A column is preferred if a part of its name is a known word, such as ``Customer`` in
+    ``Paying Customer Ref``. Otherwise, the cells decide: times can be read, titles have letters,
+    and ids of items go with the titles.
+    """
+    taken = {*read.names.values(), *_ROLES, arrow.ROW}
+    free = [n for n in arrow.column_names(read.table) if n not in taken][:_LISTED]
+    table = read.table.slice(0, _SAMPLE)
+    title = table["title"] if "title" in table.column_names else None
+    found: dict[str, str] = {}
+    for role in sorted(missing, key=lambda r: _ORDER.index(r) if r in _ORDER else len(_ORDER)):
+        scores = {n: _score(role, n, table[n]) for n in free if n not in found.values()}
+        if role == "item_id" and title is not None:
+            scores = {
+                n: score / max(column_cells.misfit(table[n], title)) for n, score in scores.items()
+            }
+        best = max(scores, key=lambda n: scores[n], default=None)
+        if best is not None and scores[best] > 0:
+            found[role] = best
+            title = table[best] if role == "title" else title
+    return found
+
+
+def _score(role: str, name: str, column: pa.ChunkedArray) -> float:
+    """Return a number that is greater the more a column looks like a role, and 0 if it cannot be."""
+    if pa.types.is_nested(column.type):
+        return 0.0
+    try:
+        cells = arrow.to_text(column)
+    except DataError:
+        return 0.0
+    filled = cells.filter(pc.not_equal(cells, ""))
+    if not len(filled):
+        return 0.0
+    dates = _are_dates(column, filled)
+    named = _named(role, name)
+    if role == "timestamp":
+        return dates * (1.0 + named)
+    if role not in _ORDER:
+        return float(named)
+    distinct = len(pc.unique(filled))
+    others = {"user_id": ("item_id", "title"), "item_id": ("user_id",), "title": ("user_id",)}[role]
+    if dates or (any(_named(other, name) for other in others) and not named):
+        return 0.0
+    numbers = arrow.to_floats(pa.chunked_array([pc.unique(filled)]))
+    amounts = bool(np.isfinite(numbers).all()) and (distinct <= _FEW or bool((numbers % 1).any()))
+    letters = column_cells.holds_names(column)
+    if (role == "title" and not letters) or (amounts and not named):
+        return 0.0
+    varied = float(np.log(distinct)) * (distinct < len(filled))
+    return len(filled) / len(cells) * (varied + 10.0 * named)
+
+
+def _named(role: str, name: str) -> bool:
+    """Check whether a column name is known for a role, or contains one of the role's words."""
+    folded = fold(name)
+    listed = _TITLES if role == "title" else known()["roles"][role]["words"]
+    words = (fold(w) for w in listed)
+    inside = any(w in folded for w in words if len(w) >= _SHORTEST or not w.isascii())
+    return folded in names_of(role) or inside
+
+
+def _are_dates(column: pa.ChunkedArray, filled: pa.ChunkedArray) -> bool:
+    """Check whether most cells can be read as dates."""
+    if pa.types.is_temporal(column.type):
+        return True
+    sample = filled.slice(0, 50).combine_chunks()
+    if not np.isnan(arrow.to_floats(pa.chunked_array([sample]))).any():
+        return False
+    try:
+        dates = read_dates(sample, None, "")
+    except DataError:
+        return True  # the order of day and month is open
+    return bool(np.isfinite(dates.seconds).mean() > 0.5)
+
+
+def _join(parts: Sequence[str]) -> str:
+    """Join parts with commas and ``or``."""
+    return " or ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)

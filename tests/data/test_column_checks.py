@@ -1,0 +1,140 @@
+"""Columns that are missing or wrongly named are all said at once, with options to paste."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from pathlib import Path
+
+import pytest
+from support.commands import Run
+
+from genrec import Dataset
+from genrec.data.ingest import EventOptions
+from genrec.errors import DataError, GenrecError, SettingsError
+
+
+def prepare(path: Path, **options: object) -> Dataset:
+    return Dataset.prepare(None, path, options=EventOptions(**options))[0]  # type: ignore[arg-type]
+
+
+def support_desk(tmp_path: Path) -> Path:
+    """Events under names that genrec does not know, with quotes and spaces in them."""
+    lines = ["Case No,Requester Ref,Agent,Help page,Page's subject,Opened on the"]
+    for n in range(60):
+        agent, page = "AB"[n % 2], n % 7
+        lines.append(f"{9000 + n},R-{n % 20},{agent},KB{page},How to do {page} well,"
+                     f"2024-03-{1 + n % 28:02d} 10:{n:02d}")  # fmt: skip
+    path = tmp_path / "cases 2024.csv"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def test_all_missing_columns_come_in_one_message_whose_options_work(tmp_path: Path) -> None:
+    path = support_desk(tmp_path)
+    with pytest.raises(DataError) as error:
+        prepare(path)
+    message = str(error.value)
+    for role in ("user_id", "item_id", "timestamp", "title"):
+        assert f"{role} (" in message
+    pasted = shlex.split(message.partition("Add ")[2].partition(" to the command")[0])
+    assert pasted[::2] == ["--column"] * 4
+    columns = dict(one.split("=", 1) for one in pasted[1::2])
+    assert columns == {
+        "user_id": "Requester Ref",
+        "item_id": "Help page",
+        "timestamp": "Opened on the",
+        "title": "Page's subject",
+    }
+    data = prepare(path, columns=columns)
+    assert (data.info.events, data.info.items, data.info.users) == (60, 7, 20)
+
+
+def test_a_title_alone_is_asked_for_with_one_option(tmp_path: Path) -> None:
+    path = tmp_path / "e.csv"
+    rows = "".join(f"u{n % 3},{n % 4},Thing {n % 4},2024-01-{n + 1:02d}\n" for n in range(12))
+    path.write_text("user_id,item_id,What it is,timestamp\n" + rows, encoding="utf-8")
+    with pytest.raises(DataError, match="Add --column title='What it is' to the command") as error:
+        prepare(path)
+    assert "user_id (" not in str(error.value)
+    assert "--items" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"unit": "nope"}, "no column 'nope' to take baskets from"),
+        ({"unit": "oder"}, "Did you mean --unit order?"),
+        ({"columns": {"titel": "name"}}, "Did you mean --column title=name?"),
+        ({"columns": {"usr_id": "name"}}, "Did you mean --column user_id=name?"),
+        ({"columns": {"user_id": "item_id"}}, "would hold both the users and the items"),
+        ({"columns": {"item_id": "user_id"}}, "would hold both the users and the items"),
+        ({"columns": {"item_id": "name", "user_id": "name"}}, "hold both the users and the items"),
+    ],
+)
+def test_a_wrong_name_is_refused_with_what_was_meant(
+    options: dict[str, object], said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "e.csv"
+    rows = "".join(f"u{n % 3},{n % 4},T{n % 4},2024-01-{n + 1:02d},{n}\n" for n in range(12))
+    path.write_text("user_id,item_id,name,timestamp,order\n" + rows, encoding="utf-8")
+    with pytest.raises((SettingsError, DataError)) as error:
+        prepare(path, **options)
+    assert said in str(error.value)
+
+
+def test_baskets_may_come_from_a_column_with_another_role(tmp_path: Path) -> None:
+    path = tmp_path / "e.csv"
+    rows = "".join(f"u{n % 3},{n % 4},T{n % 4},2024-01-{n // 4 + 1:02d}\n" for n in range(12))
+    path.write_text("customer,sku,product name,day\n" + rows, encoding="utf-8")
+    assert prepare(path, unit="day").info.unit == "timestamp"
+
+
+@pytest.mark.parametrize("name", ["../evil", "/tmp/evil", "a/b", "a\\b", "..", ".", "a\nb", ""])
+def test_the_name_of_a_dataset_is_no_path(name: str, run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "e.csv"
+    path.write_text("user_id,item_id,title,timestamp\nu,a,T,2024-01-01\n", encoding="utf-8")
+    code, _, err = run("prepare", path, "--name", name)
+    assert code == 2
+    assert "--name" in err
+    assert not (tmp_path.parent / "evil").exists()
+
+
+@pytest.mark.parametrize("target", ["round", "nowhere"])
+def test_a_link_that_leads_nowhere_is_said(target: str, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "events.csv").symlink_to(tmp_path / target)
+    (tmp_path / "round").symlink_to(tmp_path / "events.csv")
+    for arguments in (["events.csv", "--out", "x"], ["events.csv"], ["x.csv", "--out", "round"]):
+        code, _, err = run("prepare", *(tmp_path / a if "-" not in a else a for a in arguments))
+        assert code in {2, 3}, err
+        assert "link" in err or "does not exist" in err or "cannot" in err.lower()
+
+
+def test_the_work_for_a_file_grows_in_proportion_to_its_columns(tmp_path: Path) -> None:
+    spent = []
+    for count in (400, 3200):
+        path = tmp_path / f"{count}.csv"
+        head = ",".join(f"c{n}" for n in range(count))
+        rows = [
+            f"u{n % 5},i{n % 6},Thing {n % 6},{1700000000 + n * 86400},"
+            + ",".join(("a", str(n), f"v{n % 6}", f"{n}.5")[(c + n) % 4] for c in range(count))
+            for n in range(30)
+        ]
+        path.write_text(
+            f"user_id,item_id,title,timestamp,{head}\n" + "\n".join(rows) + "\n", encoding="utf-8"
+        )
+        start = time.process_time()
+        data = prepare(path)
+        spent.append(time.process_time() - start)
+        assert data.info.events == 30
+        assert max(map(len, data.info.notes)) < 2000
+    assert spent[1] < 14 * spent[0], spent  # 8 times the columns; 64 would be quadratic
+
+
+def test_a_message_does_not_list_thousands_of_columns(tmp_path: Path) -> None:
+    path = tmp_path / "e.csv"
+    names = [f"c{n}" for n in range(3000)]
+    path.write_text(",".join(names) + "\n" + ",".join("x" for _ in names) + "\n", encoding="utf-8")
+    with pytest.raises(GenrecError, match="and 2,900 more") as error:
+        prepare(path)
+    assert len(str(error.value)) < 2000
