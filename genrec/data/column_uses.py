@@ -83,6 +83,7 @@ def list_uses(
 def _resembles(name: str, names: Mapping[str, str], own: Collection[str]) -> str:
     """Describe a role that a column could also have, if another column already has it."""
     given = {*names, *own}
+    given |= set(_NUMBERS) if given & set(_NUMBERS) else set()  # one number is kept as the value
     for role in _ROLES:
         if role in given and any(one in names_of(role) for one in spellings(name)):
             return f"; could also be {role}"

@@ -314,3 +314,32 @@ def test_a_column_may_be_mapped_to_two_roles(columns: dict[str, str]) -> None:
     data = prepare(given, columns=columns)
     assert {i.item_id for i in data.catalog} == {i.title for i in data.catalog}
     assert len(data.catalog) == 30
+
+
+def test_exports_of_a_library_and_of_netsuite() -> None:
+    loans = table(Ausweisnummer="user", Mediennummer="order", Titelnummer="id", Titel="name",
+                  Ausleihdatum="time", Note="note")  # fmt: skip
+    assert prepare(loans).info.columns.items() >= {
+        "user_id": "Ausweisnummer", "item_id": "Titelnummer", "title": "Titel",
+        "timestamp": "Ausleihdatum",
+    }.items()  # fmt: skip
+    sales = pa.table({
+        "Document Number": [CELLS["order"](n) for n in range(ROWS)],
+        "Date": [CELLS["time"](n) for n in range(ROWS)],
+        "Customer/Project: Name": [CELLS["person"](n) for n in range(ROWS)],
+        "Item: Name": [CELLS["id"](n) for n in range(ROWS)],
+        "Item: Display Name": [CELLS["name"](n) for n in range(ROWS)],
+        "Qty. Sold": [CELLS["quantity"](n) for n in range(ROWS)],
+    })  # fmt: skip
+    data = prepare(sales)
+    assert data.info.columns["title"] == "Item: Display Name"
+    assert data.info.columns["unit"] == "Document Number"
+    assert len(data.catalog) == 30
+
+
+def test_a_second_number_is_named_beside_the_value() -> None:
+    data = prepare(table(user="user", sku="id", title="name", date="time", rating="stars",
+                         qty="stars"))  # fmt: skip
+    uses = {u["column"]: u["use"] for u in data.info.uses}
+    assert uses["rating"] == "rating"
+    assert uses["qty"].endswith("could also be value")
