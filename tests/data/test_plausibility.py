@@ -46,7 +46,7 @@ CELLS: dict[str, Callable[[int], str]] = {
     ],
     "page": lambda n: f"/docs/page-{item(n)}",
     "order": lambda n: f"A{n // 2}",
-    "quantity": lambda n: str(n % 3 + 1),
+    "quantity": lambda n: str(n % 4 + 1),
     "unit": lambda n: ["ea", "ea", "kg"][n % 3],
     "piece": lambda n: "ea",
     "note": lambda n: ["\\N", "please wrap as a gift", "\\N", "\\N", "leave at the door"][n % 5],
@@ -339,7 +339,7 @@ def test_exports_of_a_library_and_of_netsuite() -> None:
 
 def test_a_second_number_is_named_beside_the_value() -> None:
     data = prepare(table(user="user", sku="id", title="name", date="time", rating="stars",
-                         qty="stars"))  # fmt: skip
+                         qty="quantity"))  # fmt: skip
     uses = {u["column"]: u["use"] for u in data.info.uses}
     assert uses["rating"] == "rating"
     assert uses["qty"].endswith("could also be value")
