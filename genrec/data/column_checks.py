@@ -143,7 +143,8 @@ def guess_columns(missing: Sequence[str], read: Recognized) -> dict[str, str]:
     and ids of items go with the titles.
     """
     taken = {*read.names.values(), *_ROLES, arrow.ROW}
-    free = [n for n in arrow.column_names(read.table) if n not in taken][:_LISTED]
+    present = {*arrow.column_names(read.table)} - taken
+    free = [n for n in read.found if n in present][:_LISTED]  # without copies and renamed columns
     table = read.table.slice(0, _SAMPLE)
     title = table["title"] if "title" in table.column_names else None
     found: dict[str, str] = {}

@@ -61,7 +61,6 @@ def catalog_from_events(
             "pass it with --items, or map the column of titles with --column title=NAME. Found "
             f"columns: {', '.join(arrow.column_names(table))}."
         )
-        msg += "".join(f" Note that {note}." for note in notes if "not the title of items" in note)
         raise DataError(msg)
     arrow.require_columns(table, NEEDED, rejects.source)
     ids, item = arrow.encode(table["item_id"])

@@ -86,7 +86,7 @@ def import_tables(
     events = arrow.explode(recognized.table, bad_events)
     if events is recognized.table:
         bad_events.given = interactions  # the rows of both have the same numbers
-    read = replace(recognized, table=events, unit=unit, notes=[])
+    read = replace(recognized, table=events, unit=unit)
     read = _with_time(read, options, bad_events, with_titles=items is None)
     notes += recognized.notes
     table = cleaning.clean_events(read, notes, items)
@@ -161,6 +161,8 @@ def _with_time(
             msg += " If the rows have no times but are in order, use --time-unit position."
         if "title" in missing:
             msg += " If the titles are in another file, pass it with --items."
+            doubts = [n for n in read.notes if "not the title of items" in n]
+            msg += "".join(f" Note that {n}." for n in doubts)
         raise DataError(msg)
     cells = ("user_id", "item_id", "behavior", "timestamp", "position", "rating", "value", "text")
     arrow.require_columns(table, [n for n in cells if n in table.column_names], rejects.source)
