@@ -491,9 +491,9 @@ def tune(
         )
         raise RequestError(msg) from None
     cases = protocols.sample(every, users, seed)
-    passes = []
-    for case in cases:
-        passes.append(score_user(recommender, case.history, case.target))
+    passes = {}  # in random order, so that the users that are left out are a random part
+    for place in np.random.default_rng(seed).permutation(len(cases)).tolist():
+        passes[place] = score_user(recommender, cases[place].history, cases[place].target)
         if not going(len(passes)):
             break
-    return fit_fusion(recommender, passes)
+    return fit_fusion(recommender, [passes[place] for place in sorted(passes)])

@@ -60,11 +60,15 @@ def compare_with_uniform(
             "uniform",
             "THIS RUN IS WORSE THAN A UNIFORM GUESS.",
             f"On {users:,} validation users, the model alone needs {nats:.3f} nats per item, and a uniform "
-            f"guess among {items:,} items needs {math.log(items):.3f}.",
+            f"guess among {items:,} items needs {math.log(items):.3f}.{_hedge(users)}",
             "Train again with a lower --learning-rate or for longer. Until then, leave out --run: "
             f"`{BASE.format(data=data)}`.",
         ),
     )
+
+
+def _hedge(users: int) -> str:
+    return "" if users >= ENOUGH else " With so few users, this may be chance."
 
 
 def judge(tuned: Tuned, *, data: str = "DIR", run: str = "RUN") -> tuple[Finding, ...]:
@@ -79,7 +83,7 @@ def judge(tuned: Tuned, *, data: str = "DIR", run: str = "RUN") -> tuple[Finding
         What is better than the run, the most serious finding first; empty if nothing is.
     """
     found = compare_with_uniform(tuned.nats["model"], tuned.users, tuned.items, data=data)
-    chance = "" if tuned.users >= ENOUGH else " With so few users, this may be chance."
+    chance = _hedge(tuned.users)
     model, prior, both = (tuned.ndcg[k] for k in ("model", "prior", tuned.fusion))
     measured = f"On {tuned.users:,} validation users, NDCG@10 is {prior:.4f} for the prior alone"
     if both < prior:
@@ -93,9 +97,8 @@ def judge(tuned: Tuned, *, data: str = "DIR", run: str = "RUN") -> tuple[Finding
                 f"`{BASE.format(data=data)}`. Training for longer or on more events may help.",
             ),
         )
-    if model < prior:
+    if model < prior and not found:
         return (
-            *found,
             Finding(
                 "alone",
                 "THE MODEL ALONE IS WORSE THAN THE PRIOR ALONE.",

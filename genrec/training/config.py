@@ -106,7 +106,7 @@ class Training:
         patience: stop after this many validations without improvement; 0 never stops early.
         save_steps: number of steps between checkpoints. By default, ``save_minutes`` applies.
         save_minutes: number of minutes between checkpoints.
-        log_steps: number of steps between log lines.
+        log_steps: number of steps between log lines. Slow steps are logged at least every 15 seconds.
         report_to: experiment trackers to use in addition to the log, such as ``tensorboard`` or
             ``wandb``, separated by commas; ``none`` uses no others.
         seed: random seed for the adapter's initial weights, the order of the data, and dropout.

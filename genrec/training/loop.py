@@ -33,6 +33,7 @@ from genrec.training.time_plan import TimePlan
 from genrec.types import Log
 
 Watch = Callable[[Mapping[str, Any]], None]
+_LONGEST_SILENCE = 15.0  # seconds after which a slow step gets a log line of its own
 _VALIDATIONS = 10  # the default number of validations in a run
 
 
@@ -197,7 +198,8 @@ class Session:
         now = self._clock()
         self._time.stepped(now - self._stepped)
         settings, step = self._training, int(state.global_step)
-        if step % settings.log_steps == 0 or step >= state.max_steps:
+        waited = now - self._logged >= _LONGEST_SILENCE
+        if step % settings.log_steps == 0 or step >= state.max_steps or waited:
             self._log_step(step, now)
         stop = False
         due = self.progress.targets >= self.progress.next_validation and step < state.max_steps

@@ -84,6 +84,7 @@ class WeightFit:
                 _ = recommender.with_settings(
                     data=known, prior="collaborative", prior_events="train"
                 ).prior
+                _ = recommender.with_settings(data=self.data, prior="collaborative").prior
             plan.preparing = 0.0 if self.data.folder else stopwatch.now() - began
         return plan
 
@@ -112,7 +113,8 @@ class WeightFit:
             recommender = Recommender.load(self.folder, self.data, model=model, log=self.log)
             if self.since is not None:
                 return self._take_over(run, recommender, self.since)
-            self.log(f"Fitting the weight of the prior on {users:,} validation users ...")
+            most = f"up to {users:,}" if time.limited else f"{users:,}"
+            self.log(f"Fitting the weight of the prior on {most} validation users ...")
             with torch.no_grad():
                 tuned = tuning.tune(
                     recommender,

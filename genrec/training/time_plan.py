@@ -23,6 +23,7 @@ _FIT_PER_VALIDATION = 1.4  # the cost of fitting on a user, relative to validati
 _ARITHMETIC = 0.01  # seconds per user that the fit takes after the model has processed all users
 _WRITING = 3.0  # seconds for writing the run folder, including the plot in the report
 _MARGIN = 0.01  # the share of the limit that is kept for errors of the estimates
+_LEAVING = 3.0  # seconds for starting and ending the process, and for writing the fitted weights
 _RECENT = 50  # the number of steps whose duration is averaged
 
 
@@ -86,6 +87,7 @@ class TimePlan:
         self._validated = 0.0
         self._steps: deque[float] = deque(maxlen=_RECENT)
         self._first_step: float | None = None
+        self._fit_began = 0.0
 
     @property
     def limited(self) -> bool:
@@ -158,7 +160,7 @@ class TimePlan:
         if not self.fit_users:
             return 0.0
         wanted = self.fit_users * (_FIT_PER_VALIDATION * self._per_part + _ARITHMETIC)
-        fixed = self.preparing + 1.0
+        fixed = self.preparing
         if not self.limited:
             return wanted + fixed
         kept = max(_FIT * self._available, 0.0)
@@ -167,7 +169,7 @@ class TimePlan:
     @property
     def ending(self) -> float:
         """The seconds that are needed after the last step."""
-        return self._round + 2 * self.saving + self.writing + self.fitting
+        return self._round + 2 * self.saving + self.writing + self.fitting + _LEAVING
 
     @property
     def late(self) -> bool:
@@ -202,8 +204,14 @@ class TimePlan:
         Args:
             done: the number of users done so far.
         """
-        needed = done * _ARITHMETIC + 1.0 + _MARGIN * self.limit if self.limited else 0.0
-        return self.left > needed + (0.0 if done else self.preparing)
+        if not self.limited:
+            return True
+        if not done:
+            self._fit_began = self.watch.now()
+            next_user = self.preparing + _FIT_PER_VALIDATION * self._per_part
+        else:
+            next_user = 1.5 * (self.watch.now() - self._fit_began) / done
+        return self.left > next_user + done * _ARITHMETIC + _LEAVING + _MARGIN * self.limit
 
     def remaining(self, steps: int, validations: float) -> float:
         """Estimate the seconds until the command ends.

@@ -24,7 +24,9 @@ class ListValidation(Validation):
 
     def __init__(self, recommender: Recommender, cases: Sequence[Case]) -> None:
         """Store the recommender of the model, and the users with their targets."""
-        self._recommender, self._cases = recommender, cases
+        order = np.random.default_rng(0).permutation(len(cases)).tolist()
+        self._recommender = recommender
+        self._cases = [cases[i] for i in order]  # so that the first ones are a random sample, too
         self.size = len(cases)
 
     def measure(self, parts: int) -> dict[str, Any]:
