@@ -282,6 +282,7 @@ def test_ids_of_mongodb_in_objects(run: Run, tmp_path: Path) -> None:
     [
         (["ea"] * 50, False, False),
         (["1"] * 50, True, False),
+        (["1"] * 50, False, False),
         (["1", "2"] * 50, True, False),
         (["1", "2"] * 50, False, True),  # the numbers of visits
         (["web", "shop"] * 50, False, False),

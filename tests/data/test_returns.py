@@ -207,6 +207,16 @@ def test_a_refunded_amount_is_reported_unless_a_status_says_the_same() -> None:
     assert not any("Refunded Amount" in note for note in data.info.notes)
 
 
+def test_a_row_that_is_both_counts_as_cancelled() -> None:
+    table = orders(
+        Status=["paid", "cancelled", "refunded", "paid"], is_returned=["0", "1", "0", "0"]
+    )
+    data = prepare(table)
+    assert behaviors(data) == {"buy": 20, "return": 10}
+    assert any("10 rows as 'return'" in note for note in data.info.notes)
+    assert sum(data.info.rejected.values()) == 10
+
+
 def test_only_cancelled_orders_are_an_error_that_names_the_option() -> None:
     with pytest.raises(DataError, match="--status none"):
         prepare(orders(Status=["cancelled", "void"]))
