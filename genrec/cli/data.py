@@ -114,7 +114,23 @@ class PrepareOptions:
         _COLUMNS,
         "Unit of the timestamps. auto infers it from the values. position uses the order of the rows, "
         "for data without times.",
-        choices=("auto", "day", "s", "ms", "us", "ns", "excel", "yyyymmdd", "position"),
+        choices=(
+            "auto",
+            "day",
+            "s",
+            "ms",
+            "us",
+            "ns",
+            "excel",
+            "yyyymmdd",
+            "position",
+            "apple",
+            "sas",
+            "sas-day",
+            "dotnet",
+            "filetime",
+            "webkit",
+        ),
     )
     date_format: str | None = option(
         None,

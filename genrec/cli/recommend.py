@@ -365,7 +365,7 @@ def likes(
 def _prompt_of(recommender: Recommender, history: History | str) -> Prompt:
     """Return the prompt for a history, with the place and time of each event in it."""
     from genrec.data.events import History
-    from genrec.data.times import format_time
+    from genrec.data.time_units import format_time
     from genrec.reports.explanation_page import Prompt
 
     text, spans = recommender.events_in_prompt(history)

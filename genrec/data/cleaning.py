@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from genrec.data.behaviors import spoken_verbs
 from genrec.data.column_names import fold
 from genrec.data.columns import Recognized
+from genrec.data.missing import blank_missing
 from genrec.data.readers import arrow
 from genrec.data.readers.numbers import decimal_sign, may_be_numbers, read_numbers, restore_ids
 from genrec.data.readers.rejects import Rejects
@@ -26,8 +27,6 @@ from genrec.types import IntArray
 
 _ESCAPES = {"t": " ", "n": " ", "r": " ", "b": " ", "f": " ", "v": " "}
 _ENTITY = r"&(#\d+|#[xX][0-9a-fA-F]+|[A-Za-z][A-Za-z0-9]*);"
-_ROLES = ("user_id", "item_id", "title", "behavior", "timestamp", "value", "rating")
-_MISSING = ["NULL", "null", "nan", "NaN", "NaT", "<NA>", "#N/A", "\\N", "(not set)"]
 _NUMBERS = ("value", "rating")  # columns of numbers, even if a few cells are none
 _NO_AMOUNTS = ("user_id", "item_id", "title", "behavior", "timestamp", "position", "split", "text")
 _SAMPLE = 1000
@@ -77,33 +76,6 @@ def unescape_copy(table: pa.Table, notes: list[str]) -> pa.Table:
             f"{name}: backslashes are read as PostgreSQL writes them, in "
             f"{quantity(len(given), 'different cell')} such as {given[0]!r}"
         )
-    return table
-
-
-def blank_missing(table: pa.Table, notes: list[str], others: Collection[str] = ()) -> pa.Table:
-    """Empty the cells that contain a word for a missing value, such as ``NULL``.
-
-    Args:
-        table: the events or items.
-        notes: the list of remarks.
-        others: additional columns to check, such as the basket column.
-    """
-    emptied = 0
-    words = ""
-    for name in (*_ROLES, *others):
-        if name not in table.column_names or not _is_text(table[name]):
-            continue
-        text = arrow.to_text(table[name])
-        missing = pc.is_in(text, pa.array(_MISSING, text.type))
-        count = int(pc.sum(missing).as_py() or 0)
-        if count:
-            emptied += count
-            words = words or str(text.filter(missing)[0])
-            column = pc.if_else(missing, "", text).cast(table[name].type)
-            table = table.set_column(table.column_names.index(name), name, column)
-    if emptied:
-        cells = quantity(emptied, "cell")
-        notes.append(f"words for missing values, such as {words!r}, are read as empty ({cells})")
     return table
 
 

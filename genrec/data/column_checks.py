@@ -34,6 +34,14 @@ _ROLES = (
     "split", "status",
 )  # fmt: skip
 _LISTED = 100  # the most columns that a message lists
+_ZONES = frozenset(
+    fold(n)
+    for n in (
+        "time zone", "tz", "time zone name", "time zone id", "utc offset", "tz offset",
+        "time zone offset", "zeitzone", "fuseau horaire", "zona horaria", "fuso orario", "tijdzone",
+        "时区", "時區", "タイムゾーン",
+    )
+)  # fmt: skip
 _TITLES = ("title", "titel", "subject", "description")
 _SAMPLE = 1000  # the rows that show what a column holds
 _SHORTEST = 4  # letters of a word that is searched for inside a column name
@@ -127,6 +135,28 @@ def describe_missing(
         f"{source} has no column that could be recognized as {wanted}. Found the columns: "
         f"{list_names(read.found)}. {advice}"
     )
+
+
+def note_time_zone(table: pa.Table, events: pa.Table) -> list[str]:
+    """Return a remark if a column of time zones belongs to times that are written without a zone.
+
+    Args:
+        table: the table, with the column names of the file.
+        events: the same rows with genrec's column names.
+    """
+    name = next((n for n in arrow.column_names(table) if fold(n) in _ZONES), None)
+    if name is None or "timestamp" not in events.column_names:
+        return []
+    times = events["timestamp"]
+    if not column_cells.is_text(times) or not np.isnan(arrow.to_floats(times.slice(0, 1))).all():
+        return []
+    zones = [z for z in arrow.to_strings(table[name].slice(0, _SAMPLE)) if z]
+    if not zones:
+        return []
+    return [
+        f"the column {name!r} (such as {one_line(zones[0])!r}) is not used: times are taken as UTC unless "
+        "they are written with a time zone. To use the column, convert the times first"
+    ]
 
 
 def list_names(names: Sequence[str]) -> str:

@@ -19,6 +19,7 @@ from genrec.data.column_uses import ColumnUse, list_uses
 from genrec.data.event_items import catalog_from_events, leave_out_unread, note_other_codes
 from genrec.data.ingest import EventOptions, Ingested, ingest
 from genrec.data.item_times import with_iso_times
+from genrec.data.missing import blank_missing
 from genrec.data.plausibility import check_columns, check_titles
 from genrec.data.readers import arrow
 from genrec.data.readers.rejects import Rejects
@@ -88,7 +89,7 @@ def import_tables(
         bad_events.given = interactions  # the rows of both have the same numbers
     read = replace(recognized, table=events, unit=unit)
     read = _with_time(read, options, bad_events, with_titles=items is None)
-    notes += recognized.notes
+    notes += recognized.notes + column_checks.note_time_zone(flat, read.table)
     table = cleaning.clean_events(read, notes, items)
     status = read.names.get("status", options.status)
     table, others = returns.mark_returns(table, read, notes, bad_events, status)
@@ -183,7 +184,7 @@ def _read_items(
         raise DataError(
             column_checks.describe_missing(missing, read, rejects.source, option="--item-column")
         )
-    table = cleaning.blank_missing(read.table, notes)
+    table = blank_missing(read.table, notes)
     table = cleaning.clean_ids(table, ["item_id"], notes)
     table = cleaning.clean_titles(table, notes)
     table = cleaning.fill_titles(table, notes)

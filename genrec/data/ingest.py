@@ -18,7 +18,8 @@ from genrec.data.events import SPLITS, EventColumns, EventTable
 from genrec.data.readers import arrow
 from genrec.data.readers.dates import check_date_format
 from genrec.data.readers.rejects import Rejects
-from genrec.data.times import TIME_UNITS, describe_unreadable, read_times
+from genrec.data.time_units import TIME_UNITS
+from genrec.data.times import describe_unreadable, read_times
 from genrec.errors import DataError, SettingsError
 from genrec.text import quantity
 from genrec.types import BoolArray, FloatArray, IntArray

@@ -15,7 +15,8 @@ import pyarrow as pa
 from genrec.data.catalog import Catalog
 from genrec.data.readers import arrow
 from genrec.data.readers.date_order import ORDERS
-from genrec.data.times import format_time, read_times
+from genrec.data.time_units import format_time
+from genrec.data.times import read_times
 from genrec.errors import DataError
 from genrec.text import quantity
 from genrec.types import BoolArray, FloatArray
@@ -65,7 +66,9 @@ def read_item_times(catalog: Catalog, column: str, date_format: str | None = Non
 def _read(catalog: Catalog, column: str, date_format: str) -> FloatArray:
     table = pa.table({column: catalog.column(column)})
     try:
-        seconds, unit, problems = read_times(table, column, "auto", [], date_format=date_format)
+        seconds, unit, problems = read_times(
+            table, column, "auto", [], date_format=date_format, past=True
+        )
     except DataError:  # the numbers are not plausible times
         return np.full(len(catalog), np.nan)
     if unit == "position":

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from genrec.data.interactions import Interactions
-from genrec.data.times import format_time, parse_time
+from genrec.data.time_units import format_time
+from genrec.data.times import parse_time
 from genrec.errors import DataError, SettingsError
 from genrec.types import BoolArray, FloatArray, IntArray
 

@@ -18,7 +18,7 @@ import numpy as np
 from genrec.data.catalog import Catalog
 from genrec.data.readers import arrow, files
 from genrec.data.readers.rejects import Rejects
-from genrec.data.times import format_time
+from genrec.data.time_units import format_time
 from genrec.errors import DataError, RequestError
 from genrec.files import describe_error
 from genrec.text import quantity

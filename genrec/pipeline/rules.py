@@ -18,7 +18,8 @@ import numpy as np
 from genrec.config import QueryOptions, Settings
 from genrec.data.catalog import Catalog
 from genrec.data.item_times import FROM, UNTIL, is_available, read_item_times, read_years
-from genrec.data.times import format_time, parse_time
+from genrec.data.time_units import format_time
+from genrec.data.times import parse_time
 from genrec.decoding.filters import Filter
 from genrec.errors import DataError, RequestError, SettingsError
 from genrec.pipeline.catalog_index import CatalogIndex, Order, check_ids

@@ -17,7 +17,7 @@ from rich.text import Text
 from genrec.data.behaviors import shipped_verbs
 from genrec.data.column_uses import NOT_USED, STATUS, WITH_EVENTS, WITH_ITEMS
 from genrec.data.dataset import TUNED
-from genrec.data.times import format_time
+from genrec.data.time_units import format_time
 from genrec.priors.judgement import judge_run, tuned_of
 from genrec.reports import evaluation_report
 from genrec.reports.console import err, print_line, print_table, use_stderr

@@ -35,7 +35,9 @@ def test_every_file_is_expected_to_give_something() -> None:
     assert len(EXPECTED) >= 100
     data, rejects = prepare("items-windows-lines.csv")
     assert not any(r.rows for r in rejects)
-    assert data.info.notes == ["time unit of column 'timestamp' guessed: s"]
+    assert data.info.notes == [
+        "time unit of column 'timestamp' guessed: s, from 2023-11-14 to 2023-11-14"
+    ]
 
 
 @pytest.mark.parametrize("name", EXPECTED)

@@ -40,7 +40,10 @@ def test_whole_days_with_browse_buy_rate_and_no_values(tmp_path: Path) -> None:
     events = "user_id,item_id,timestamp,behavior\nu,a,19000,browse\nu,b,19001,buy\nu,c,19001,rate\n"
     data = prepare(tmp_path, events)
     assert data.info.time_unit == "day"
-    assert "time unit of column 'timestamp' guessed: day" in data.info.notes
+    assert (
+        "time unit of column 'timestamp' guessed: day, from 2022-01-08 to 2022-01-09"
+        in data.info.notes
+    )
     assert times(data) == [19000 * 86400.0, 19001 * 86400.0, 19001 * 86400.0]
     assert data.interactions.history("u").interactions[2].value is None
     assert data.info.target_behavior == "buy"
@@ -111,7 +114,7 @@ def test_titles_in_the_interactions_make_the_catalog(tmp_path: Path) -> None:
     assert len(data.interactions) == 4
     assert [r[1:3] for r in rejects[0].rows] == [(5, "no title for the item: 'z'")]
     _, path = write(tmp_path, events="user_id,item_id,timestamp,behavior\nu,x,1,buy\n")
-    with pytest.raises(DataError, match=r"Write items\.csv with the columns item_id,title"):
+    with pytest.raises(DataError, match="If the titles are in another file, pass it with --items"):
         Dataset.prepare(None, path)
 
 

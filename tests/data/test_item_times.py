@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from genrec import Catalog, Dataset, Item
 from genrec.data.ingest import EventOptions
 from genrec.data.item_times import is_available, read_item_times, read_years
-from genrec.data.times import format_time
+from genrec.data.time_units import format_time
 from genrec.errors import DataError
 
 CHRISTMAS = 1_766_534_400.0  # 2025-12-24

@@ -16,12 +16,15 @@ import pyarrow.compute as pc
 
 from genrec.data.readers.date_order import NAMES, ORDERS, Family, Reading, days, full_year
 from genrec.errors import DataError, SettingsError
+from genrec.text import quantity
 from genrec.types import BoolArray, FloatArray, IntArray
 
 _DAY = 86_400.0
 _NO_DATE = "time is a date that does not exist"
 _UTC = "in UTC unless a time zone is given"
 _ISO = f"times read as ISO dates, {_UTC}"
+_ENOUGH = 3  # different dates that show an order
+_TOLERATED = 20  # dates for each one that contradicts them
 _CENTURY = "; two-digit years are read as 1969 to 2068"
 _MONTHS = {
     name: number
@@ -71,6 +74,10 @@ _FORMS = (
     rf"{_WEEKDAY}{_D}(?:[-/ ]|\s+(?:of|de)\s)?\s*{_M}(?:[-/ ,]|\s+de\s)?\s*{_Y}{_TAIL}",
     rf"{_WEEKDAY}{_M}[- ]\s*{_D}[-,]?\s*(?P<y>\d{{4}}){_TAIL}",
     rf"^(?P<y>\d{{4}})[-/ .]{_M}[-/ .](?P<d>\d{{1,2}}){_TAIL}",
+    r"^(?P<y>\d{4})(?:[-/.]|\s*[年년]\s*)(?P<m>\d{1,2})\s*[月월]?$",
+    r"^(?:(?P<m>\d{1,2})[-/.])(?P<y>\d{4})$",
+    rf"^{_M}(?:[-/ ,]\s?(?P<y>\d{{4}}))$",
+    rf"^{_M}(?:-|\s?')(?P<y>\d{{2}})$",
     r"^(?P<n1>\d{1,2})(?P<s1> )(?P<n2>\d{1,2})(?P<s2>,) (?P<n3>\d{4})" + _TAIL,
 )
 _DIRECTIVES = {
@@ -92,11 +99,13 @@ class Dates:
         problems: the reasons why some dates cannot be used, each with an (E,) mask of the affected
             cells.
         notes: remarks on the format of the dates.
+        short: True if most years were written with two digits.
     """
 
     seconds: FloatArray
     problems: list[tuple[BoolArray, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    short: bool = False
 
 
 def check_date_format(given: str) -> None:
@@ -143,7 +152,7 @@ def read_dates(cells: pa.Array, date_format: str | None, where: str, *, rivals: 
     if plain is not None:
         return Dates(plain, notes=[_ISO])
     encoded = pc.replace_substring_regex(cells, "[\u00a0\u2009\u202f]", " ").dictionary_encode()
-    column = _Column(encoded.dictionary, np.asarray(encoded.indices, dtype=np.int64))
+    column = _Column(encoded.dictionary, np.asarray(encoded.indices, dtype=np.int64), where)
     if form is not None:
         column.match(_pattern(form))
         reason = f"time does not fit the date format {form!r}"
@@ -182,7 +191,7 @@ def _pattern(date_format: str) -> str:
         pattern += r"\s+" if space else re.escape(other) if other else _DIRECTIVES[directive]
     groups = re.findall(r"\(\?P<(\w+)>", pattern)
     parts = sorted("m" if g == "b" else g for g in groups if g in "bdmy")
-    if parts != ["d", "m", "y"] or len(set(groups)) < len(groups):
+    if parts not in (["d", "m", "y"], ["m", "y"]) or len(set(groups)) < len(groups):
         msg = (
             f"The date format {date_format!r} does not name day, month and year once each. Expected "
             f"a strptime format such as '%d/%m/%Y %H:%M', or one of the words {', '.join(ORDERS)}."
@@ -202,11 +211,14 @@ class _Column:
         seconds: the (D,) dates that can be parsed in only one way, in seconds since 1970.
         iso: a (D,) mask of the texts that are ISO dates.
         short: a (D,) mask of the texts with two-digit years.
+        where: the names of the file and its column, for use in messages.
+        swapped: True if dates that begin with the year have the day before the month.
         families: the dates whose order has yet to be determined, with their indices in ``texts``.
     """
 
-    def __init__(self, texts: pa.Array, code: IntArray) -> None:
-        self.texts, self.code = texts, code
+    def __init__(self, texts: pa.Array, code: IntArray, where: str) -> None:
+        self.texts, self.code, self.where = texts, code, where
+        self.swapped = False
         self.rows = np.bincount(code, minlength=len(texts))
         self.read, self.iso, self.short = np.zeros((3, len(texts)), dtype=np.bool_)
         self.seconds = np.full(len(texts), np.nan)
@@ -227,7 +239,8 @@ class _Column:
             return
         short = _length(cells["y"]) == 2
         month = _numbers(cells["m"]) if "m" in cells else _months(cells["b"])
-        date = days(full_year(_numbers(cells["y"]), short), month, _numbers(cells["d"]))
+        day = _numbers(cells["d"]) if "d" in cells else np.ones(len(places), dtype=np.int64)
+        date = days(full_year(_numbers(cells["y"]), short), month, day)
         self._keep(places, date * _DAY + clock)
         self.short[places] = short
         self.iso[places] = pattern == _FORMS[1]
@@ -241,7 +254,9 @@ class _Column:
         separator = cells["s2"]
         same = np.asarray(pc.or_(pc.equal(cells["s1"], separator), pc.equal(separator, ",")))
         iso = same & (first == 4) & (last <= 2)
-        self._keep(places[iso], days(*numbers[:, iso]) * _DAY + clock[iso])
+        self.swapped = self._swaps(places[iso], numbers[:, iso])
+        year, month, day = numbers[[0, 2, 1] if self.swapped else [0, 1, 2]][:, iso]
+        self._keep(places[iso], days(year, month, day) * _DAY + clock[iso])
         self.iso[places[iso]] = True
         for between in separator.unique().to_pylist():
             for short in (False, True):
@@ -252,6 +267,26 @@ class _Column:
                     self.families.append(
                         (at, self._family(at, numbers[:, here], clock[here], between, short))
                     )
+
+    def _swaps(self, places: IntArray, numbers: IntArray) -> bool:
+        """Check whether dates that begin with the year have the day before the month.
+
+        Raises:
+            DataError: some dates can only be read in one way, and some only in the other.
+        """
+        masks = numbers[2] > 12, numbers[1] > 12
+        usual, other = (int(self.rows[places][mask].sum()) for mask in masks)
+        enough = min(int(mask.sum()) for mask in masks if mask.any()) >= _ENOUGH if other else False
+        if enough and min(usual, other) * _TOLERATED > max(usual, other):
+            some = [self.texts[int(places[np.argmax(mask)])].as_py() for mask in masks]
+            msg = (
+                f"{self.where}: the dates contradict each other: {quantity(usual, 'row')} such as "
+                f"{some[0]!r} with the month before the day, and {quantity(other, 'row')} such as "
+                f"{some[1]!r} with the day before the month. Set --date-format '%Y-%m-%d' or "
+                "'%Y-%d-%m' to reject the rows that have another order."
+            )
+            raise DataError(msg)
+        return enough and other > usual
 
     def _family(
         self, places: IntArray, numbers: IntArray, clock: FloatArray, between: str, short: bool
@@ -309,7 +344,10 @@ class _Column:
             found.problems.append((self._rows_of(places[bad & ~exists]), _NO_DATE))
             if not bad.all():
                 found.notes.append(self._order_note(family, reading))
-        return Dates(seconds[self.code], found.problems, found.notes)
+        few = int(self.rows[self.short].sum())
+        few += sum(int(family.rows.sum()) for _, family in self.families if family.short)
+        short = 2 * few > int(self.rows[np.isfinite(seconds)].sum())
+        return Dates(seconds[self.code], found.problems, found.notes, short)
 
     def _rows_of(self, places: IntArray) -> BoolArray:
         """Return an (E,) mask of the rows with the given texts."""
@@ -339,6 +377,10 @@ class _Column:
         certain = np.isfinite(self.seconds)
         if not certain.any():
             return []
+        if self.swapped and self.iso.any():
+            place = int(np.argmax(np.where(certain & self.iso, self.rows, -1)))
+            example = _example(self.texts[place], self.seconds[place])
+            return [f"times read as dates with year, day and month, such as {example}, {_UTC}"]
         if self.iso[certain].all():
             return [_ISO]
         place = int(np.argmax(np.where(certain & ~self.iso, self.rows, -1)))
@@ -382,7 +424,7 @@ def _months(names: pa.Array) -> IntArray:
 
 def _seconds_of_day(cells: dict[str, pa.Array]) -> FloatArray:
     """Convert times of day to seconds after midnight UTC, with NaN for times that do not exist."""
-    size = len(cells["d"] if "d" in cells else cells["n1"])
+    size = len(next(iter(cells.values())))
     hour, minute, second = (
         _numbers(cells[n]) if n in cells else np.zeros(size, dtype=np.int64) for n in "HMS"
     )

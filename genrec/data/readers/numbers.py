@@ -7,6 +7,7 @@ with texts only, not with what the numbers stand for.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -61,6 +62,7 @@ def read_numbers(column: pa.ChunkedArray, usual: str = "") -> tuple[FloatArray, 
         The (E,) numbers, with NaN for cells without a number; and a remark on how they were read,
         or None if all are plain numbers.
     """
+    column = ascii_digits(column)
     plain = arrow.to_floats(column)
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         return plain, None
@@ -78,6 +80,27 @@ def read_numbers(column: pa.ChunkedArray, usual: str = "") -> tuple[FloatArray, 
     if np.array_equal(numbers[code], plain, equal_nan=True):
         return plain, None
     return numbers[code], remark
+
+
+def ascii_digits(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Replace the digits of other scripts, such as Arabic and Thai ones, with ASCII digits."""
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return column
+    if not pc.any(pc.match_substring_regex(column, r"[^\x00-\x7f]")).as_py():
+        return column
+    encoded = column.combine_chunks().dictionary_encode()
+    plain = [
+        None if v is None else "".join(_ascii_digit(c) for c in v)
+        for v in encoded.dictionary.to_pylist()
+    ]
+    return pa.chunked_array([pa.array(plain, column.type).take(encoded.indices)])
+
+
+def _ascii_digit(character: str) -> str:
+    """Return a decimal digit of any script as an ASCII digit, and other characters unchanged."""
+    digit = unicodedata.decimal(character, -1)
+    separator = {"\u066b": ".", "\u066c": ","}.get(character, character)
+    return separator if digit < 0 else str(digit)
 
 
 def may_be_numbers(column: pa.ChunkedArray) -> bool:
