@@ -37,10 +37,14 @@ def counted(unit: str) -> list[int]:
             int((m - since) * scale) for m in MOMENTS]  # fmt: skip
 
 
-def read(cells: Sequence[object], unit: str = "auto", **options: str) -> tuple[np.ndarray, str, str]:
+def read(
+    cells: Sequence[object], unit: str = "auto", date_format: str | None = None
+) -> tuple[np.ndarray, str, str]:
     notes: list[str] = []
     table = pa.table({"timestamp": pa.array(cells)})
-    seconds, used, _ = read_times(table, "timestamp", unit, notes, source="f.csv", **options)
+    seconds, used, _ = read_times(
+        table, "timestamp", unit, notes, source="f.csv", date_format=date_format
+    )
     return seconds, used, " ".join(notes)
 
 
@@ -181,8 +185,7 @@ def test_digits_of_other_scripts_are_digits(zero: int, form: str) -> None:
     ],
 )  # fmt: skip
 def test_months_begin_on_their_first_day(cell: str, given: str | None) -> None:
-    options = {} if given is None else {"date_format": given}
-    seconds, _, notes = read([cell], **options)
+    seconds, _, notes = read([cell], date_format=given)
     assert seconds.tolist() == [dt.datetime(2023, 12, 1, tzinfo=dt.UTC).timestamp()]
     assert notes
 
