@@ -322,7 +322,7 @@ def likes(
     answers, but its answers mean little. A run that was trained to predict the next item is refused,
     unless --template names the question.
     """
-    from genrec.matching.history_parser import describe_gaps
+    from genrec.matching.history_notes import describe_gaps
     from genrec.pipeline.catalog_index import note_skipped
     from genrec.pipeline.run_use import describe_answers
     from genrec.reports import console, terminal

@@ -44,7 +44,7 @@ _TRIM = " \t,，、。|"
 _JOIN = 4  # maximum number of pieces that are joined to form one title
 _MOST_CUTS = 24  # maximum number of adjacent stretches of text that are joined to form one title
 LONGEST = 20_000  # maximum number of characters in a typed history
-_DESCRIBED = 5  # maximum number of pieces for which similar titles are looked up and shown
+DESCRIBED = 5  # maximum number of pieces for which similar titles are looked up and shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,36 +79,6 @@ class Understood:
     value: float | None = None
     note: str | None = None
     suggestions: tuple[str, ...] = ()
-
-
-def describe_gaps(understood: Sequence[Understood]) -> tuple[str, ...]:
-    """Write notes for the user about the pieces of a typed history that were not understood.
-
-    Args:
-        understood: the interpretation of every piece of the history.
-
-    Returns:
-        One note about the whole history, and one note about each of the first pieces that matched
-        no title. The result is empty if every piece was understood.
-    """
-    unknown = [u for u in understood if u.match == "none"]
-    if not unknown:
-        return ()
-    parts = f"{len(unknown)} of {len(understood)} parts"
-    notes = [
-        "Nothing in the typed history was understood, so the recommendations are those for a new "
-        "user."
-        if len(unknown) == len(understood)
-        else f"{parts} of the typed history {'was' if len(unknown) == 1 else 'were'} not "
-        "understood and therefore ignored."
-    ]
-    for piece in unknown[:_DESCRIBED]:
-        such = ", ".join(map(repr, piece.suggestions))
-        similar = f" Similar titles: {such}." if such else ""
-        notes.append(f"No item matches {piece.text!r:.200}.{similar}")
-    if len(unknown) > _DESCRIBED:
-        notes.append(f"The same is true of {len(unknown) - _DESCRIBED:,} more parts.")
-    return tuple(notes)
 
 
 def check_length(history: object) -> None:
@@ -179,7 +149,7 @@ class HistoryParser:
             taken, events = self._read_first(pieces[at : at + _JOIN], isinstance(history, str))
             understood.extend(events)
             at += taken
-        for place in [n for n, u in enumerate(understood) if u.match == "none"][:_DESCRIBED]:
+        for place in [n for n, u in enumerate(understood) if u.match == "none"][:DESCRIBED]:
             _, title = self._split_verb(understood[place].text)
             such = self._matcher.suggest(title or understood[place].text)
             understood[place] = replace(understood[place], suggestions=such)

@@ -18,11 +18,11 @@ from genrec.data.dataset import Dataset
 from genrec.data.events import History, Interaction
 from genrec.decoding.filters import Filter
 from genrec.errors import RequestError, SettingsError
+from genrec.matching.history_notes import describe_gaps, describe_users
 from genrec.matching.history_parser import (
     HistoryParser,
     Understood,
     check_length,
-    describe_gaps,
 )
 from genrec.matching.matcher import TextMatcher
 from genrec.pipeline.catalog_index import CatalogIndex, Order
@@ -419,7 +419,8 @@ class RequestBuilder:
     def _notes(self, understood: Sequence[Understood]) -> tuple[str, ...]:
         """Return remarks for the user, such as on pieces of a typed history that were not understood."""
         typed = (*self.matcher.notes, *describe_gaps(understood)) if understood else ()
-        return (*self.remarks(), *typed)
+        users = () if self.dataset is None else self.dataset.interactions.user_ids
+        return (*self.remarks(), *typed, *describe_users(understood, users))
 
     def _request(
         self,

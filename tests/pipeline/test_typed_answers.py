@@ -11,6 +11,7 @@ from support import tiny
 from support.commands import Run, answer
 
 from genrec import Catalog, Item, Recommender
+from genrec.data.datasets import load
 
 TITLES = [
     "RED RETROSPOT MUG", "BLUE POLKADOT MUG", "RED WOOLLY HOTTIE", "JUMBO BAG PINK POLKADOT",
@@ -109,3 +110,18 @@ def test_the_commands_say_what_was_not_understood(
     assert code == 0, err
     assert "huge red mug | buy | - | not understood, ignored; similar: Red mug | none" in err
     assert "Similar titles: 'Red mug'" in err
+
+
+def test_the_id_of_a_user_is_not_taken_for_a_history_in_silence() -> None:
+    data = load("zh_mini")
+    user = data.interactions.user_ids[0]
+    recommender = Recommender(data, tiny.language_model(), encoder="none")
+    said = recommender.recommend(user, 3)
+    (note,) = [n for n in said.notes if "is the id of a user" in n]
+    assert f"--user {user}" in note
+    assert f"recommender.history({user!r})" in note
+    for typed in ("", data.catalog[0].title, data.catalog[0].item_id, f"{user}x"):
+        assert not any("id of a user" in n for n in recommender.recommend(typed, 3).notes)
+    assert not any(
+        "id of a user" in n for n in recommender.recommend(recommender.history(user), 3).notes
+    )
