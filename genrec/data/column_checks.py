@@ -120,10 +120,12 @@ def describe_missing(
         option: the command-line option that maps a column.
     """
     wanted = _join([f"{n} ({_MEANINGS.get(n, n)})" for n in missing])
-    guesses = guess_columns(missing, read)
+    guesses = guess_columns(missing, read) if len(read.found) > 1 else {}
     paste = " ".join(f"{option} {n}={shlex.quote(guesses.get(n, 'COLUMN'))}" for n in missing)
     if not guesses:
         advice = f"Choose a column with {paste}, or rename a column."
+        if len(read.found) == 1:
+            advice += " A single column may mean that the file is no table."
     elif len(guesses) < len(missing):
         advice = (
             f"Add {paste} to the command. These columns are guesses, so correct them if they are "

@@ -72,6 +72,13 @@ def import_tables(
         SettingsError: an option is not valid for the table.
     """
     bad_items, bad_events = rejects
+    if items is None and not interactions.num_rows:
+        why = f": {bad_events.most_frequent()}" if bad_events.rows else ", since it has none"
+        msg = (
+            f"No row of {bad_events.source} could be read{why}. Expected at least one event below the "
+            "header. Fix the rows, or export the file again."
+        )
+        raise DataError(msg)
     interactions = arrow.number_rows(interactions)
     notes: list[str] = []
     flat = nested.unnest(interactions, bad_events.source, notes)

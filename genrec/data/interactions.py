@@ -158,8 +158,11 @@ class Interactions:
             if spelling is not None and spelling in self._code:
                 return spelling
         some = ", ".join(self.user_ids[:3])
+        wanted = str(user_id).strip().casefold()
+        near = next((u for u in self.user_ids if u.casefold() == wanted), None)
+        hint = "" if near is None else f"Did you mean {near!r}? "
         msg = (
-            f"User {user_id!r} is not among the {len(self.user_ids):,} users of this dataset. "
+            f"User {user_id!r} is not among the {len(self.user_ids):,} users of this dataset. {hint}"
             f"Expected a user_id such as {some}. For a new user, give a history instead."
         )
         raise UnknownUserError(msg)

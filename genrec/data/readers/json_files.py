@@ -69,6 +69,12 @@ def read(source: Source, encoding: Encoding, rejects: Rejects, scalar: Container
             "length. Fix the lines."
         )
         raise DataError(msg)
+    if len(kept) == 1 and {"error", "errors"} & {*columns}:
+        msg = (
+            f"{str(source.path)!r} holds a single object with an error message: "
+            f"{json.dumps(kept[0][1], ensure_ascii=False)[:200]}. Expected rows. Ask for the data again."
+        )
+        raise DataError(msg)
     table = {name: _column([row.get(name) for _, row in kept], name in lists) for name in columns}
     return pa.table({**table, ROW: pa.array([number for number, _ in kept], pa.int64())})
 

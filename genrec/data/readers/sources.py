@@ -36,6 +36,19 @@ _FOREIGN = {  # what genrec does not read, by the first bytes
     b"7z\xbc\xaf": ("a 7-Zip archive", "Unpack it first."),
     b"Rar!": ("a RAR archive", "Unpack it first."),
 }
+_TEXTS = {  # texts that are no tables, by their beginning in lower case
+    b"<!doctype html": ("a web page", "It may be a page for signing in. Download the file again."),
+    b"<html": ("a web page", "It may be a page for signing in. Download the file again."),
+    b"<?xml": ("an XML document", "Export the table as CSV."),
+    b"--\n-- postgresql database dump": (
+        "a dump of a PostgreSQL database",
+        "Export the table with: psql -c '\\copy TABLE to events.csv csv header'.",
+    ),
+    b"-- mysql dump": ("a dump of a MySQL database", "Export the table as CSV."),
+    b"-- mariadb dump": ("a dump of a MariaDB database", "Export the table as CSV."),
+    b"/*m!999999": ("a dump of a MariaDB database", "Export the table as CSV."),
+}
+_ARCHIVES = (b"PK\x03\x04", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")
 _SPREADSHEETS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers")
 _SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".zip")
 
@@ -93,6 +106,17 @@ def find(path: Path) -> Source:
         if start.startswith(magic):
             msg = f"{str(path)!r} is {kind}. Expected CSV, JSON Lines or Parquet. {advice}"
             raise DataError(msg)
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip().replace(b"\r\n", b"\n").lower()
+    for beginning, (kind, advice) in _TEXTS.items():
+        if text.startswith(beginning):
+            msg = f"{str(path)!r} is {kind}. Expected CSV, JSON Lines or Parquet. {advice}"
+            raise DataError(msg)
+    if opener is not plain and start.startswith(_ARCHIVES):
+        msg = (
+            f"{str(path)!r} is a compressed file that holds another compressed file. Expected a file "
+            "that is compressed once. Unpack it and pass the file inside."
+        )
+        raise DataError(msg)
     return Source(path, name, start, opener is not plain, opener)
 
 
