@@ -235,7 +235,7 @@ def test_the_cost_of_a_long_list_is_said_before_and_during_the_search(
     monkeypatch.setattr("genrec.pipeline.trie_search.MANY", 1_000)
     monkeypatch.setattr(search_cost, "_EVERY", 0.0)
     with keeping(100):
-        answer = recommender.recommend("i3", 2_000)
+        answer = recommender.recommend("i3", 2_000, per_group=None)
     assert len(answer) == 2_000
     assert said[0].startswith(
         f"A list of 2,000 items: the model will process up to {trie.inner_tokens:,} tokens of titles"

@@ -237,9 +237,9 @@ def test_a_batch_gives_what_single_requests_give(
     many = [history, History(), history.latest(shorter)]
     if recommender.exclude_seen and len(set(history.item_ids)) == len(recommender.catalog):
         return
-    together = recommender.recommend_many(many, k, batch_size=3)
+    together = recommender.recommend_many(many, k, batch_size=3, options=PROTOCOL)
     for answer, each in zip(together, many, strict=True):
-        alone = recommender.recommend(each, k)
+        alone = recommender.recommend(each, k, options=PROTOCOL)
         assert [r.logprob for r in answer] == pytest.approx([r.logprob for r in alone], abs=2e-4)
         assert len({r.item_id for r in answer}) == len(alone)
 
