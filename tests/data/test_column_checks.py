@@ -138,3 +138,18 @@ def test_a_message_does_not_list_thousands_of_columns(tmp_path: Path) -> None:
     with pytest.raises(GenrecError, match="and 2,900 more") as error:
         prepare(path)
     assert len(str(error.value)) < 2000
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("รหัสลูกค้า", "รหัสสินค้า", "ชื่อสินค้า", "วันที่สั่งซื้อ"),
+        ("ग्राहक आईडी", "उत्पाद कोड", "उत्पाद का नाम", "दिनांक"),
+    ],
+)
+def test_thai_and_hindi_names_are_recognized(names: tuple[str, ...], tmp_path: Path) -> None:
+    path = tmp_path / "e.csv"
+    rows = "".join(f"u{n % 3},{n % 4},T{n % 4},2024-01-{n + 1:02d}\n" for n in range(12))
+    path.write_text(",".join(names) + "\n" + rows, encoding="utf-8")
+    columns = prepare(path).info.columns
+    assert [columns[n] for n in ("user_id", "item_id", "title", "timestamp")] == list(names)
