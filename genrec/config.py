@@ -231,8 +231,8 @@ class Settings:
         "none",
         PRIOR,
         "How to order the prior's best items. none: by the mixture of its sources. lambdarank: by "
-        "decision trees that are fitted to what users chose next (needs the package lightgbm). This "
-        "takes a minute at first and is stored in the dataset folder.",
+        "decision trees that are fitted to what users chose next (needs the package lightgbm). "
+        "Fitting takes about a minute, and the result is stored in the dataset folder.",
         choices=RANKERS,
     )
     prior_events: str = option(
@@ -443,8 +443,8 @@ class QueryOptions:
     show: str | None = option(
         None,
         WHAT,
-        "Items to choose from. new: items that the user has not seen. again: items that the user "
-        "already had with the target behavior, such as purchases. all: both.",
+        "Items to choose from. new: items that the user has not seen. again: items for which "
+        "the user already has an event of the target behavior, such as a purchase. all: both.",
         choices=SHOWS,
         unset="new with --exclude-seen, otherwise all",
     )

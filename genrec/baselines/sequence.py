@@ -224,7 +224,7 @@ class Net(nn.Module):
 
     @torch.no_grad()
     def scores(self, batch: Batch) -> Tensor:
-        """Compute the logits of all items as the next item after each sequence.
+        """Compute the next-item logits over all items for each sequence.
 
         Args:
             batch: B sequences.

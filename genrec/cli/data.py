@@ -98,8 +98,8 @@ class PrepareOptions:
     status: str | None = option(
         None,
         _COLUMNS,
-        "Column with the status of each order. Cancelled orders are rejected, and returned ones are no "
-        "purchases; none to count all orders, whatever their status.",
+        "Column with the status of each order. Cancelled orders are rejected, and returned ones do "
+        "not count as purchases. With none, all orders count, whatever their status.",
         metavar="COLUMN",
         unset="columns such as status, cancelled_at or is_returned",
     )

@@ -176,7 +176,7 @@ def shows_rails(recommender: Recommender, query: QueryOptions) -> bool:
 
 
 def rails_to_dict(rails: Mapping[str, RecommendationList]) -> dict[str, Any]:
-    """Return the lists as dictionaries that can be written as JSON, by their names."""
+    """Convert the lists to a dictionary, keyed by name, that can be written as JSON."""
     return {show: answer.to_dict() for show, answer in rails.items()}
 
 
@@ -363,7 +363,7 @@ def likes(
 
 
 def _prompt_of(recommender: Recommender, history: History | str) -> Prompt:
-    """Return the prompt for a history, with the place and time of each event in it."""
+    """Return the prompt for a history, with the position in the prompt and the time of each event."""
     from genrec.data.events import History
     from genrec.data.time_units import format_time
     from genrec.reports.explanation_page import Prompt

@@ -33,8 +33,8 @@ def similar(
         str,
         typer.Option(
             metavar="|".join(SIMILAR_BY),
-            help="What makes items similar. prior: the same users have them or have them next, as "
-            "counted by the collaborative prior. titles: their titles are alike. both: the mean of "
+            help="What makes items similar. prior: the same users choose both, or one soon after "
+            "the other, according to the collaborative prior. titles: their titles are alike. both: the mean of "
             "the two.",
             rich_help_panel=WHAT,
         ),

@@ -212,7 +212,7 @@ def run(
             run shipped with the package if it fits the model and language; ``none`` shows no run.
         language: ``en`` for data from a British gift shop, ``zh`` for the made-up dataset
             ``zh_mini``.
-        json: print one JSON value at the end instead of the texts.
+        json: print a single JSON value at the end instead of text.
         **options: further options of ``Recommender``, such as ``device`` and ``prior``.
 
     Raises:

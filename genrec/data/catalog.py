@@ -324,7 +324,7 @@ def _title(item: object) -> list[object]:
 
 
 def _column(values: list[Any]) -> pa.Array:
-    """Build an Arrow column, converting mixed types and integers above 64 bits to text."""
+    """Build an Arrow column, converting mixed types and integers that do not fit in 64 bits to text."""
     try:
         return pa.array(values)
     except (pa.ArrowException, OverflowError):

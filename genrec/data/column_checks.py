@@ -140,7 +140,7 @@ def describe_missing(
 
 
 def note_time_zone(table: pa.Table, events: pa.Table) -> list[str]:
-    """Return a remark if a column of time zones belongs to times that are written without a zone.
+    """Return a remark if the times have no zone but another column holds time zones.
 
     Args:
         table: the table, with the column names of the file.

@@ -43,7 +43,7 @@ def copy_shared(table: pa.Table, given: Mapping[str, str]) -> tuple[pa.Table, di
 
 
 def are_registers(first: tuple[int, int], other: tuple[int, int]) -> bool:
-    """Check whether a column of users holds cash registers or staff, by that of the customers.
+    """Check whether a column of users identifies cash registers or staff rather than customers.
 
     Args:
         first: the rows with a user, and the number of users.
@@ -73,5 +73,7 @@ def prefer_own(fits: Fits, own: str | None, notes: list[str]) -> Fits:
     best = min(max(fit) for fit in others.values())
     if usual[0] <= DOUBTFUL_TITLES or best > _GOOD_FIT:
         return mine
-    notes.append(f"{own!r} is not the title of items, since most items have several there")
+    notes.append(
+        f"{own!r} does not hold the items' titles, since most items have several values there"
+    )
     return others

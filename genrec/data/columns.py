@@ -356,7 +356,9 @@ class _Finder:
             )
             if what:
                 self.aside.add(name)
-                self.notes.append(f"{name!r} is not the title of items, since it holds {what}")
+                self.notes.append(
+                    f"{name!r} does not hold the items' titles, since it holds {what}"
+                )
 
     def _is_headline(self, title: str, titles_per_item: float) -> bool:
         """Check whether a title is that of a review; if so, set it aside."""
@@ -368,8 +370,8 @@ class _Finder:
             return False
         self.aside.add(title)
         self.notes.append(
-            f"{title!r} is not the title of items, since it differs between the reviews of an item, as "
-            "headlines do"
+            f"{title!r} does not hold the items' titles, since its values differ between the reviews of "
+            "an item, as headlines do"
         )
         return True
 

@@ -217,7 +217,7 @@ def _stem(word: str) -> str:
 
 
 def _stems(words: Sequence[_Word]) -> tuple[str, ...]:
-    """Return the words to which a title is reduced."""
+    """Return the stems of a title's words."""
     stems = tuple(w.stem for w in words if w.stem)
     return stems if len(set(stems)) >= _LEAST else tuple(w.text for w in words)
 

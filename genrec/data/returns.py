@@ -179,7 +179,7 @@ def _mark(
     usual: str,
     notes: list[str],
 ) -> pa.Table:
-    """Give returned rows the behavior ``return``, and add a remark on their number and reasons."""
+    """Set the behavior of rows about returned purchases to ``return``, and remark on how many there are."""
     returned = marks.returned & ~marks.cancelled
     if not returned.any():
         return table

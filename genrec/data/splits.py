@@ -159,7 +159,7 @@ def split_global_time(
         msg = (
             f"Validation from {format_time(first)} and test from {format_time(second)} leave "
             f"{(split == 0).sum():,} events for train and {(split == 2).sum():,} for test. "
-            f"Expected two times in order between {low} and {high}. Choose other times "
+            f"Expected two times between {low} and {high}, the earlier one first. Choose other times "
             "(--validation-from, --test-from), or split by last unit (--split last-unit)."
         )
         raise DataError(msg)

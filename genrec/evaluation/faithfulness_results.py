@@ -148,7 +148,7 @@ class Faithfulness:
 
     @cached_property
     def sufficiency(self) -> Curves | None:
-        """The curves for keeping only the chosen events, where lower values are better.
+        """The curves measured when only the chosen events are kept; lower values are better.
 
         They are None if no sentence names an event.
         """

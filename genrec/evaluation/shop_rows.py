@@ -181,5 +181,5 @@ class _RuledBaseline(_Ruled):
 
 
 def _no_model() -> NoReturn:
-    msg = "The rules of a shop need no model, so there are no token ids."
+    msg = "Token ids are not available here, because shop rules are applied without a model."
     raise ModelError(msg)

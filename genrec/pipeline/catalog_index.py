@@ -63,7 +63,7 @@ class RowOrder:
         self._there[list(removed)] = False
 
     def positions_of(self, rows: IntArray) -> IntArray:
-        """Return the given catalog rows, sorted. Removed items are left out."""
+        """Return the positions of the given catalog rows in ascending order. Here, an item's position is its row. Removed items are left out."""
         rows = np.unique(np.asarray(rows, dtype=np.int64))
         return rows[self._there[rows]]
 

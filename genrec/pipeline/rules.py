@@ -40,10 +40,10 @@ class Rules:
 
     Attributes:
         allowed: a filter that allows the items that may be returned to every user.
-        boosts: (N,) natural logarithm of the factor on the score of the item in each of N catalog
-            rows; None if no option changes the scores.
+        boosts: (N,) natural logarithm of the factor applied to the score of each of N catalog rows;
+            None if no option changes the scores.
         pins: the catalog rows of the pinned items in the given order, without duplicates.
-        excluded: for each pinned row that no user may be recommended, the reason.
+        excluded: for each pinned row that may not be recommended to any user, the reason.
         notes: remarks for the user.
     """
 

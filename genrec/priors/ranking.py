@@ -82,7 +82,7 @@ class Groups:
         return np.append(0, np.cumsum(self.sizes)[:-1])
 
     def nats(self, scores: FloatArray) -> float:
-        """Return the mean of -ln of the labeled candidates' share, under a softmax in each group."""
+        """Return the mean negative log-probability of the labeled candidates under a softmax over each group."""
         starts = self._starts
         shifted = scores - np.repeat(np.maximum.reduceat(scores, starts), self.sizes)
         total = np.log(np.add.reduceat(np.exp(shifted), starts))

@@ -23,7 +23,7 @@ CANCELLATION = 1e-6  # the difference of two sums is inexact if it is a smaller 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Weights:
-    """The weights that a prior gives to items, which are finite and positive.
+    """The finite, positive weights that a prior gives to items.
 
     Only the ratios of the weights matter. Items are identified by their catalog rows.
 

@@ -104,7 +104,7 @@ def print_dataset(
 
 
 def print_uses(info: DatasetInfo) -> None:
-    """Print what each column of the files is used for, with an example of its cells."""
+    """Print what each column of the files is used for, with a sample value."""
     rows = [[u["column"], u["use"], u["example"] or "-"] for u in info.uses]
     print_table(["column", "read as", "example"], rows[:_COLUMNS])
     if len(rows) > _COLUMNS:

@@ -137,7 +137,7 @@ def test_own_names_hold_what_they_say_where_nothing_fits_better() -> None:
 def test_the_headline_of_a_review_is_not_a_title() -> None:
     given = table(reviewerID="user", asin="id", title="headline", text="text", rating="stars",
                   timestamp="time")  # fmt: skip
-    with pytest.raises(DataError, match="'title' is not the title of items"):
+    with pytest.raises(DataError, match="'title' does not hold the items' titles"):
         prepare(given)
     items = pa.table({"asin": [f"SKU-{n:03d}" for n in range(30)], "title": ["Mug"] * 30})
     rejects = [Rejects("items"), Rejects("orders")]

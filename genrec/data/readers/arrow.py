@@ -85,7 +85,7 @@ def reject(
         asked: True if the user asked to leave the rows out.
 
     Raises:
-        DataError: the record is strict, and the user did not ask to leave the rows out.
+        DataError: rejected rows are errors (``strict``), and the user did not ask to leave them out.
     """
     places = np.flatnonzero(bad)
     if not len(places):

@@ -49,7 +49,7 @@ class Rejects:
             cells: the values of the row.
 
         Raises:
-            DataError: the record is strict.
+            DataError: this object is strict, so that any rejected row is an error.
         """
         self.add_rows([number], [reason], [" | ".join(str(c) for c in cells)])
 
@@ -71,7 +71,7 @@ class Rejects:
                 record is strict.
 
         Raises:
-            DataError: the record is strict.
+            DataError: this object is strict, so that any rejected row is an error.
         """
         places = self._places(numbers)
         if self.strict and places and not asked:
