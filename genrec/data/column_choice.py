@@ -9,6 +9,7 @@ import pyarrow as pa
 from genrec.data.column_names import fold, known_words
 
 Fits = dict[tuple[str, str], tuple[float, float]]
+NO_TITLES = "does not hold the items' titles"  # part of the remarks on columns called title
 DOUBTFUL_TITLES = 2
 """The mean number of titles per item above which a column may hold something else."""
 
@@ -73,7 +74,5 @@ def prefer_own(fits: Fits, own: str | None, notes: list[str]) -> Fits:
     best = min(max(fit) for fit in others.values())
     if usual[0] <= DOUBTFUL_TITLES or best > _GOOD_FIT:
         return mine
-    notes.append(
-        f"{own!r} does not hold the items' titles, since most items have several values there"
-    )
+    notes.append(f"{own!r} {NO_TITLES}, since most items have several values there")
     return others

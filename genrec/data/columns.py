@@ -356,9 +356,7 @@ class _Finder:
             )
             if what:
                 self.aside.add(name)
-                self.notes.append(
-                    f"{name!r} does not hold the items' titles, since it holds {what}"
-                )
+                self.notes.append(f"{name!r} {column_choice.NO_TITLES}, since it holds {what}")
 
     def _is_headline(self, title: str, titles_per_item: float) -> bool:
         """Check whether a title is that of a review; if so, set it aside."""
@@ -370,7 +368,7 @@ class _Finder:
             return False
         self.aside.add(title)
         self.notes.append(
-            f"{title!r} does not hold the items' titles, since its values differ between the reviews of "
+            f"{title!r} {column_choice.NO_TITLES}, since its values differ between the reviews of "
             "an item, as headlines do"
         )
         return True

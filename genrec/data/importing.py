@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from genrec.data import cleaning, column_checks, columns, nested, returns
+from genrec.data import cleaning, column_checks, column_choice, columns, nested, returns
 from genrec.data.catalog import Catalog
 from genrec.data.column_uses import ColumnUse, list_uses
 from genrec.data.event_items import catalog_from_events, leave_out_unread, note_other_codes
@@ -169,7 +169,7 @@ def _with_time(
             msg += " If the rows have no times but are in order, use --time-unit position."
         if "title" in missing:
             msg += " If the titles are in another file, pass it with --items."
-            doubts = [n for n in read.notes if "not the title of items" in n]
+            doubts = [n for n in read.notes if column_choice.NO_TITLES in n]
             msg += "".join(f" Note that {n}." for n in doubts)
         raise DataError(msg)
     cells = ("user_id", "item_id", "behavior", "timestamp", "position", "rating", "value", "text")
