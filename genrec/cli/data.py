@@ -247,7 +247,7 @@ def prepare(
     source = _choose_source(file, interactions, how)
     if how.name is not None and not _NAME.fullmatch(how.name):
         msg = (
-            f"--name {how.name!r} cannot be the name of a dataset. Expected a name without slashes, "
+            f"--name {how.name!r} cannot be the name of a dataset. Expected a name without slashes or control characters, "
             "such as shop. To choose the folder, use --out."
         )
         raise SettingsError(msg)

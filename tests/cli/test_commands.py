@@ -495,8 +495,11 @@ def test_a_full_disk_for_output() -> None:
 def test_escapes_in_ids_do_not_reach_the_terminal(run: Run, tmp_path: Path, model: Path) -> None:
     events = "user_id,item_id,timestamp,behavior\n\x1b[31mEVIL,a,1,\x1b[1mbuy\n"
     items, path = write(tmp_path, events=events)
-    code, out, err = run("prepare", "--items", items, "--interactions", path, "--name", "\x1b[5m",
-                         "--out", tmp_path / "o")  # fmt: skip
+    asked = ("prepare", "--items", items, "--interactions", path, "--out", tmp_path / "o")
+    code, _, err = run(*asked, "--name", "\x1b[5m")
+    assert code == 2
+    assert "\x1b" not in err
+    code, out, err = run(*asked)
     assert code == 0, err
     assert "\x1b" not in out
     code, _, err = run("recommend", tmp_path / "o", "--user", "x", "--model", model)

@@ -101,6 +101,8 @@ def recommender(**settings: Any) -> Recommender:
                 [{"category == '商品'": np.float64(2.0)}, {"title != 'x'": 1}]
             ),
             "pin": st.just(True),
+            "per_group": st.sampled_from([None, np.int64(1)]),
+            "allow_last_basket": st.booleans(),
             "at": st.sampled_from(["any", np.float64(1e9), "2025-12-24"]),
         },
     ),
@@ -142,6 +144,10 @@ COMMANDS = {
     ],
     "rank": ["{data} --history x --model {model} --items {out}/items.txt"],
     "score": ["{data} --user u01 --model {model} --prior none"],
+    "similar": [
+        "{data} --item g001 --encoder none --by prior",
+        "{data} --item g001 --item g002 --encoder ngrams -k 3",
+    ],
     "likes": ["{data} --user u01 --model {model} --items {out}/items.txt"],
     "prompt": ["{data} --user u01 --model {model}"],
     "prepare": [
