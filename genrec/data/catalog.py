@@ -68,7 +68,8 @@ class Catalog:
             items: the ``Item`` objects in row order.
             numbers: the number that identifies each item in messages; if None, the items are
                 numbered from 1.
-            rejects: the record of unusable items; if it is None, the first one raises an error.
+            rejects: the object that records unusable items; if it is None, the first one raises an
+                error.
 
         Raises:
             DataError: an id is empty or repeated, a title is empty, or no item is usable.
@@ -147,7 +148,7 @@ class Catalog:
         """Read a catalog from a CSV, JSONL (optionally gzipped) or Parquet file.
 
         Raises:
-            DataError: the file cannot be read, or ``from_table`` fails.
+            DataError: the file cannot be read, or is not a valid catalog (see ``from_table``).
         """
         rejects = rejects or Rejects(Path(path).name, strict=True)
         return cls.from_table(files.read(path, rejects=rejects, scalar=NEEDED), rejects=rejects)
@@ -168,10 +169,11 @@ class Catalog:
             split: the part of the dataset to read; see ``genrec.data.readers.huggingface.read``.
             columns: maps genrec's column names to those in the dataset, such as ``{"title":
                 "name"}``.
-            rejects: the record of unusable items; if it is None, the first one raises an error.
+            rejects: the object that records unusable items; if it is None, the first one raises an
+                error.
 
         Raises:
-            DataError: the dataset cannot be loaded, or ``from_table`` fails.
+            DataError: the dataset cannot be loaded, or is not a valid catalog (see ``from_table``).
         """
         rejects = rejects or Rejects(huggingface.display_name(data, "items"), strict=True)
         table = arrow.rename(huggingface.read(data, split), columns or {}, rejects.source)
@@ -283,7 +285,7 @@ class Catalog:
             raise RequestError(msg) from None
 
     def rows(self, item_ids: Sequence[str]) -> list[int]:
-        """Return the rows of several items; the errors are those of ``row``."""
+        """Return the rows of several items. An unknown id raises the same error as in ``row``."""
         return [self.row(i) for i in item_ids]
 
     def rows_of_title(self, title: str) -> tuple[list[int], str]:
@@ -294,7 +296,7 @@ class Catalog:
 
         Returns:
             The rows in order (several if items share the title), and the kind of match: ``exact``,
-            ``normalized``, or an empty string if there is none.
+            ``normalized``, or an empty string if no title matches.
         """
         if self._by_title is None:
             by_title: dict[str, list[int]] = {}
@@ -319,7 +321,7 @@ class Catalog:
 
 
 def _title(item: object) -> list[object]:
-    """Return an item's title as a one-element list; empty if the object is not an item."""
+    """Return an item's title in a list, or an empty list if the object is not an item."""
     return [item.title] if isinstance(item, Item) else []
 
 

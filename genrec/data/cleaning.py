@@ -56,7 +56,10 @@ def clean_events(read: Recognized, notes: list[str], items: pa.Table | None = No
 
 
 def unescape_copy(table: pa.Table, notes: list[str]) -> pa.Table:
-    r"""Replace escapes such as ``\t`` in ids and titles if ``\N`` shows that PostgreSQL wrote them."""
+    r"""Replace escapes such as ``\t`` in ids and titles if the table was exported from PostgreSQL.
+
+    Such a table is recognized by a cell with ``\N``, PostgreSQL's code for a missing value.
+    """
     names = [n for n in ("user_id", "item_id", "title") if n in table.column_names]
     names = [n for n in names if _is_text(table[n])]
     texts = (table[n] for n in arrow.column_names(table) if _is_text(table[n]))
@@ -120,9 +123,9 @@ def fill_orders(table: pa.Table, unit: str | None, notes: list[str]) -> pa.Table
     """Fill in users and times that are given only on the first line of an order.
 
     Some shop systems write the customer and the time only on the first line of an order. A row
-    without a time gets the time from the closest row above that belongs to the same order, as well
-    as the user if it has none. A row that lacks only the user is left unchanged, since it is a sale
-    without a customer.
+    without a time gets the time of the closest row above it that belongs to the same order and has
+    a time; if the row has no user either, it also gets that row's user. A row that lacks only the
+    user is left unchanged, since it records a sale to an unknown customer.
     """
     if unit is None or not {"user_id", "timestamp"} <= set(table.column_names):
         return table
@@ -145,9 +148,9 @@ def fill_orders(table: pa.Table, unit: str | None, notes: list[str]) -> pa.Table
 
 
 def fill_titles(table: pa.Table, notes: list[str]) -> pa.Table:
-    """Fill in titles that are given only on the line of a product's first variant.
+    """Fill in titles that are given only for a product's first variant.
 
-    Shopify writes one line for each variant and each image, all with the product's handle.
+    Shopify writes one line for each variant and each image of a product, all with the same handle.
     """
     group = next((n for n in table.column_names if fold(n) == "handle"), None)
     if group is None or "title" not in table.column_names:
@@ -165,10 +168,10 @@ def fill_titles(table: pa.Table, notes: list[str]) -> pa.Table:
 
 
 def _from_above(table: pa.Table, group: str, name: str) -> IntArray:
-    """For each row, return the row that provides its value of a column.
+    """Return the index of the row from which each row takes its value in a column.
 
-    This is the row itself if it has a value, and otherwise the closest row above in the same group
-    that has one.
+    A row with a value keeps it. A row without one takes the value of the closest row above it that
+    belongs to the same group and has a value; if there is no such row, it stays empty.
     """
     index = np.arange(table.num_rows)
     empty = np.asarray(pc.equal(arrow.to_text(table[name]), ""), dtype=bool)
@@ -201,9 +204,10 @@ def drop_repeats(table: pa.Table, unit: str | None, rejects: Rejects, notes: lis
 
 
 def _name_items_without_ids(table: pa.Table, notes: list[str]) -> pa.Table:
-    """Find the ids of rows that have a title but no item id.
+    """Fill in the item ids of rows that have a title but no item id.
 
-    That is the id of the other rows with the title if they agree, and otherwise the title itself.
+    The id is taken from the other rows with the same title if all of them have the same id.
+    Otherwise, the title itself becomes the id.
     """
     if "title" not in table.column_names or arrow.is_list(table["item_id"].type):
         return table
@@ -239,13 +243,14 @@ def read_amounts(
 ) -> pa.Table:
     """Convert numbers with currency signs, thousands separators or decimal commas to plain numbers.
 
-    A column that describes items or events is changed only if every cell is a number and some
-    numbers have a fraction or a sign, so that codes such as ``030 123`` stay text.
+    A column other than the value or the rating is changed only if all its cells are numbers and
+    some of them have a fraction or a symbol such as a currency sign, so that codes such as
+    ``030 123`` stay text.
 
     Args:
         table: the events or items.
         notes: the list of remarks.
-        others: columns that do not hold numbers, such as the basket column.
+        others: further columns to leave unchanged, such as the basket column.
         beside: another table from the same source, whose numbers help to tell decimal commas from
             decimal points.
     """
@@ -275,7 +280,7 @@ def read_amounts(
 
 
 def _blank_unrated(table: pa.Table, notes: list[str]) -> pa.Table:
-    """Empty ratings of 0, which Goodreads writes for books that the user has not rated."""
+    """Clear ratings of 0, which Goodreads writes for books that the user has not rated."""
     marked = any(fold(n) in {"isread", "isreviewed"} for n in table.column_names)
     if not marked or "rating" not in table.column_names:
         return table
@@ -289,7 +294,7 @@ def _blank_unrated(table: pa.Table, notes: list[str]) -> pa.Table:
 
 
 def _all_amounts(text: pa.ChunkedArray, usual: str) -> bool:
-    """Check whether all non-empty cells are numbers, and some have a fraction or a sign."""
+    """Check whether all non-empty cells are numbers, some with a fraction or a currency sign."""
     numbers, dialect = read_numbers(text, usual)
     empty = np.asarray(pc.equal(text, ""), dtype=bool)
     if dialect is None or not np.isfinite(numbers[~empty]).all():

@@ -50,7 +50,7 @@ def holds_digit_dates(column: pa.ChunkedArray) -> bool:
 
 
 def are_date_and_clock(dates: pa.ChunkedArray, clocks: pa.ChunkedArray) -> bool:
-    """Check whether the cells of two columns are dates and times of day."""
+    """Check whether the first column holds dates and the second one times of day."""
     if holds_clocks(dates):
         return False
     return holds_clocks(clocks) or (holds_digit_dates(dates) and holds_digit_clocks(clocks))
@@ -73,12 +73,12 @@ def holds_names(column: pa.ChunkedArray) -> bool:
 
 
 def holds_behaviors(column: pa.ChunkedArray, *, known_only: bool) -> bool:
-    """Check whether a column has few distinct texts, as behaviors do.
+    """Check whether a column has so few distinct values that it may hold behaviors.
 
     Args:
         column: the cells.
-        known_only: True if at least one text must be a common word for a behavior, because the
-            column's name says little about what it holds.
+        known_only: True to require that at least one value is a common word for a behavior; used
+            for columns with a vague name.
     """
     if not is_text(column) and not pa.types.is_integer(column.type):
         return False
@@ -94,7 +94,7 @@ def holds_behaviors(column: pa.ChunkedArray, *, known_only: bool) -> bool:
 
 
 def holds_event_names(column: pa.ChunkedArray) -> bool:
-    """Check whether most cells are usual words for behaviors, such as ``pageview``."""
+    """Check whether most cells are common words for behaviors, such as ``pageview``."""
     if not is_text(column):
         return False
     values, code = arrow.encode(column.slice(0, _COMPARED))
@@ -114,9 +114,9 @@ def holds_salutations(column: pa.ChunkedArray) -> bool:
 
 
 def holds_numbers(column: pa.ChunkedArray) -> bool:
-    """Check whether half of the non-empty cells have a digit or a star, as numbers and ratings do.
+    """Check whether at least half of the non-empty cells contain a digit or a star.
 
-    This is also assumed of a column without any cells.
+    Numbers and ratings do. A column in which all cells are empty also passes the check.
     """
     if not is_text(column):
         return not pa.types.is_nested(column.type)
@@ -132,7 +132,8 @@ def may_hold_baskets(column: pa.ChunkedArray, *, vague: bool) -> bool:
 
     Args:
         column: the cells.
-        vague: True if the name may also mean a unit of measure, so that a few values are not enough.
+        vague: True if the column's name could also refer to a unit of measure; a column with only a
+            few distinct values is then rejected.
     """
     if pa.types.is_nested(column.type):
         return True
@@ -171,7 +172,7 @@ def misfit(ids: pa.ChunkedArray, titles: pa.ChunkedArray) -> tuple[float, float]
 
     Returns:
         The mean number of titles per id and the mean number of ids per title. Both are infinite if
-        no row has an id and a title.
+        no row has both an id and a title.
     """
     try:
         cells = [arrow.to_text(c.slice(0, _COMPARED)) for c in (ids, titles)]

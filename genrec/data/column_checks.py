@@ -1,7 +1,8 @@
 """Check the columns that the user named, and describe columns that are missing.
 
-A message names every missing column at once. It ends with options that can be pasted, in which the
-most likely columns are filled in. This module does not choose columns by itself.
+A message names every missing column at once. It ends with command-line options that the user can
+paste, with the most likely columns already filled in. This module only suggests columns; it does
+not choose them.
 """
 
 from __future__ import annotations
@@ -50,9 +51,10 @@ _ORDER = ("timestamp", "title", "item_id", "user_id")  # the order in which role
 
 
 def check_mapping(given: Mapping[str, str], source: str, *, option: str = "--column") -> None:
-    """Check that columns are mapped to names that genrec knows, and no column is mapped twice.
+    """Check a column mapping for misspelled names, and for a column used as both user and item.
 
-    Any other name is accepted, since a column can be renamed, unless it resembles a known one.
+    A name that genrec does not know is accepted, since any column may be renamed, unless it
+    resembles a known name.
 
     Args:
         given: maps genrec's names to those in the file.
@@ -60,8 +62,8 @@ def check_mapping(given: Mapping[str, str], source: str, *, option: str = "--col
         option: the command-line option that maps a column.
 
     Raises:
-        SettingsError: a name looks like a misspelling of one that genrec knows, or one column is to
-            hold both the users and the items.
+        SettingsError: a name looks like a misspelling of one that genrec knows, or the same column
+            is mapped to both the users and the items.
     """
     for ours, theirs in given.items():
         near = difflib.get_close_matches(ours.lower(), _ROLES, n=1, cutoff=0.75)
@@ -91,7 +93,7 @@ def choose_unit(given: str | None, read: Recognized, source: str) -> str | None:
         source: the name of the table, for use in messages.
 
     Raises:
-        DataError: the table has no such column.
+        DataError: the table does not have the given column.
     """
     if given is None or given == "none":
         return read.unit if given is None else None
@@ -111,7 +113,7 @@ def choose_unit(given: str | None, read: Recognized, source: str) -> str | None:
 def describe_missing(
     missing: Sequence[str], read: Recognized, source: str, *, option: str = "--column"
 ) -> str:
-    """Return the message for columns that were not recognized.
+    """Build the error message for required columns that were not recognized.
 
     Args:
         missing: genrec's names of the missing columns.
@@ -162,17 +164,17 @@ def note_time_zone(table: pa.Table, events: pa.Table) -> list[str]:
 
 
 def list_names(names: Sequence[str]) -> str:
-    """Join the names of columns for a message, leaving out all but the first of very many."""
+    """Join column names for a message, shortening a very long list."""
     listed = ", ".join(one_line(n) for n in names[:_LISTED]) or "none"
     return listed + (f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else "")
 
 
 def guess_columns(missing: Sequence[str], read: Recognized) -> dict[str, str]:
-    """Return the most likely column for each missing role; roles without any are left out.
+    """Return the most likely column for each missing role, omitting roles without a likely column.
 
     A column is preferred if a part of its name is a known word, such as ``Customer`` in
-    ``Paying Customer Ref``. Otherwise, the cells decide: times can be read, titles have letters,
-    and ids of items go with the titles.
+    ``Paying Customer Ref``. Otherwise, the cells decide: times must be readable, titles must
+    contain letters, and item ids must fit the titles.
     """
     taken = {*read.names.values(), *_ROLES, arrow.ROW}
     present = {*arrow.column_names(read.table)} - taken
@@ -194,7 +196,7 @@ def guess_columns(missing: Sequence[str], read: Recognized) -> dict[str, str]:
 
 
 def _score(role: str, name: str, column: pa.ChunkedArray) -> float:
-    """Return a number that is greater the more a column looks like a role, and 0 if it cannot be."""
+    """Score how well a column fits a role; 0 means that it cannot have this role."""
     if pa.types.is_nested(column.type):
         return 0.0
     try:

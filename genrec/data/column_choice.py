@@ -1,4 +1,4 @@
-"""Choose among columns that could have the same role, by measurements of their cells."""
+"""Choose between columns that could have the same role by comparing their cells."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ _MOST_REGISTERS = 20
 
 
 def copy_shared(table: pa.Table, given: Mapping[str, str]) -> tuple[pa.Table, dict[str, str]]:
-    """Copy each column that the user mapped to several roles, since each role needs its own.
+    """Copy each column that the user mapped to several roles, since each role needs its own column.
 
     Args:
         table: the table, with the column names of the file.
         given: the user's mapping of genrec's names to those in the file.
 
     Returns:
-        The table, in which copies have genrec's names, and the mapping without them.
+        The table with the added copies, each named after its role, and the mapping without these
+        roles.
     """
     names: dict[str, str] = {}
     for role, name in given.items():
@@ -44,11 +45,14 @@ def copy_shared(table: pa.Table, given: Mapping[str, str]) -> tuple[pa.Table, di
 
 
 def are_registers(first: tuple[int, int], other: tuple[int, int]) -> bool:
-    """Check whether a column of users identifies cash registers or staff rather than customers.
+    """Check whether a user column identifies cash registers or staff rather than customers.
+
+    It does if it has only a few users with many rows each, while another candidate column has far
+    more users.
 
     Args:
-        first: the rows with a user, and the number of users.
-        other: the same for the other column.
+        first: for the column to check, the number of rows with a user and of distinct users.
+        other: the same two counts for the other candidate column.
     """
     (rows, users), (other_rows, other_users) = first, other
     few = users <= _MOST_REGISTERS and rows > 30 * users
@@ -56,10 +60,10 @@ def are_registers(first: tuple[int, int], other: tuple[int, int]) -> bool:
 
 
 def prefer_own(fits: Fits, own: str | None, notes: list[str]) -> Fits:
-    """Keep only the pairs with the column ``title``, unless another column fits far better.
+    """Keep only the pairs whose title column is ``own``, unless another column fits far better.
 
     Args:
-        fits: ``misfit`` of each pair of columns for the ids and the titles of items.
+        fits: the result of ``misfit`` for each pair of an id column and a title column.
         own: the column called ``title``; None if there is none.
         notes: the list of remarks.
     """

@@ -30,7 +30,7 @@ def fold(name: str) -> str:
 
 
 def spellings(name: str) -> list[str]:
-    """Return the folded name, and the folded name without parenthesized text and small words.
+    """Return the folded name, and the folded name without parenthesized text and filler words.
 
     >>> spellings("Quantity (- Refund)"), spellings("Data do Pedido")
     (['quantityrefund', 'quantity'], ['datadopedido', 'datapedido'])
@@ -89,7 +89,7 @@ def _listed() -> frozenset[str]:
 
 
 def _composed(role: str) -> list[str]:
-    """Return the folded names for a role that consist of one word, or of two in either order."""
+    """Compose folded names for a role from single words and from pairs of words in either order."""
     given = known()["roles"][role]
     words = [fold(w) for w in given["words"]]
     endings, fronts = ([fold(w) for w in known()[key]] for key in ("endings", "fronts"))

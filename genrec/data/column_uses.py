@@ -1,4 +1,4 @@
-"""List what each column of the files is used for, with an example of its cells."""
+"""List what each column of the files is used for, with a sample value."""
 
 from __future__ import annotations
 
@@ -30,8 +30,10 @@ class ColumnUse:
     Attributes:
         column: the name of the column in the file. The names in the items file begin with
             ``items.``, as in ``DatasetInfo.columns``.
-        use: what the column holds, in genrec's names, or how it is handled otherwise.
-        example: the first non-empty cell; empty if there is none in the first rows.
+        use: the roles of the column, in genrec's names, or a phrase that says how the column is
+            handled.
+        example: a sample value: the first non-empty cell, or an empty string if the first rows
+            have none.
     """
 
     column: str
@@ -53,7 +55,7 @@ def list_uses(
     Args:
         table: the table, with the column names of the file.
         names: maps genrec's names to those in the file.
-        others: the uses of other columns, such as the status of an order.
+        others: maps other columns to their uses, such as the status of an order.
         items: the columns that describe the items.
         events: the columns that are kept with the events.
         prefix: the text to put before each name.
@@ -81,7 +83,7 @@ def list_uses(
 
 
 def _resembles(name: str, names: Mapping[str, str], own: Collection[str]) -> str:
-    """Describe a role that a column could also have, if another column already has it."""
+    """Return a hint if a column's name suggests a role that another column already has."""
     given = {*names, *own}
     given |= set(_NUMBERS) if given & set(_NUMBERS) else set()  # one number is kept as the value
     for role in _ROLES:

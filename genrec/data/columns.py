@@ -50,7 +50,8 @@ class Recognized:
         unit: the name of the basket column; None if the table has none.
         behavior: the behavior that the columns suggest for a table without a behavior column.
         counted: True if the values are quantities, which are negative for returns.
-        clock: the name of a column of times of day that was joined with the dates.
+        clock: the name of the time-of-day column that was joined with the date column; None if no
+            columns were joined.
     """
 
     table: pa.Table
@@ -81,8 +82,7 @@ def recognize_events(
         items: the items table, with the column names of the file.
 
     Raises:
-        DataError: a column is missing. The message lists all missing columns, and the option that
-            maps each of them.
+        DataError: a column that the user mapped is not in the table.
     """
     finder = _Finder(table, given, source)
     finder.apply_layouts()
@@ -135,10 +135,11 @@ def recognize_items(
         table: one row per item, with the column names of the file.
         given: the user's own mapping of genrec's names to those in the file.
         source: the name of the table, for use in messages.
-        events: the events, whose item ids are compared with the columns; None to compare none.
+        events: the recognized events, whose item ids are compared with the candidate columns; None
+            to skip the comparison.
 
     Raises:
-        DataError: a column is missing.
+        DataError: a column that the user mapped is not in the table.
     """
     finder = _Finder(table, given, source)
     finder.extra["item_id"] = ["id"]
@@ -207,7 +208,7 @@ class _Finder:
                     return
 
     def find_unit(self) -> None:
-        """Find the column of baskets, leaving out columns with hardly any different values."""
+        """Find the basket column, skipping columns with too few distinct values."""
         if "unit" in self.names:
             return
         own = [n for n in _OWN["unit"] if n in self.columns]
@@ -263,7 +264,7 @@ class _Finder:
             self.notes.append(f"users are identified by the names in {people[0]!r}")
 
     def share_ids(self, other: pa.Table) -> None:
-        """Choose the column whose item ids occur most often in another table.
+        """Use the candidate that shares the most item ids with another table as the item id column.
 
         Args:
             other: the other table; its columns with common names for item ids are compared.
@@ -343,7 +344,7 @@ class _Finder:
         return next((n for n in names if n in self.columns), None)
 
     def _set_aside_titles(self) -> None:
-        """Set columns aside that are called titles or names but hold Mr and Mrs, or events."""
+        """Set aside columns that are named like titles but hold salutations or event names."""
         if "title" in self.given:
             return
         for name in [n for n in (self._own("title"), *self.candidates("title")) if n]:
@@ -359,7 +360,7 @@ class _Finder:
                 self.notes.append(f"{name!r} {column_choice.NO_TITLES}, since it holds {what}")
 
     def _is_headline(self, title: str, titles_per_item: float) -> bool:
-        """Check whether a title is that of a review; if so, set it aside."""
+        """Check whether a title column holds the headlines of reviews; if so, set it aside."""
         reviews = any(n in self.folded for n in known_words("review_texts"))
         rated = self._own("rating") or self.candidates("rating")
         if not (title and reviews and rated and titles_per_item > column_choice.DOUBTFUL_TITLES):
@@ -374,7 +375,7 @@ class _Finder:
         return True
 
     def apply_layouts(self) -> None:
-        """Assign the columns of known exports in which some names are misleading."""
+        """Assign the columns of known export formats that have misleading column names."""
         for layout in known()["layouts"]:
             if all(n in self.folded for n in layout["needs"]):
                 for role, folded in layout["columns"].items():
@@ -449,7 +450,7 @@ class _Finder:
         return "buy" if order or self.counted or looks["buy"] or looks["buyers"] else "interact"
 
     def rename(self) -> pa.Table:
-        """Return the table with genrec's column names; other columns that use them are renamed."""
+        """Rename the recognized columns to genrec's names, and rename any that clash with them."""
         theirs = {n: role for role, n in self.names.items() if role not in {"unit", "status"}}
         names: dict[str, None] = {}
         given = {*self.table.column_names}

@@ -215,8 +215,8 @@ class Dataset:
             split: how to split the events; see ``prepare``.
             validation_from: the start of the validation part; see ``prepare``.
             test_from: the start of the test part; see ``prepare``.
-            rejects: two records, the first for bad items and the second for bad interactions. If it
-                is None, the first bad row raises an error.
+            rejects: two objects that record rejected rows, the first for the items and the second
+                for the interactions. If it is None, the first bad row raises an error.
 
         Raises:
             DataError: a table is unusable.
@@ -284,8 +284,8 @@ class Dataset:
         Args:
             items: a ``datasets.Dataset``, or the id of a dataset on the hub, with item_id, title
                 and any attributes; None if the interactions have a title column.
-            interactions: a second dataset in the same form, with one row per event, or one row per
-                user with lists of events (``readers.arrow.explode``).
+            interactions: a ``datasets.Dataset`` or an id, as for ``items``, with one row per event,
+                or one row per user with lists of events (``readers.arrow.explode``).
             name: the display name; by default, the dataset's id.
             item_columns: maps genrec's column names to those in the items dataset.
             **options: keyword arguments of ``from_tables``, such as ``options=EventOptions(...)``.
@@ -316,8 +316,8 @@ class Dataset:
             rejects: the rejected rows to record in ``rejected.csv``.
 
         Raises:
-            DataError: the folder contains other files, or could not be written.
-            SettingsError: the folder cannot be written; see ``check_destination``.
+            DataError: the folder contains other files, or writing it fails.
+            SettingsError: the folder is not writable; see ``check_destination``.
         """
         folder = files.real_path(folder)
         check_destination(folder)

@@ -139,7 +139,7 @@ def recbole(
 
 
 def amazon(reviews: str | Path, metadata: str | Path) -> Dataset:
-    """Load Amazon reviews and product titles from 2014, 2018 or 2023.
+    """Load Amazon reviews and product titles in the format of 2014, 2018 or 2023.
 
     In 2014 and 2018, reviews have the columns ``reviewerID, asin, overall, unixReviewTime``, and
     products have ``asin, title``. The products of 2014 are written as Python literals. In 2023,

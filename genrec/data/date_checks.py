@@ -1,8 +1,7 @@
 """Check that dates are plausible, and find those that stand for a missing date.
 
-Some systems write 1970-01-01 or 1900-01-01 where they know no date, and some count years from
-another event than most of the world. This module deals with seconds since 1970 only, not with how
-they were written.
+Some systems write 1970-01-01 or 1900-01-01 for an unknown date, and some use a calendar other than
+the Gregorian one. This module deals only with seconds since 1970, not with the format of dates.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ _CALENDARS = (  # the first and the last year that is likely, the name, and a ye
 
 
 def find_unusable(seconds: FloatArray, *, past: bool = False) -> list[tuple[BoolArray, str]]:
-    """Find the times that cannot be those of events.
+    """Find the times that are out of range or stand for a missing time.
 
     Args:
         seconds: the (E,) times in seconds since 1970.
-        past: True if earlier times are usual, such as the dates of books and films.
+        past: True if times before 1970 are plausible, such as the release dates of books and films.
 
     Returns:
         The reasons to reject times, each with an (E,) mask of the affected times.
@@ -51,17 +50,18 @@ def find_unusable(seconds: FloatArray, *, past: bool = False) -> list[tuple[Bool
 def check_dates(
     seconds: FloatArray, example: str, where: str, *, short: bool, past: bool = False
 ) -> list[str]:
-    """Check that dates are in the usual calendar, and return remarks on dates in the future.
+    """Check that dates use the Gregorian calendar, and return a remark on dates in the future.
 
     Args:
         seconds: the (E,) dates in seconds since 1970.
         example: the text of the first date, for use in messages.
         where: the names of the file and its column, for use in messages.
         short: True if the years were written with two digits.
-        past: True if earlier dates are usual, such as the dates of books and films.
+        past: True if dates before 1970 are plausible, such as the release dates of books and films;
+            nothing is checked then.
 
     Raises:
-        DataError: most dates have years of another calendar.
+        DataError: the dates seem to use another calendar, such as the Buddhist one.
     """
     known = seconds[np.isfinite(seconds)]
     if past or not len(known):

@@ -47,7 +47,7 @@ def catalog_from_events(
 
     Args:
         table: the events, with the columns item_id and title.
-        rejects: the record of unusable items.
+        rejects: the object that records unusable items.
         notes: the list to which remarks are added.
         unit: the name of the basket column, which always describes events.
 

@@ -43,7 +43,7 @@ class Interaction:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """One user's interactions, oldest first. ``user_id`` is None for a user outside the data."""
+    """One user's interactions, oldest first. ``user_id`` is None for a user not in the data."""
 
     interactions: tuple[Interaction, ...] = ()
     user_id: str | None = None
@@ -68,7 +68,7 @@ class History:
         return tuple(i.item_id for i in counting if i.item_id is not None)
 
     def had_by(self, behavior: str) -> tuple[str, ...]:
-        """Return the ids of the items that have an event of a behavior, such as ``buy``."""
+        """Return the ids of the items that have an event with a given behavior, such as ``buy``."""
         return tuple(
             i.item_id for i in self.interactions if i.behavior == behavior and i.item_id is not None
         )
@@ -81,8 +81,8 @@ class History:
     def latest_basket(self, behavior: str) -> tuple[str, ...]:
         """Return the ids of the items in the user's latest basket.
 
-        The basket has the unit of the latest event with the behavior, and its items are those with
-        such an event. An event without a unit, as in a typed history, is a basket of its own.
+        The basket consists of all items with a target event in the same unit as the user's latest
+        target event. An event without a unit, as in a typed history, forms a basket by itself.
 
         Args:
             behavior: the target behavior, such as ``buy``.
@@ -144,7 +144,7 @@ def split_code(split: str) -> int:
 
 
 def count_splits(before: str) -> int:
-    """Return how many splits come before a given one: 1 for validation, 2 for test, 3 for the end.
+    """Return the number of splits before a given one: 1 for validation, 2 for test, 3 for the end.
 
     An event may be counted if the code of its split is lower than this number.
 

@@ -13,8 +13,8 @@ titles, with three rules:
    word for a product, followed by a few words that name no other product.
 3. The remaining words of two titles may differ by one letter in one long word.
 
-The words are listed in ``variant_words.json``. The rules miss some variants, so that they seldom
-group different products. No rule compares all pairs of titles.
+The words are listed in ``variant_words.json``. The rules are cautious: they miss some variants but
+seldom group different products. No rule compares all pairs of titles.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class Groups:
 
     Attributes:
         numbers: (N,) the number of each item's group, or ``ALONE``. A group has at least two items.
-        names: the name of each group: the value of the column, or the words to which the title of
-            the group's first item was reduced.
+        names: the name of each group: the value of the column that names the product, or the words
+            that remain of the title of the group's first item.
     """
 
     numbers: IntArray
@@ -279,7 +279,7 @@ def _last_product(words: Sequence[_Word]) -> int:
 
 
 def _last_other(words: Sequence[_Word]) -> int:
-    """Return the index of the last word for any other product, or -1 if there is none."""
+    """Return the index of the last word that names any other kind of product, or -1."""
     others = _words("others")
     return max((n for n, w in enumerate(words) if w.stem in others), default=-1)
 

@@ -65,7 +65,7 @@ def import_tables(
         interactions: one row per event, or one row per user with lists (``arrow.explode``).
         options: column names, units and defaults of the events.
         item_columns: maps genrec's column names to those in the table of items.
-        rejects: the records of bad items and of bad events.
+        rejects: two objects that record rejected rows, one for items and one for events.
 
     Raises:
         DataError: a column is missing, or no row is usable.
@@ -184,7 +184,7 @@ def _read_items(
     rejects: Rejects,
     notes: list[str],
 ) -> tuple[Catalog, dict[str, str]]:
-    """Read the table of items, and return the catalog and the names of its columns."""
+    """Read the table of items, and return the catalog and the mapping of its columns."""
     read = columns.recognize_items(items, item_columns, rejects.source, events)
     missing = [n for n in ("item_id", "title") if n not in read.table.column_names]
     if missing:
@@ -200,7 +200,7 @@ def _read_items(
 
 
 def _join_by_title(table: pa.Table, catalog: Catalog, notes: list[str]) -> pa.Table:
-    """Join rows whose item id is unknown to the catalog by title, if exactly one item has it."""
+    """In rows with an unknown item id, identify the item by its title if the title is unique."""
     if arrow.is_list(table["item_id"].type):
         return table
     ids = arrow.to_text(table["item_id"])

@@ -63,8 +63,8 @@ class DatasetInfo:
             example after new events were added.
         behaviors: the number of events of each behavior, most frequent first.
         uses: for each column of the files, its name (``column``), what it is used for (``use``) and
-            an example of its cells (``example``).
-        warnings: signs that the data was misunderstood, or that nothing can be measured on it.
+            a sample value (``example``).
+        warnings: signs that the data was misunderstood or cannot be used for evaluation.
     """
 
     name: str

@@ -38,8 +38,8 @@ class EventOptions:
     Attributes:
         columns: maps genrec's column names to those in the file, such as ``{"item_id":
             "product"}``.
-        time_unit: the unit of times that are numbers: a key of ``times.TIME_UNITS``, or ``auto``
-            to guess from the values.
+        time_unit: the unit of times that are numbers: a key of ``time_units.TIME_UNITS``, or
+            ``auto`` to guess it from the values.
         date_format: the format of times that are dates: ``day-first``, ``month-first``,
             ``year-first``, or a format as in Python's ``strptime``. None to detect it.
         behavior: the behavior of every row if the table has no behavior column. None means ``rate``
@@ -47,8 +47,8 @@ class EventOptions:
         unit: the basket column; ``none`` if the data has no baskets; None to look for a column with
             a common name.
         status: the column with the status of each order, which says whether it was cancelled or
-            returned; ``none`` to count all orders, whatever their status; None to look for columns
-            with common names.
+            returned. Use ``none`` to count all orders regardless of their status, and None to look
+            for such columns by name.
         encoding: the encoding of the files; None to detect it.
         drop_duplicates: True to drop rows that repeat an earlier row.
         drop_items: the ids of items to leave out, or a function that chooses them from the catalog.
@@ -116,7 +116,7 @@ def ingest(
         table: one row per event. Events with equal times stay in file order.
         catalog: the items; a row with any other item is rejected.
         options: column names, units and defaults.
-        rejects: the record of bad rows; if it is None, the first bad row raises an error.
+        rejects: the object that records bad rows; if it is None, the first one raises an error.
         unknown: the reason for rejecting a row whose item is not in the catalog.
 
     Raises:

@@ -73,7 +73,7 @@ class Interactions:
         Args:
             table: one row per event. Events with equal times stay in row order.
             catalog: the items; a row with any other item is rejected.
-            rejects: the record of bad rows; if it is None, the first bad row raises an error.
+            rejects: the object that records bad rows; if it is None, the first one raises an error.
             **options: fields of ``genrec.data.ingest.EventOptions``.
 
         Raises:
@@ -99,7 +99,7 @@ class Interactions:
             data: a ``datasets.Dataset``, or the id of a dataset on the hub.
             catalog: the items; an event with any other item is rejected.
             split: the part of the dataset to read; see ``genrec.data.readers.huggingface.read``.
-            rejects: the record of bad rows; if it is None, the first bad row raises an error.
+            rejects: the object that records bad rows; if it is None, the first one raises an error.
             **options: fields of ``genrec.data.ingest.EventOptions``, such as
                 ``columns={"item_id": "history"}``.
 
@@ -132,7 +132,7 @@ class Interactions:
         They keep their user, time, behavior, basket and split.
 
         Args:
-            hidden: (E,) a mask that is True for these events.
+            hidden: (E,) mask that is True for these events.
         """
         table, c = self.table, self.columns
         columns = replace(

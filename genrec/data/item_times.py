@@ -1,8 +1,8 @@
 """Read the columns of a catalog that say when an item was published or is available.
 
-Two columns limit the time in which an item may be recommended: ``available_from`` and
-``available_until``. A time is in UTC unless it has a time zone. An end without a time of day, such
-as ``2025-12-24``, lasts until the end of that day.
+Two columns limit the period in which an item may be recommended: ``available_from`` and
+``available_until``. A time is in UTC unless it has a time zone. If ``available_until`` has no time
+of day, as in ``2025-12-24``, the item is available until the end of that day.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _NO_LIMIT = {FROM: "no start", UNTIL: "no end"}
 
 
 def read_item_times(catalog: Catalog, column: str, date_format: str | None = None) -> FloatArray:
-    """Read a column of times: dates in any common format, or numbers that are times.
+    """Read a column of times, given as dates in any common format or as numbers in a guessed unit.
 
     Args:
         catalog: the catalog of N items.
@@ -79,7 +79,7 @@ def _read(catalog: Catalog, column: str, date_format: str) -> FloatArray:
 
 
 def read_years(catalog: Catalog, column: str) -> FloatArray | None:
-    """Read a column of years, such as 1999, as the first days of these years.
+    """Read a column of years, such as 1999, and return the time at which each year begins.
 
     Returns:
         (N,) seconds since 1970, with NaN for empty cells; None if the column does not consist of
@@ -104,7 +104,7 @@ def is_available(since: FloatArray | None, until: FloatArray | None, moment: flo
         since: (N,) start of each item's availability in seconds since 1970, with NaN for no start;
             None if no item has a start.
         until: (N,) end of each item's availability in seconds since 1970, with NaN for no end; None
-            if no item has an end. Midnight means the end of the day that begins with it.
+            if no item has an end. An end at midnight means the end of the day that begins then.
         moment: the time in seconds since 1970.
 
     Returns:

@@ -1,8 +1,8 @@
 """Empty the cells that hold a word for a missing value, such as ``NULL`` or ``N/A``.
 
-Programs write many words where they have no value. Read as they are, such words become users, items
-and titles. Some of them may also be real titles, so these count as missing only where several items
-share them.
+Programs use many different words for a missing value, which would otherwise be read as users, items
+or titles. Some of these words may also be real titles, so they count as missing titles only if
+more than one item has them.
 """
 
 from __future__ import annotations
@@ -90,12 +90,12 @@ def _find_missing(
 
 
 def _are(text: pa.ChunkedArray, words: Sequence[str]) -> pa.ChunkedArray:
-    """Return a mask of the cells that are one of the words, in any case."""
+    """Return a mask of the cells that equal one of the given lower-case words, ignoring case."""
     return pc.is_in(pc.utf8_lower(text), pa.array(list(words), text.type))
 
 
 def _shared(titles: pa.ChunkedArray, table: pa.Table) -> pa.ChunkedArray:
-    """Return a mask of the doubtful words that several items have as their title."""
+    """Return a mask of titles such as ``unknown``; it is empty if only one item has such a title."""
     doubtful = _are(titles, _DOUBTFUL)
     rows = np.flatnonzero(np.asarray(doubtful, dtype=bool))
     if not len(rows) or "item_id" not in table.column_names or arrow.is_list(table["item_id"].type):

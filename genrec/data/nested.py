@@ -32,7 +32,7 @@ Row = dict[str, Any]
 
 
 def unnest(table: pa.Table, source: str, notes: list[str]) -> pa.Table:
-    """Return a table in which objects that hold users, items and so on are plain columns.
+    """Turn columns of objects that hold users, items and so on into plain columns.
 
     A table without such objects is returned unchanged. A row with a list of items becomes one row
     per item; a row with an empty list is kept, without an item.
@@ -120,7 +120,7 @@ def _ids(name: str, values: list[Any]) -> pa.Array | None:
 
 
 def _flatten(table: pa.Table, name: str, values: list[Any], notes: list[str]) -> pa.Table:
-    """Add plain columns for a column's objects, or for its lists of keys and values."""
+    """Add plain columns for a column's objects, or for its lists of key-value pairs."""
     if any(isinstance(v, list) for v in values):
         rows = [_pairs(v) for v in values]
         kept = [k for k in _keys(rows) if _is_known(k)]
@@ -142,7 +142,7 @@ def _flatten(table: pa.Table, name: str, values: list[Any], notes: list[str]) ->
 
 
 def _is_specific(key: str) -> bool:
-    """Check whether a key such as ``transaction_id`` is clear without the name of its object."""
+    """Check whether a key such as ``transaction_id`` is unambiguous without its object's name."""
     return any(
         s in names_of(r) and s not in {*role["last"], *role["words"]}
         for r, role in known()["roles"].items()
@@ -185,8 +185,8 @@ def _holds_items(values: list[Any]) -> bool:
 def _explode(table: pa.Table, name: str, values: list[Any], notes: list[str]) -> pa.Table:
     """Return one row for each object in the lists of a column.
 
-    If the objects have a key with the name of a column, the column's name is prefixed with
-    ``order_``. So are the ids of the rows.
+    A column whose name is also a key of the objects gets the prefix ``order_``, and so does a
+    column called ``id``.
     """
     lines = [_objects(v) or [{}] for v in values]
     parent = np.repeat(np.arange(len(lines)), [len(one) for one in lines])

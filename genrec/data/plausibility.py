@@ -1,7 +1,8 @@
 """Look for signs that the columns were misunderstood, and warn about them.
 
-A dataset may be complete and still be wrong: three "users" that are cash registers, three "items" that
-are kinds of events, or ids that a spreadsheet rounded. This module changes nothing.
+A dataset may be complete and still be wrong: for example, its "users" may be three cash registers,
+its "items" may be kinds of events, or its ids may have been rounded by a spreadsheet. This module
+changes nothing.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ def check_titles(table: pa.Table, names: Mapping[str, str]) -> list[str]:
     """Return a warning if most items of a table have several titles that occur about equally often.
 
     Args:
-        table: the events, with genrec's names for the columns of items and titles.
+        table: the events, with genrec's names for the item and title columns.
         names: maps genrec's names to those in the file.
     """
     ids, item = arrow.encode(table["item_id"])
@@ -143,7 +144,7 @@ def check_parts(events: EventTable, split: str) -> list[str]:
 
 
 def _better(table: pa.Table, others: Collection[str], role: str, count: int) -> Iterator[str]:
-    """Yield the columns that may hold the users or the items, and have more different values."""
+    """Yield other columns that may identify the users or items and have more distinct values."""
     for name in others:
         if role == "user_id" and not _is_called(name, ("user_id", "person")):
             continue
@@ -160,12 +161,12 @@ def _better(table: pa.Table, others: Collection[str], role: str, count: int) -> 
 
 
 def _is_called(name: str, roles: Sequence[str]) -> bool:
-    """Check whether a name is known for one of some roles."""
+    """Check whether a column name is known for one of the given roles."""
     return any(one in names_of(role) for role in roles for one in spellings(name))
 
 
 def _names_items(table: pa.Table, name: str) -> bool:
-    """Check whether the cells of a column fit the items of a table as titles."""
+    """Check whether the cells of a column are plausible titles for the items of the table."""
     try:
         fit = column_cells.misfit(table["item_id"], table[name])
         return max(fit) <= 1.2 and column_cells.holds_names(table[name])
@@ -174,7 +175,7 @@ def _names_items(table: pa.Table, name: str) -> bool:
 
 
 def _suggest(table: pa.Table, better: Sequence[str], role: str) -> str:
-    """Name the columns that may be better, with an example, and the option that maps the first."""
+    """Suggest better columns, with sample values and the option that maps the first of them."""
     shown = []
     for name in better[:_LISTED]:
         cells = [c for c in arrow.to_strings(table[name].slice(0, 1000)) if c]

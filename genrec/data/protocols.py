@@ -245,8 +245,8 @@ def with_validation(dataset: Dataset, least: int) -> Dataset:
 def withhold(dataset: Dataset, split: str) -> Dataset:
     """Return the dataset without the contents of the events in a split and in all later splits.
 
-    Nothing that is fitted to this dataset can depend on the items of these events, whichever events
-    it counts. So an evaluation gives its systems only such a dataset.
+    Nothing that is fitted to the returned dataset can depend on the items of these events.
+    Evaluations therefore pass only such datasets to the systems that they evaluate.
 
     Args:
         dataset: a dataset with the protocol's split.
@@ -396,7 +396,7 @@ def _add_candidates(
     own: Mapping[str, Sequence[str]] | None,
     seed: int,
 ) -> list[Case]:
-    """Add candidates to every case: the given list, or the target and random items."""
+    """Add candidates to every case, either from the given lists or by drawing random items."""
     rng = np.random.default_rng(seed)
     catalog = dataset.catalog
     filled = []
@@ -442,7 +442,7 @@ def label_slices(
     Args:
         dataset: a dataset with the protocol's split.
         cases: the cases of the protocol.
-        before: the name of the split before which the events were used to fit the systems.
+        before: the name of a split; the systems were fitted to the events before this split.
     """
     c = dataset.interactions.columns
     popularity = count_events(dataset, before)

@@ -1,7 +1,7 @@
-"""Measure how often users get items of their latest basket or returned items again.
+"""Measure how often users buy an item again that was in their latest basket or that they returned.
 
-Lists leave such items out by default. Where users get them again more often than their other items,
-``prepare`` and ``audit`` say so. This module deals with events only.
+Recommendation lists leave such items out by default. If users buy them again more often than their
+other earlier items, ``prepare`` and ``audit`` report it. This module deals with events only.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ _USERS = 10_000  # at most this many users are counted
 
 @dataclass(frozen=True, slots=True)
 class Rebuys:
-    """How often the items that users had are in their next basket, by kind of item.
+    """Counts of how often users buy items again, by kind of item.
 
-    A chance is a basket of a user together with an item that the user had in an earlier basket. It is
-    taken if the item is in the basket.
+    Each pair of a basket and an item from the same user's earlier baskets is counted. The pair is a
+    repeat if the basket contains the item.
 
     Attributes:
-        latest: the chances of items of the basket before, and how many of them were taken.
-        returned: the same for items whose latest event before the basket was a return.
-        others: the same for all other items.
+        latest: the number of pairs whose item was in the user's previous basket and was not
+            returned, and how many of them are repeats.
+        returned: the same two counts for items whose latest event before the basket was a return.
+        others: the same two counts for all other items.
     """
 
     latest: tuple[int, int]
@@ -39,12 +40,12 @@ class Rebuys:
 
     @property
     def shares(self) -> dict[str, float]:
-        """The share of chances that were taken, for each kind of item that has any."""
+        """The fraction of pairs that are repeats, for each kind of item that has any pairs."""
         kinds = {"latest": self.latest, "returned": self.returned, "others": self.others}
         return {name: _share(kind) for name, kind in kinds.items() if kind[0]}
 
     def notes(self) -> list[str]:
-        """Return remarks on the kinds of items that users get again more often than others."""
+        """Return a remark on each kind of item that users buy again more often than other items."""
         kinds = {
             "items of a user's latest basket": (self.latest, "--allow-last-basket"),
             "returned items": (self.returned, "--allow-returned"),
@@ -62,9 +63,9 @@ class Rebuys:
 
 
 def measure_rebuys(events: Interactions, target: str) -> Rebuys:
-    """Count the chances to get items again in the train part, and how many were taken.
+    """Count how often users buy items again in the train part.
 
-    In data with many users, a fixed random sample of them is counted.
+    If the data has many users, a fixed random sample of them is used.
 
     Args:
         events: the events, with their split.
@@ -79,7 +80,7 @@ def measure_rebuys(events: Interactions, target: str) -> Rebuys:
 
 
 def _count(events: Interactions, where: slice, target: str) -> IntArray:
-    """Count one user's chances and those taken, for the kinds of items in the order of ``Rebuys``."""
+    """Return a (3, 2) array of one user's pairs and repeats, with a row per field of ``Rebuys``."""
     c, names = events.columns, events.behaviors
     part = [
         (row, names[behavior], unit)
@@ -117,7 +118,7 @@ def _share(kind: tuple[int, int]) -> float:
 
 
 def _is_higher(kind: tuple[int, int], others: tuple[int, int]) -> bool:
-    """Check whether a kind of items is taken more often than others, beyond chance."""
+    """Check whether a kind of item is bought again significantly more often than other items."""
     if kind[1] < _LEAST or not others[0]:
         return False
     one, other = _share(kind), _share(others)

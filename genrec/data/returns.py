@@ -48,9 +48,9 @@ def mark_returns(
         table: the events, with numbers as values.
         read: the events table with its recognized columns.
         notes: the list of remarks.
-        rejects: the record of rejected rows, to which cancelled orders are added.
-        status: the name of the column with the status of orders, as in the table; ``none`` to
-            ignore statuses; None to find such columns.
+        rejects: the object that records rejected rows, here those of cancelled orders.
+        status: the name of the column in the table that holds the status of orders; ``none`` to
+            ignore statuses; None to look for such columns.
 
     Returns:
         The table, and the use of each column that was taken into account.
@@ -179,7 +179,7 @@ def _mark(
     usual: str,
     notes: list[str],
 ) -> pa.Table:
-    """Set the behavior of rows about returned purchases to ``return``, and remark on how many there are."""
+    """Set the behavior of returned rows to ``return``, and add a remark on how many there are."""
     returned = marks.returned & ~marks.cancelled
     if not returned.any():
         return table
@@ -200,7 +200,10 @@ def _mark(
 
 
 def _has_cancelled_invoice(table: pa.Table, unit: str | None) -> BoolArray:
-    """Return an (R,) mask of invoices such as ``C5363``, if most others are plain digits."""
+    """Return an (R,) mask of rows with an invoice number such as ``C5363``.
+
+    No row is marked unless plain numbers, such as ``5363``, are more common.
+    """
     none = np.zeros(table.num_rows, dtype=bool)
     if unit is None or unit not in table.column_names or arrow.is_list(table[unit].type):
         return none

@@ -106,7 +106,7 @@ def split_last_unit(events: Interactions, target: str) -> Interactions:
     Only units with an event of the target behavior count. Test begins with the first event of the
     user's last such unit, and validation with the first event of the unit before it. Everything
     earlier is train. A user with two such units has no target events in train; all events of a user
-    with only one are train.
+    with only one such unit are in train.
 
     Args:
         events: the events to split.

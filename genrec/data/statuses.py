@@ -49,8 +49,8 @@ class Evidence:
         column: the name of the column.
         returned: (R,) mask of the rows that are returns.
         cancelled: (R,) mask of the rows that are cancelled.
-        how: what identifies the rows, worded for a remark, such as ``'Refunded' in 'Status'``.
-        reasons: the reason for each of the cancelled rows, in row order.
+        how: what identifies the returned rows, as a phrase for a remark, such as ``'Refunded' in
+            'Status'``.
         kept: (R,) the remaining quantities of rows that were returned in part, with NaN for all
             other rows; None if the column does not hold quantities.
     """
@@ -116,7 +116,7 @@ def find_evidence(
         table: the events.
         taken: the columns that are known to hold something else.
         unit: the name of the basket column.
-        value: the name of the column of quantities.
+        value: the name of the quantity column.
         status: the only column to check, as chosen by the user; None to check all columns.
         notes: the list to which remarks on columns that were not used are added.
 
@@ -232,7 +232,7 @@ def _read_date(
 ) -> Evidence | None:
     """Read a column with the dates of cancellations or refunds.
 
-    A date of return is not enough, since a library has one for every loan.
+    The date of a return is not enough, since a library records one for every loan.
     """
     kind = _kind_of_name(name, "date_words", dates=True)
     refund = _match(_split(name), "refund")
@@ -253,7 +253,7 @@ def _read_date(
 def _of_kind(
     name: str, kind: str, mask: BoolArray, how: str, *, given: bool = False
 ) -> Evidence | None:
-    """Build the evidence from a column whose marked rows are all of one kind."""
+    """Build the evidence from a column whose marked rows are all returned or all cancelled."""
     if kind == RETURN and mask.mean() > _MOST_RETURNED and not given:
         return None
     none = np.zeros(len(mask), dtype=bool)
@@ -263,7 +263,7 @@ def _of_kind(
 
 
 def _read_quantities(table: pa.Table, name: str, value: str | None) -> Evidence | None:
-    """Read a column of returned or cancelled quantities, and compare it with the quantities."""
+    """Read a column of returned or cancelled quantities, and compare it with the ordered ones."""
     kind = _kind_of_name(name, "quantity_words")
     named = {*names_of("value"), *_folded("quantity_words")}
     if not kind or not any(w in named for w in _split(name)):
@@ -285,7 +285,7 @@ def _read_quantities(table: pa.Table, name: str, value: str | None) -> Evidence 
 
 
 def _read_signs(table: pa.Table, name: str) -> Evidence | None:
-    """Read a column of amounts in which a few have the opposite sign of most others."""
+    """Find returns in a column of amounts by their sign, which differs from that of most rows."""
     if fold(name) not in _folded("amounts"):
         return None
     amounts, _ = _numbers(table, name)
@@ -400,7 +400,7 @@ def _kind_of_name(name: str, others: str, *, dates: bool = False) -> str:
 
 
 def _split(text: str) -> list[str]:
-    """Split a text into lower-case words without accents, also before capitals inside words."""
+    """Split text into lower-case words without accents; ``isReturned`` becomes two words."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", unicodedata.normalize("NFKC", text))
     plain = unicodedata.normalize("NFD", spaced.casefold())
     bare = "".join(c for c in plain if not unicodedata.combining(c))
@@ -409,7 +409,7 @@ def _split(text: str) -> list[str]:
 
 
 def _match(words: Sequence[str], key: str) -> set[str]:
-    """Return the words that are in a list of words and phrases, alone or as part of a phrase.
+    """Return the words that occur in a list, either as an entry or as part of a matching phrase.
 
     In scripts that do not separate words, a word also matches if it contains an entry of the list.
     """

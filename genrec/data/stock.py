@@ -101,7 +101,7 @@ class StockFile:
             self._fail(str(error), error)
 
     def _fail(self, problem: str, error: Exception) -> None:
-        """Note why the file cannot be used, or raise a DataError without earlier contents."""
+        """Record why the file cannot be used, or raise a DataError if it was never usable."""
         if self._stock is None:
             self._digest = b""
             msg = f"The stock file {os.fspath(self.path)} cannot be used: {problem}"

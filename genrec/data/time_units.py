@@ -1,4 +1,4 @@
-"""Guess and convert the units of times that are numbers, and describe the dates they lead to.
+"""Guess the unit of numeric times, convert them to seconds, and describe the resulting dates.
 
 Programs count seconds, days or fractions of seconds from different dates. This module deals with
 arrays of numbers only, not with columns.
@@ -100,11 +100,11 @@ def guess_unit(numbers: FloatArray, where: str, *, past: bool = False) -> str:
     Args:
         numbers: the (E,) numbers.
         where: the names of the file and its column, for use in messages.
-        past: True if times before 1995 are usual, such as the dates of books and films.
+        past: True if times before 1995 are plausible, such as the release dates of books and films.
 
     Raises:
         DataError: the numbers are too large for positions and implausible in every unit, or their
-            unit is not clear.
+            unit is ambiguous.
     """
     finite = numbers[np.abs(numbers) < _NO_TIME]
     if not len(finite):
@@ -145,13 +145,13 @@ def _choose_epoch(numbers: FloatArray, where: str) -> str | None:
 
 
 def _is_recent(seconds: FloatArray) -> bool:
-    """Check whether the middle of the times is after 1995 and none of them is far in the future."""
+    """Check whether the median time is between 1995 and now and no time is far in the future."""
     middle = float(np.median(seconds))
     return _OLD <= middle <= time.time() and seconds.max() < time.time() + _YEAR
 
 
 def _ambiguous(numbers: FloatArray, units: tuple[str, str], where: str) -> str:
-    """Build the error message for numbers whose unit is not clear."""
+    """Build the error message for numbers whose unit is ambiguous."""
     choices = [
         f"--time-unit {unit} if they are {_NAMES[unit]}, which gives dates "
         f"{_range(to_seconds(numbers, unit))}"
@@ -252,7 +252,7 @@ def _from_digits(numbers: FloatArray) -> FloatArray:
 
 
 def describe_span(numbers: FloatArray, unit: str) -> str:
-    """Describe the range of the times that a guessed unit leads to, with doubts if there are any.
+    """Describe the range of times that results from a guessed unit, and mention any doubts.
 
     Args:
         numbers: the (E,) numbers.
@@ -296,6 +296,6 @@ def describe_span(numbers: FloatArray, unit: str) -> str:
 
 
 def _range(seconds: FloatArray) -> str:
-    """Return the first and the last date of some times, as in ``from 2019-03-01 to 2019-04-01``."""
+    """Format the range of dates of some times, such as ``from 2019-03-01 to 2019-04-01``."""
     first, last = (format_time(float(s))[:10] for s in (seconds.min(), seconds.max()))
     return f"from {first} to {last}"

@@ -49,12 +49,12 @@ def read_times(
         date_format: the format of times that are dates: ``day-first``, ``month-first``,
             ``year-first``, a format as in Python's ``strptime``, or None to detect it.
         source: the name of the table, for use in messages.
-        past: True if times before 1970 are usual, such as the dates of books and films.
+        past: True if times before 1970 are plausible, such as the release dates of books and films.
 
     Returns:
         The (E,) times in seconds (or positions), with NaN for cells without a usable time; the unit
         of the numbers; and the reasons why some times cannot be used, each with an (E,) mask of the
-        affected cells. Cells that do not look like times are in none of these masks.
+        affected cells. These masks do not include cells that do not look like times.
 
     Raises:
         DataError: the order of day and month or the unit is ambiguous, the times are implausible in
@@ -190,5 +190,5 @@ def _spread(mask: BoolArray, places: IntArray, size: int) -> BoolArray:
 
 
 def _mixed(mask: BoolArray) -> tuple[BoolArray, str]:
-    """Return the given mask of cells in an unusual format, and the reason to reject them."""
+    """Return the given mask of cells in the less common format with the reason to reject them."""
     return mask, "time is a number among dates, or a date among numbers"

@@ -37,7 +37,7 @@ def apply_updates(
         items: a file of new items, or None. An item with a known id replaces the old one.
         options: column names, units and defaults of the new events. With the time unit ``auto``,
             the unit of the old events is used.
-        rejects: the record of bad events; if it is None, the first one raises an error.
+        rejects: the object that records bad events; if it is None, the first one raises an error.
 
     Returns:
         The dataset, and an (E,) mask of its new events.

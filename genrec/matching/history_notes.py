@@ -1,4 +1,4 @@
-"""Write notes for the user about typed histories that were not understood as meant."""
+"""Write notes that tell the user which parts of a typed history were not understood."""
 
 from __future__ import annotations
 

@@ -57,12 +57,12 @@ class Match:
 
 
 class SemanticMatcher:
-    """Finds similar titles with an encoder or by character n-grams if spelling finds no match.
+    """Finds similar titles for texts that match no title by spelling.
 
-    If the encoder can read the script and the words of a text, the text is compared with the titles
-    that the encoder can read as well. Any other text is compared with all titles by character
-    n-grams. This is necessary because an encoder that maps both 电脑 and 书籍 to the same unknown
-    tokens would consider them equal, and no threshold could prevent that.
+    If an encoder can read the script and the words of a text, the text's vector is compared with
+    the vectors of the titles that the encoder can read as well. Any other text is compared with all
+    titles by character n-grams. This is necessary because an encoder that maps both 电脑 and 书籍
+    to the same unknown tokens would consider them equal, and no threshold could prevent that.
 
     Attributes:
         titles: the N distinct normalized titles.
@@ -420,7 +420,7 @@ def write_index(
         log: function that is called with a message before each slow step.
 
     Returns:
-        A report with the numbers of indexed, distinct and unreadable titles, the time in seconds,
+        A report with the counts of indexed, distinct and unreadable titles, the time in seconds,
         the encoder's name, the scripts that it can read, the search method and its recall@10.
 
     Raises:

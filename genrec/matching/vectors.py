@@ -1,4 +1,4 @@
-"""Compute vectors of items and users from titles, for use in baselines and elsewhere."""
+"""Compute vectors of items and users from titles, for baselines and other uses."""
 
 from __future__ import annotations
 

@@ -81,11 +81,11 @@ def reject(
         table: the table.
         bad: an (R,) mask of the rows to reject.
         reasons: one reason for all of these rows, or a reason for each of them.
-        rejects: the record of bad rows.
+        rejects: the object that records bad rows.
         asked: True if the user asked to leave the rows out.
 
     Raises:
-        DataError: rejected rows are errors (``strict``), and the user did not ask to leave them out.
+        DataError: ``rejects`` is strict, and the user did not ask to leave the rows out.
     """
     places = np.flatnonzero(bad)
     if not len(places):
@@ -122,10 +122,10 @@ def stack(
     """Stack several files into one table, with a column that distinguishes the files.
 
     Args:
-        parts: for each file, its record of bad rows and its table.
+        parts: for each file, the object that records its bad rows, and its table.
         column: the name of the new column, which replaces an existing column with this name.
         values: the value of the new column for each file.
-        rejects: the record of bad rows, to which the first row of each file is added.
+        rejects: the object that records bad rows; it is told each file's first row number.
 
     Raises:
         DataError: columns with the same name have incompatible types.
@@ -187,8 +187,8 @@ def explode(table: pa.Table, rejects: Rejects) -> pa.Table:
 
     Args:
         table: the table, with genrec's column names.
-        rejects: the record of bad rows. A row is bad if it has no events, or if its lists differ in
-            length.
+        rejects: the object that records bad rows. A row is bad if it has no events, or if its lists
+            differ in length.
     """
     lists = [n for n in table.column_names if is_list(table[n].type)]
     first = next((n for n in ("item_id", "title") if n in lists), None)

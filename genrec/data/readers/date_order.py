@@ -32,7 +32,10 @@ _ENOUGH = 6  # dates in order of time, or on the first twelve days of a month, a
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The dates of a column parsed in one order, as seconds since 1970, and the reason for it."""
+    """Dates parsed in one order of day, month and year, as seconds since 1970.
+
+    The reason says why this order was chosen.
+    """
 
     order: str
     seconds: FloatArray
@@ -134,7 +137,7 @@ class Family:
         return np.isfinite(self.readings[one]) & np.isnan(self.readings[other])
 
     def _evidence(self, order: str) -> str:
-        """Return the reason for an order: the rows whose dates fit no other order."""
+        """Describe the evidence for an order, which is the rows whose dates fit no other order."""
         others = [o for o in self.readings if o != order]
         mask = np.all([self._fits_only(order, o) for o in others], axis=0)
         if not mask.any():
@@ -152,7 +155,8 @@ class Family:
     def _by_file_order(self, orders: list[str]) -> tuple[list[str], str]:
         """Keep the orders under which the rows are sorted by time, and return the reason.
 
-        An order is not kept if the rows are also sorted in the same way by the text of their dates.
+        An order is not kept if sorting the dates as text would arrange the rows in the same way,
+        since the rows may then have been sorted as text.
         """
         rank = np.asarray(pc.rank(self.texts), dtype=np.float64)
         left = []

@@ -1,7 +1,7 @@
 """Parse a text column as dates in any of the formats that shops and public datasets use.
 
-The format of each text is recognized separately; ``date_order`` then determines the order of day
-and month. This module deals with texts only, not with numbers and their units.
+The format of each cell is recognized separately; ``date_order`` then determines the order of day
+and month. This module deals with text only, not with numbers and their units.
 """
 
 from __future__ import annotations
@@ -318,8 +318,8 @@ class _Column:
 
         Args:
             order: the given order, such as ``dmy``, or None to infer it.
-            where: see ``read_dates``.
-            rivals: see ``read_dates``.
+            where: the names of the file and its column, for use in messages.
+            rivals: the number of other cells in the column that can be interpreted as times.
 
         Raises:
             DataError: the order of most dates is ambiguous.
@@ -389,7 +389,7 @@ class _Column:
         return [f"times read as dates such as {example}, {_UTC}{years}"]
 
     def _order_note(self, family: Family, reading: Reading) -> str:
-        """Return a remark on the order of a family, with the date that illustrates it best."""
+        """Return a remark on the order of a family's dates, with the most telling date."""
         telling = np.where(np.isnan(reading.seconds), -1, family.numbers[:2].max(axis=0))
         place = int(np.argmax(telling))
         years = _CENTURY if family.short else ""

@@ -1,8 +1,8 @@
 """Read CSV and similar delimited files as Arrow tables of strings.
 
 Rows are split with pyarrow because it reports the ones it cannot split; other readers silently drop
-or pad such rows. The delimiter and the position of the header are inferred from the first rows:
-with the right ones, most rows have the same number of cells.
+or pad such rows. The delimiter and the position of the header are inferred from the first rows, on
+the assumption that most rows have as many cells as the header.
 """
 
 from __future__ import annotations
@@ -57,8 +57,9 @@ class _Layout:
         skip: the number of lines before the header.
         title: the text of the lines before the header that are not blank.
         has_rows: True if there is text after the header.
-        share: the share of sampled rows that have as many cells as the header.
-        form: a description of what a well-known file without a header holds; empty for other files.
+        share: the fraction of sampled rows that have as many cells as the header.
+        form: the contents of a well-known file without a header, such as ``MovieLens's ratings``;
+            empty for other files.
         quoted: True if quotes may surround a cell; False if they are part of it.
     """
 
@@ -86,7 +87,7 @@ def read(source: Source, encoding: Encoding, rejects: Rejects, notes: list[str])
     Args:
         source: the file.
         encoding: the encoding of the file.
-        rejects: the record of bad rows.
+        rejects: the object that records bad rows.
         notes: the list to which remarks for the user are added.
 
     Raises:
@@ -139,7 +140,7 @@ def read(source: Source, encoding: Encoding, rejects: Rejects, notes: list[str])
 
 
 def read_plain(text: str, separator: str, names: Sequence[str], rejects: Rejects) -> pa.Table:
-    """Split the lines of a text that has neither a header nor quotes into cells.
+    """Split a text that has neither a header nor quotes into rows and cells.
 
     Lines with an unusual number of cells are rejected.
 
@@ -147,7 +148,7 @@ def read_plain(text: str, separator: str, names: Sequence[str], rejects: Rejects
         text: the content of a file, which must not contain a unit separator (U+001F).
         separator: the text between cells, of any length.
         names: the names of the first columns; any further columns are left out.
-        rejects: the record of bad rows.
+        rejects: the object that records bad rows.
     """
     broken: list[BadRow] = []
     widths = Counter(line.count(separator) + 1 for line in text[:_SAMPLE_TEXT].splitlines() if line)

@@ -3,7 +3,7 @@
 A byte order mark determines the encoding. A file without one is read as UTF-8 if it is valid UTF-8,
 apart from a few damaged rows. For any other file, charset-normalizer guesses the encoding from
 cells across the whole file. Western and Central European code pages differ in only a few letters,
-so the alphabets of their languages are used to choose between them.
+so the choice between them is based on the alphabets of the languages that use them.
 
 This module deals with bytes and text only, not with columns.
 """
@@ -278,7 +278,7 @@ def _guess(cells: list[bytes]) -> str | None:
 def _with_known_names(
     header: bytes, cells: list[bytes], guess: str | None, known: Container[str]
 ) -> str | None:
-    """Return the encoding under which a header has the most known non-ASCII column names.
+    """Return the encoding in which the header contains the most known non-ASCII column names.
 
     In case of a tie, the guess is kept.
     """
@@ -296,7 +296,7 @@ def _with_known_names(
 
 
 def _latin_code_page(cells: list[bytes]) -> str:
-    """Return the Latin code page under which the decoded cells look most like real text.
+    """Return the Latin code page with which the decoded cells look most like real text.
 
     The score of a code page is the number of characters that belong to the alphabet of one
     language, where the best language is chosen for each cell. Ties are broken by the score with a

@@ -43,13 +43,13 @@ def read(
     may be compressed (gzip, bzip2, xz, Zstandard, or a zip archive with one file).
 
     The files in a folder are read in alphabetical order and must have the same columns. Files whose
-    names begin with ``_`` or ``.`` are skipped, and the names of folders such as ``month=5`` become
-    columns.
+    names begin with ``_`` or ``.`` are skipped. A folder name such as ``month=5`` becomes a column
+    ``month`` with the value 5.
 
     Args:
         path: the file or the folder.
-        rejects: the record of rows that cannot be parsed; if it is None, the first one raises an
-            error.
+        rejects: the object that records rows that cannot be parsed; if it is None, the first one
+            raises an error.
         scalar: columns that must not contain a JSON list or object; rows that do are rejected.
         known: common column names, which help to detect the encoding.
         encoding: the encoding of a text file, such as ``cp1252``; None to detect it.
@@ -117,7 +117,7 @@ def _read_folder(
 ) -> pa.Table:
     """Read all files in a folder as one table.
 
-    ``given`` is the encoding, or the known column names that help to detect it.
+    ``given`` is either the encoding or the known column names that help to detect it.
     """
     parts = folders.find_parts(folder)
     found: list[tuple[Source, Encoding, str]] = []

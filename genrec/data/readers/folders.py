@@ -96,7 +96,7 @@ def join(
         folder: the folder.
         parts: its files.
         tables: the table of each file.
-        rejects: the record of bad rows, to which the first row number of each file is added.
+        rejects: the object that records bad rows; it is told each file's first row number.
         optional: True if a file may lack up to half of the columns. JSON files lack columns that
             none of their rows have.
 

@@ -1,7 +1,7 @@
 """Recognize well-known files without a header by the pattern of their cells.
 
-The columns get the names that their publishers use in descriptions. This module deals with lines
-and cells only, not with encodings.
+The columns get the names that the publishers of the files use in their descriptions. This module
+deals with lines and cells only, not with encodings.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def read(source: Source, encoding: Encoding, rejects: Rejects, scalar: Container
     Args:
         source: the file.
         encoding: the encoding of the file.
-        rejects: the record of bad rows.
+        rejects: the object that records bad rows.
         scalar: columns that must not contain a list or an object, unless most rows have one.
 
     Raises:
@@ -120,8 +120,8 @@ def _unwrap(value: Any, depth: int = 8) -> Any:
     """Replace objects such as ``{"$oid": "5f0c"}``, as MongoDB exports them, with their values.
 
     Args:
-        value: the value of a JSON text.
-        depth: the number of levels in which such objects are looked for.
+        value: a parsed JSON value.
+        depth: the number of nesting levels to search for such objects.
     """
     while isinstance(value, dict) and len(value) == 1 and next(iter(value)) in _WRAPPERS:
         value = next(iter(value.values()))
@@ -156,7 +156,7 @@ def is_json(source: Source, start: str) -> bool:
 
 
 def _values(source: Source, encoding: Encoding) -> Iterator[tuple[str, Any, str]]:
-    """Yield the text, the value and the problem of each row; text or problem may be empty."""
+    """Yield each row's text (if it is a single line), its parsed value, and its problem, if any."""
     with open_text(source.open, encoding.name, newline="\n") as stream:
         first = next((line for line in stream if line.strip()), "")
         whole = _ARRAY.match(first + stream.read(4096))

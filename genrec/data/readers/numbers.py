@@ -1,7 +1,7 @@
 """Parse numbers as spreadsheets and shops write them, and restore ids that became decimals.
 
 The meaning of commas and points in a column is inferred from all of its cells. This module deals
-with texts only, not with what the numbers stand for.
+with the notation of numbers only, not with what they stand for.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def read_numbers(column: pa.ChunkedArray, usual: str = "") -> tuple[FloatArray, 
 
     Args:
         column: the cells. ``1.234`` is read as a decimal number and ``1,234`` as 1234, unless other
-            cells show that the comma is a decimal sign.
-        usual: the decimal separator of the file, which is used if the cells leave it open; empty if
+            cells show that the comma is a decimal separator.
+        usual: the decimal separator of the file, which is used if the cells are ambiguous; empty if
             it is unknown.
 
     Returns:
@@ -104,7 +104,7 @@ def _ascii_digit(character: str) -> str:
 
 
 def may_be_numbers(column: pa.ChunkedArray) -> bool:
-    """Check quickly, by the first cells of a text column, whether all of its cells may be numbers."""
+    """Check a text column's first cells to see whether all of its cells may be numbers."""
     for value in column.slice(0, _FIRST).to_pylist():
         cell = str(value or "").strip()
         found = re.search(r"\d(?:[\d\s.,'\u2019]*\d)?", cell)
@@ -118,7 +118,7 @@ def may_be_numbers(column: pa.ChunkedArray) -> bool:
 
 
 def decimal_sign(columns: Sequence[pa.ChunkedArray]) -> str:
-    """Return the decimal sign that the columns agree on, or an empty string if there is none.
+    """Return the decimal separator that all columns use, or an empty string if it is not clear.
 
     Args:
         columns: columns of a file; those that do not hold numbers are ignored.
@@ -207,7 +207,7 @@ def _read_spelled(texts: pa.Array, rows: IntArray, usual: str) -> tuple[FloatArr
     Args:
         texts: the texts.
         rows: the number of rows with each text, as a (D,) array.
-        usual: the decimal sign to use if the texts leave it open.
+        usual: the decimal separator to use if the texts are ambiguous.
 
     Returns:
         The (D,) numbers, with NaN for texts that are not numbers, and a remark on how they were
@@ -243,7 +243,7 @@ def _values(cells: dict[str, pa.Array], good: BoolArray, decimal: str) -> FloatA
 
 
 def _remark(cells: dict[str, pa.Array], comma: bool) -> str:
-    """Describe how a column's numbers are written, given the text parts of the valid ones."""
+    """Describe how a column's numbers are written, given the parts of the valid numbers as text."""
     signs = [s for n in ("before", "after") for s in pc.unique(cells[n]).to_pylist() if s]
     currencies = ", ".join(dict.fromkeys(signs))
     grouped = r"\d[. ']\d" if comma else r"\d[, ']\d"
@@ -260,7 +260,7 @@ def _remark(cells: dict[str, pa.Array], comma: bool) -> str:
 
 
 def _ambiguous_points(text: pa.Array) -> str | None:
-    """Return a remark on numbers such as ``1.234``, whose point could also separate thousands."""
+    """Return a remark on numbers such as ``1.234``, in which the point may separate thousands."""
     pointed = text.filter(pc.match_substring(text, "."))
     if not len(pointed) or not pc.all(pc.match_substring_regex(pointed, _EITHER)).as_py():
         return None

@@ -67,8 +67,8 @@ class Rejects:
             numbers: the numbers of the rows in their file, starting at 1.
             reasons: the reason for each row.
             texts: the cells of each row, as one text.
-            asked: True if the user asked to leave the rows out, which is not an error even if the
-                record is strict.
+            asked: True if the user asked to leave the rows out, which is not an error even if
+                ``strict`` is set.
 
         Raises:
             DataError: this object is strict, so that any rejected row is an error.

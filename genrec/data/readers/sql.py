@@ -107,7 +107,7 @@ def _library() -> Any:
 
 
 def _parse_url(library: Any, url: str) -> Any:
-    """Parse a URL; if it is invalid, the error message does not show it."""
+    """Parse a URL. The error message for an invalid URL does not show it, to protect secrets."""
     try:
         return library.make_url(url)
     except (library.exc.ArgumentError, ValueError):
@@ -151,7 +151,7 @@ def _check_file(database: str | None) -> None:
 
 
 def _check_names(names: Sequence[str]) -> None:
-    """Check that the columns of a result have different names."""
+    """Check that the column names of a query's result are distinct."""
     twice = [n for n, count in Counter(names).items() if count > 1]
     if twice:
         msg = (
@@ -179,7 +179,7 @@ def table_of_rows(names: Sequence[str], parts: Iterator[Sequence[Sequence[Any]]]
 
 
 def _value(name: str, value: Any) -> Any:
-    """Convert a database value to a type that occurs in tables read from files."""
+    """Convert a database value to one of the types that tables read from files may contain."""
     if value is None or isinstance(value, str | bool | int | float | dt.date | dt.time):
         return value
     if isinstance(value, Decimal):
