@@ -47,7 +47,7 @@ def check_rejected_rows(data: AuditedData) -> Finding:
 
 
 def check_target_in_history(data: AuditedData) -> Finding:
-    """Count the targets that are already in the history, compared by id and by title."""
+    """Count the targets that already occur in the history, comparing items by id and by title."""
     titles = data.dataset.catalog.titles
     events, lead_in = data.dataset.interactions, data.dataset.info.lead_in_behaviors
     rows, behavior = events.columns.row, events.columns.behavior
@@ -90,10 +90,10 @@ def check_target_in_history(data: AuditedData) -> Finding:
 
 
 def check_repeats(data: AuditedData) -> Finding:
-    """Report the share of repeated items, and the default treatment of seen items.
+    """Report how often users choose seen items again, and whether these are excluded by default.
 
-    If seen items may be recommended, the kinds of items that users get again more often than others are
-    reported, too.
+    If seen items may be recommended, the finding also reports how often users choose returned items
+    and the items of their latest basket again.
     """
     info = data.dataset.info
     rule, exception = "excluded" if info.exclude_seen else "included", ""

@@ -13,7 +13,7 @@ _WINDOW = 4  # a sequence of this many items rarely occurs twice by chance
 
 
 def check_repeated_events(data: AuditedData) -> Finding:
-    """Look for duplicate events, which give away targets if the copies are in different splits."""
+    """Look for duplicate events, which reveal targets if the copies are in different splits."""
     c = data.dataset.interactions.columns
     keys = np.stack([c.user, c.row, c.behavior, c.timestamp], axis=1)
     _, which, count = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
@@ -36,7 +36,7 @@ def check_repeated_events(data: AuditedData) -> Finding:
 
 
 def check_ties(data: AuditedData) -> Finding:
-    """Look for targets that have the same time or day as the preceding event."""
+    """Look for targets that have the same time or date as the preceding event."""
     times = data.times
     if times is None:
         said = "The data has positions instead of times, so ties cannot be detected."
@@ -71,7 +71,7 @@ def check_ties(data: AuditedData) -> Finding:
 
 
 def check_users_in_splits(data: AuditedData) -> Finding:
-    """Count users who are in several splits, and look for events that are out of order."""
+    """Count users who have events in several splits, and look for events that are out of order."""
     c = data.dataset.interactions.columns
     inside = np.zeros((len(data.dataset.interactions.user_ids), len(SPLITS)), dtype=bool)
     inside[c.user, c.split] = True
@@ -104,7 +104,7 @@ def check_users_in_splits(data: AuditedData) -> Finding:
 
 
 def check_sequences_in_train(data: AuditedData) -> Finding:
-    """Look for cases whose last items and target also occur in sequence in the train part."""
+    """Look for cases whose last items and target also occur in the same order in earlier splits."""
     c = data.dataset.interactions.columns
     earlier = (c.split < data.split_code) & (c.row >= 0)
     row, user = c.row[earlier], c.user[earlier]
@@ -133,7 +133,7 @@ def check_sequences_in_train(data: AuditedData) -> Finding:
 
 
 def check_future(data: AuditedData) -> Finding:
-    """Look for train events that are later than the targets."""
+    """Look for events in earlier splits that happened after the targets."""
     times = data.times
     c = data.dataset.interactions.columns
     if times is None:
@@ -170,7 +170,7 @@ def check_future(data: AuditedData) -> Finding:
 
 
 def _users_with_later_train_events(data: AuditedData, times: FloatArray) -> int:
-    """Count the users for whom an earlier split contains an event later than their target."""
+    """Count the users who have an event in an earlier split that is later than their target."""
     events = data.dataset.interactions
     users = 0
     for case in data.cases:

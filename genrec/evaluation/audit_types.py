@@ -81,12 +81,12 @@ class AuditedData:
 
     @cached_property
     def target_places(self) -> IntArray:
-        """The index of each case's target among all events."""
+        """The index of each case's target in the array of all events."""
         return np.array([case.at for case in self.cases])
 
     @property
     def or_split_by_time(self) -> str:
-        """The end of a sentence of advice, suggesting that the data be split by time instead."""
+        """A phrase that suggests a split by time, with which a sentence of advice ends."""
         if self.dataset.info.time_unit == "position":
             return ", or prepare the data without positions and split it by time"
         return ", and also report results on the split by time (--split global-time)"

@@ -86,9 +86,10 @@ def evaluate(
             None uses the recommenders' setting, whose default depends on the dataset.
         candidates: for ``candidates-20``, a mapping from each user_id to the items to rank, which
             replace the random candidates.
-        shop: the options of lists as a shop would show them, such as ``QueryOptions(show="new")``. Each
-            system then has a second result for such lists, named, for example, ``popular, new items
-            only``. These results are compared only with one another. None for no such results.
+        shop: the query options for additional lists that follow the rules of a shop, such as
+            ``QueryOptions(show="new")``. Each system then gets a second result for these lists,
+            with a name such as ``popular, new items only``. The second results are compared only
+            with one another. None for no additional lists.
         vectors: a matrix with a unit vector for each of the catalog's items, used to measure
             diversity; None for character n-grams of the titles.
         seed: the random seed for the sample, the candidates and the baselines.
@@ -356,7 +357,7 @@ class _Measurement:
 
         Args:
             answers: the system's answer to each case.
-            ranks: the rank of each target, from 1; 0 if it is not in the list.
+            ranks: the rank of each target, starting at 1; 0 if it is not in the list.
 
         Returns:
             The comparison, or None if the system states no probabilities.

@@ -89,7 +89,7 @@ def faithfulness(
             in the prompt; None for all such users.
         protocol: see ``genrec.evaluate``; ``candidates-20`` is not supported.
         split: ``test`` or ``validation``.
-        other: the template with which the drop in the score is measured. None means ``sentence``,
+        other: the template used to measure the drop in the score. None means ``sentence``,
             or ``next_item`` if ``sentence`` is the recommender's own template. Prompts with this
             template show no demonstrations, and the prior keeps the weight that it has under the
             recommender's own template.
@@ -184,8 +184,8 @@ def with_other_template(recommender: Recommender, template: str | None = None) -
 def _prepare(recommender: Recommender, dataset: Dataset, before: str) -> Recommender:
     """Check that a recommender's explanations can be evaluated, and refit its prior.
 
-    The returned recommender knows only the events of the dataset, which lacks the targets, and its
-    prior counts those before the given split.
+    The returned recommender knows only the events of the dataset, which does not contain the
+    targets. Its prior counts only the events before the given split.
     """
     if recommender.settings.decoder == "match":
         msg = (
@@ -237,7 +237,7 @@ class Judge:
     """Judges the explanation of each user's first recommendation.
 
     Attributes:
-        other: the recommender with the other template, with which scores are measured.
+        other: the recommender with the other template, which is used to measure scores.
     """
 
     def __init__(
@@ -268,7 +268,7 @@ class Judge:
         """Judge the explanation of the first recommendation for one user.
 
         Raises:
-            RequestError: the user's prompt has no room for an event.
+            RequestError: not even one event fits into the user's prompt.
         """
         catalog, history = self._ours.catalog, case.history
         shown = [r.prompt(history).prompt.events for r in (self._ours, self.other)]
@@ -331,8 +331,8 @@ def collect_facts(
 ) -> Facts:
     """Collect the facts that the sentence of an explanation may state.
 
-    A sentence that comes from the template may also contain the template's words and the texts of
-    events.
+    A sentence that comes from the template may also contain the template's own words and the text
+    of events without items.
 
     Args:
         why: the explanation.
@@ -385,7 +385,7 @@ def order_events(
     likeness: Sequence[float],
     chance: Sequence[int],
 ) -> dict[str, list[int]]:
-    """Sort the events according to each method of choosing which events to leave out.
+    """Order the events by each of the methods that choose which events to leave out.
 
     Args:
         named: the indices of the events that the sentence names.

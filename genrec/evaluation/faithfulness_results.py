@@ -1,6 +1,6 @@
-"""Define how a single explanation is judged, and compute figures from all judgements.
+"""Define the judgement of a single explanation, and compute summary statistics over judgements.
 
-This module works with numbers and texts, not with models.
+This module deals with numbers and text, not with models.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Judgement:
         source: ``generated`` if the model wrote the sentence, otherwise ``template``.
         rejected: the generated sentences that the checker rejected, each with the reason.
         unsupported: the claims in the sentence that the checker could not verify.
-        named: the events whose titles the sentence names.
-        own: the events with the recommended item itself.
+        named: the events that the sentence names by title or text.
+        own: the events whose item is the recommended item itself.
         evidence: the evidence of each event in nats, under the recommender's own template.
         elsewhere: the evidence of each event in nats, under the other template.
         left_out: for each method of choosing events, the drop in the score when the first one, two
@@ -116,8 +116,8 @@ class Faithfulness:
         protocol: the evaluation protocol; see ``genrec.evaluate``.
         split: the part of the data that contains the targets.
         fitted_on: the part of the data that was used to build the prior.
-        template: the template with which evidence was found.
-        other: the template with which the drop in the score was measured.
+        template: the template that was used to measure the evidence.
+        other: the template that was used to measure the drop in the score.
         style: the style of the sentences.
         encoder: the encoder that was used to compare titles.
         seed: the random seed for the sample of users and the random events.
@@ -143,7 +143,10 @@ class Faithfulness:
 
     @cached_property
     def deletion(self) -> Curves | None:
-        """The curves for leaving events out; None if no sentence names an event."""
+        """The curves measured when the chosen events are left out; higher values are better.
+
+        They are None if no sentence names an event.
+        """
         return Curves.of([u.left_out for u in self.naming]) if self.naming else None
 
     @cached_property
@@ -164,7 +167,8 @@ class Faithfulness:
         - ``names_event``: the sentence names an event
         - ``names_strongest``: the sentence names the event with the most evidence (only users whose
           sentences name an event are counted)
-        - ``strongest_is_item``: the event with the most evidence is about the recommended item itself
+        - ``strongest_is_item``: the item of the event with the most evidence is the recommended
+          item itself
         - ``same_strongest``: the same event has the most evidence under both templates
         - ``rank_correlation``: this is not a share, but the mean of Spearman's rank correlation of
           the evidence under both templates

@@ -48,8 +48,8 @@ class Result:
         setup: a description of the system, with the keys ``model``, ``run``, ``template``,
             ``decoder`` and ``prior`` for a recommender, or ``baseline`` for a baseline. The value
             of ``prior`` is a mapping with the fields of ``Fusion``, or None.
-        rules: the rules of a shop that the lists follow, such as ``new items only``; empty for the
-            rules of the protocol.
+        rules: a description of the shop rules that the lists follow, such as ``new items only``;
+            empty if the lists follow the protocol.
     """
 
     name: str
@@ -184,10 +184,10 @@ def compare(
         result: the result of your system.
         other: the result of the other system, for the same cases in the same order.
         metric: see ``Result.per_user``. The metric ``nats``, for which lower is better, exists only
-            for systems that give a distribution over all items.
-        targets: ``all`` to compare on all users, ``new`` for only the users whose target is new to
-            them, or ``repeat`` for only the users who already had their target (see
-            ``Result.per_user``).
+            for systems that compute a probability for every item.
+        targets: ``all`` to compare on all users, ``new`` to compare only on users whose target is
+            new to them, or ``repeat`` to compare only on users who have already seen their target
+            (see ``Result.per_user``).
 
     Raises:
         RequestError: the users or targets differ, one of the systems lacks the metric, or no target
@@ -213,8 +213,8 @@ def find_targets(cases: Sequence[Case], targets: str) -> BoolArray:
 
     Args:
         cases: the cases of U users.
-        targets: one of ``TARGETS``. A target is a ``repeat`` if it counts as seen in the events
-            that the protocol shows, and ``new`` otherwise.
+        targets: one of ``TARGETS``. A target is ``repeat`` if the user has already seen it in the
+            events that the protocol shows, and ``new`` otherwise.
 
     Returns:
         (U,) a mask that is True for the users whose target is of this kind.
@@ -230,7 +230,7 @@ def find_targets(cases: Sequence[Case], targets: str) -> BoolArray:
 
 
 def _describe_none(targets: str) -> str:
-    """Return a message that no user has a target of the given kind."""
+    """Return a message saying that no user has a target of the given kind."""
     what = {"new": "is new to its user", "repeat": "is a repeat"}.get(targets, "was evaluated")
     return f"No target {what}. Expected at least one user with such a target."
 
@@ -299,8 +299,8 @@ class Evaluation:
     def comparisons(self) -> list[Comparison]:
         """Comparisons of the first system with each of the others, in NDCG@10 and nats.
 
-        Lists that follow the rules of a shop are compared only with one another.
-        For protocols that rank candidates, HR@1 is used instead of NDCG@10.
+        Lists that follow the rules of a shop are compared only with one another. For protocols that
+        rank candidates, HR@1 is used instead of NDCG@10.
         """
         return self._compare("all")
 

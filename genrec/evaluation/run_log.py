@@ -60,8 +60,8 @@ def collect_answers(
 def find_log(folder: Path, system: System, key: str) -> Path:
     """Return the path of a system's log in a folder of results.
 
-    A log that an earlier version wrote under a former name of the system is used if it has the same
-    key.
+    If there is no log under the current name, a log that an earlier version wrote under one of the
+    system's former names is used, provided that it has the same key.
     """
     log_path = folder / f"{slug(system.name)}.jsonl"
     for name in system.former_names:

@@ -1,8 +1,8 @@
-"""Evaluate lists as a shop would show them, beside the lists of a protocol.
+"""Evaluate the lists that a shop would show, in addition to the lists of a protocol.
 
-A protocol decides which items may be recommended, so that its results can be compared with others. The
-systems in this module answer the same cases under the rules of ``QueryOptions``, such as ``show``.
-They have names of their own, and are compared only with one another.
+A protocol determines which items may be recommended, so that results under it are comparable. The
+systems in this module rank items for the same cases, but follow the rules in ``QueryOptions``, such
+as ``show``. They have names of their own and are compared only with one another.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _ALLOWED = {"allow_returned": "with returned items", "allow_last_basket": "with 
 
 @dataclass(frozen=True, slots=True)
 class CaseRules:
-    """The rules of a shop, for the cases of an evaluation.
+    """The shop rules that determine which items may be listed for each case of an evaluation.
 
     Attributes:
-        options: the options that all lists are asked with.
-        rules: the rules on the user's own items.
+        options: the query options that are used for all lists.
+        rules: the rules for items that a user has already interacted with.
     """
 
     options: QueryOptions
@@ -44,16 +44,17 @@ class CaseRules:
 
     @classmethod
     def of(cls, dataset: Dataset, options: QueryOptions, exclude_seen: bool | None) -> CaseRules:
-        """Create the rules for a dataset.
+        """Create the shop rules for the cases of a dataset.
 
         Args:
             dataset: the dataset.
-            options: the options that all lists are asked with. Only those in ``RULES`` may be given;
-                a default limit for ``per_group`` does not count.
+            options: the query options that are used for all lists. Only the options in ``RULES``
+                may be set. The default limit for ``per_group`` is ignored.
             exclude_seen: True if seen items are left out by default; None for the dataset's default.
 
         Raises:
-            RequestError: another option was given, or ``show`` contradicts ``exclude_seen``.
+            RequestError: an option that is not in ``RULES`` is set, or ``show`` contradicts
+                ``exclude_seen``.
         """
         options = replace(
             options, at=PROTOCOL.at, per_group=options.per_group if options.groups else None
@@ -73,7 +74,7 @@ class CaseRules:
 
     @property
     def name(self) -> str:
-        """The words that follow a system's name, such as ``new items only``."""
+        """The suffix that is added to a system's name, such as ``new items only``."""
         allowed = [words for option, words in _ALLOWED.items() if getattr(self.options, option)]
         limit = self.options.per_group
         grouped = [] if limit is None else [f"at most {limit} of a group"]
@@ -81,18 +82,18 @@ class CaseRules:
 
     @property
     def setup(self) -> dict[str, Any]:
-        """The options that differ from those of the protocols, as plain values."""
+        """The options whose values differ from those that protocols use, keyed by name."""
         return _differing(self.options)
 
     def allowed(self, case: Case) -> Filter:
-        """Return a filter over catalog rows that allows the items that may be listed for a case."""
+        """Return a filter that allows the catalog rows of the items that a list may contain."""
         order = self.rules.index.order(by_rows=True)
         filters = self.rules.filters(case.history, self.options, order)
         allowed, _ = apply_filters(Filter.all(order.n_positions), filters, order)
         return allowed
 
     def cut(self, rows: IntArray, k: int) -> IntArray:
-        """Choose the first k of ranked catalog rows, with at most ``per_group`` of each group."""
+        """Return the first k of the ranked rows, with at most ``per_group`` from each group."""
         limit = self.options.per_group
         if limit is None:
             return rows[:k]
@@ -100,13 +101,13 @@ class CaseRules:
 
 
 def _differing(options: QueryOptions) -> dict[str, Any]:
-    """Return the options whose values differ from those of the protocols."""
+    """Return the options whose values differ from those that protocols use."""
     usual = asdict(PROTOCOL)
     return {name: v for name, v in asdict(options).items() if v != usual[name]}
 
 
 def with_rules(systems: Sequence[System], rules: CaseRules) -> list[System]:
-    """Return systems that answer like the given ones, but under the rules of a shop."""
+    """Return a version of each system whose lists follow the rules of a shop."""
     made: list[System] = []
     for system in systems:
         if isinstance(system, RecommenderSystem):
@@ -118,12 +119,12 @@ def with_rules(systems: Sequence[System], rules: CaseRules) -> list[System]:
 
 
 class _Ruled:
-    """A system under the rules of a shop; see ``systems.System``."""
+    """A system whose lists follow the rules of a shop; see ``systems.System``."""
 
     batch = 1
 
     def __init__(self, system: System, rules: CaseRules) -> None:
-        """Store a system and the rules."""
+        """Store the system and the rules, and extend the system's name and description."""
         self.name = f"{system.name}, {rules.name}"
         self.former_names: tuple[str, ...] = ()
         self.setup: Mapping[str, Any] = {**system.setup, "rules": rules.setup}
@@ -163,8 +164,8 @@ class _RuledBaseline(_Ruled):
     def answers(self, cases: Sequence[Case], k: int) -> list[Answer]:
         """Answer each case with at most k items that the rules allow.
 
-        The baseline ranks as many items more as the rules may leave out, or all items if the number of
-        items of a group is limited.
+        The baseline ranks enough items that k remain after the rules have left some out. If the
+        number of items per group is limited, it ranks all items.
         """
         allowed = [self.rules.allowed(case) for case in cases]
         left_out = max(f.n - len(f) for f in allowed)

@@ -88,7 +88,7 @@ class System(Protocol):
 
 
 class RecommenderSystem:
-    """Adapts a recommender to the interface ``System``. It also reports probabilities and nats.
+    """Adapts a recommender to the interface ``System``, and also reports probabilities.
 
     Attributes:
         recommender: the recommender.
@@ -135,7 +135,7 @@ class RecommenderSystem:
         return " ".join([*parts, fusion, repr(getattr(r.prior, "mix", ""))])
 
     def answers(self, cases: Sequence[Case], k: int) -> list[Answer]:
-        """Answer each case with k items and, if possible, with the target's nats."""
+        """Answer each case with k items and, if possible, the target's negative log-probability."""
         return [self._answer(case, k) for case in cases]
 
     def _answer(self, case: Case, k: int) -> Answer:
@@ -161,7 +161,7 @@ class RecommenderSystem:
 class BaselineSystem:
     """Adapts a baseline to the interface ``System``.
 
-    The target's nats are reported if the baseline has a method ``logprobs``.
+    The target's negative log-probability is reported if the baseline has a ``logprobs`` method.
     """
 
     def __init__(self, baseline: Any, name: str, *, exclude_seen: bool, key: str = "") -> None:
@@ -294,7 +294,7 @@ def build_systems(
 
 
 def _shared_sources(given: Sequence[Any]) -> Sequence[str]:
-    """Return the sources for the collaborative prior that was given as a system by its name.
+    """Return the sources for the collaborative prior that is evaluated as a system of its own.
 
     If a recommender in the same evaluation has a collaborative prior, its sources are used, so that
     both can be compared. Otherwise, the default sources are used.
@@ -328,15 +328,15 @@ def check_compatible(recommender: Recommender, dataset: Dataset) -> None:
 
 
 def check_counted(system: Any, split: str) -> None:
-    """Check that a prior or baseline that the caller has fitted did not count the targets.
+    """Check that a prior or baseline that the caller has fitted was not fitted to the targets.
 
     Args:
-        system: a system as passed to ``genrec.evaluate``. An object that does not say which events
-            it counted passes the check.
+        system: a system as passed to ``genrec.evaluate``. An object that does not state which
+            events it was fitted to passes the check.
         split: the split that contains the targets.
 
     Raises:
-        RequestError: the events that were counted include the split.
+        RequestError: the prior or baseline was fitted to events of this split.
     """
     fitted: Any = system
     if isinstance(system, Recommender):
@@ -352,10 +352,10 @@ def check_counted(system: Any, split: str) -> None:
 
 
 def restrict(recommender: Recommender, known: Dataset, before: str) -> Recommender:
-    """Return a recommender that has only the known events, and whose prior counts part of them.
+    """Return a version of a recommender that cannot know the targets.
 
-    Its prior and its demonstrations cannot contain a target, because they are taken from ``known``.
-    A prior that the user has set is left unchanged.
+    Its demonstrations and the events that its prior counts are taken from ``known``, which does not
+    contain the targets. A prior object that the user has set is left unchanged.
 
     Args:
         recommender: the recommender to evaluate.
@@ -374,10 +374,11 @@ def restrict(recommender: Recommender, known: Dataset, before: str) -> Recommend
 
 
 def _settings_in_key(recommender: Recommender) -> Settings:
-    """Return the settings as the keys of logs contain them.
+    """Return the settings in the form in which the keys of logs contain them.
 
-    ``prior_events`` had another default when the first logs were written. If an evaluation meets
-    the present default, it counts other events anyway, or no events at all.
+    The default of ``prior_events`` has changed from ``train`` to ``all`` since the first logs were
+    written. To keep the keys of these logs valid, the new default is replaced with the old one. This
+    is safe because the prior of an evaluation never counts all events.
     """
     settings = recommender.settings
     return replace(settings, prior_events="train") if settings.prior_events == "all" else settings

@@ -1,15 +1,15 @@
 """Fit the weight of the prior and the node temperature on validation users.
 
 The model processes the history of each user only once. This pass stores the model's logits at each
-choice on the paths through the trie to the target, to the model's best items and to the prior's best
-items. Everything else is arithmetic on these logits.
+choice on the trie paths to the target, to the model's best items and to the prior's best items. The
+parameters are then fitted without running the model again.
 
-In fusion by node, the probability of an item is the product of the probabilities of the choices on
-its path. The logits at each choice are a * (model's logits) + b * (log of the prior's mass), where
-a is 1 / temperature and b is the weight. The log-likelihood of the targets is therefore concave in
-a and b. The values fitted to the bundled sample have the weight of a few users, so that a small
-number of users cannot move the fit far from them. In fusion by score, only the order of candidates
-matters, and a grid search finds the parameters.
+With ``fusion='node'``, the probability of an item is the product of the probabilities of the
+choices on its path. The logits at each choice are a * (model's logits) + b * (log of the prior's
+mass), where a is 1 / temperature and b is the weight. The log-likelihood of the targets is
+therefore concave in a and b. A penalty, which has the influence of a few users, keeps the fit close
+to the values fitted to the bundled sample if there is little data. With ``fusion='score'``, only
+the order of candidates matters, and the parameters are found by a grid search.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ _ENOUGH = 50  # with fewer users than this, the kind of fusion is not chosen, bu
 
 @dataclass(frozen=True, eq=False)
 class ScoringPass:
-    """The model's logits for one user at the choices on the paths to n candidates in the trie.
+    """The model's logits for one user at each choice on the trie paths to n candidates.
 
-    There are L choices with C children in total. Items with the same title form an additional choice,
-    at which the model has no preference.
+    There are L choices with C children in total. If several items have the same title, choosing
+    among them is an additional choice, at which the model has no preference.
 
     Attributes:
         logits: (C,) the model's logit of each child.
-        mass: (C,) the logarithm of the sum of the prior's weights of all items below each child.
+        mass: (C,) the logarithm of the total prior weight of the items below each child.
         start: (L,) the index of the first child of each choice. Choices are ordered from the root
             down.
         above: (L,) the index of the child that leads to each choice; -1 for the root.
@@ -82,7 +82,7 @@ class ScoringPass:
         return np.repeat(np.arange(len(self.start)), np.diff(self.start, append=len(self.logits)))
 
     def logprobs(self, a: float, b: float) -> FloatArray:
-        """Compute the log-probability of each of the n candidates in fusion by node.
+        """Compute the log-probability of each of the n candidates with ``fusion='node'``.
 
         Args:
             a: the factor for the model's logits, which is 1 / temperature.
@@ -119,7 +119,7 @@ class ScoringPass:
 
 
 def score_user(recommender: Recommender, history: History, target: str) -> ScoringPass:
-    """Process a user's history with the model, and store the logits that the fit needs.
+    """Run the model on a user's history, and collect the logits that are needed for the fit.
 
     Args:
         recommender: a recommender with a prior, whose catalog has not been edited.
@@ -157,7 +157,7 @@ def score_user(recommender: Recommender, history: History, target: str) -> Scori
 
 @dataclass(frozen=True, slots=True)
 class _Level:
-    """The L trie nodes of one level on the paths to wanted positions, and their C children.
+    """The L trie nodes at one level that lead to wanted positions, and their C children.
 
     Attributes:
         node: (L,) the nodes.
@@ -251,17 +251,17 @@ def read_choices(
 
 
 def fit_node(passes: Sequence[ScoringPass]) -> tuple[float, float, float]:
-    """Fit the temperature and the prior's weight for fusion by node.
+    """Fit the temperature and the prior's weight for ``fusion='node'``.
 
     The fitted values maximize the likelihood of the targets, with a penalty for moving away from
-    the values fitted to the bundled sample. The penalty equals the loss of ``_SAMPLE_USERS`` users
-    for whom the sample's values are best. Its curvature is computed from these passes.
+    the values fitted to the bundled sample. The penalty has the influence of ``_SAMPLE_USERS`` more
+    users for whom these values are optimal. Its curvature is computed from the given passes.
 
     Args:
         passes: the logits of each user.
 
     Returns:
-        1 / temperature, the weight of the prior, and the mean nats of the targets.
+        1 / temperature, the weight of the prior, and the targets' mean negative log-probability.
     """
     chosen = [each.path() for each in passes]
     logits, mass, start, taken, before = [], [], [], [], 0
@@ -279,7 +279,7 @@ def fit_node(passes: Sequence[ScoringPass]) -> tuple[float, float, float]:
 
 
 def fit_score(passes: Sequence[ScoringPass]) -> tuple[float, float]:
-    """Fit the temperature and the prior's weight for fusion by score.
+    """Fit the temperature and the prior's weight for ``fusion='score'``.
 
     A grid search maximizes NDCG@10 over the best items of the model and the prior. The values of
     neighboring grid points are summed to reduce the influence of noise.
@@ -320,7 +320,7 @@ def _maximize_likelihood(
         users: the number of users that the choices come from.
 
     Returns:
-        a, b, and the mean nats of the targets per user.
+        a, b, and the mean negative log-probability of the targets per user, in nats.
     """
     from scipy.optimize import minimize
 
@@ -364,7 +364,7 @@ def _maximize_likelihood(
 def ndcg(passes: Sequence[ScoringPass], scores: Sequence[FloatArray]) -> FloatArray:
     """Compute NDCG@10 of each user's target among the user's candidates.
 
-    The first candidate is the target. Candidates with the same score are ranked above it.
+    The first candidate is the target. Other candidates with the same score are ranked above it.
     """
     ranks = []
     for each, values in zip(passes, scores, strict=True):
@@ -379,8 +379,8 @@ def fused_scores(
     """Score candidates with both kinds of fusion, using parameters fitted on other users.
 
     Args:
-        fit: the users on whom the temperature and the weight are fitted.
-        passes: the users whose candidates are scored.
+        fit: the passes to which the temperature and the weight are fitted.
+        passes: the passes of the users whose candidates are scored.
 
     Returns:
         For each kind of fusion, the scores of each user's candidates.
@@ -396,9 +396,9 @@ def fused_scores(
 def fit_fusion(recommender: Recommender, passes: Sequence[ScoringPass]) -> Tuned:
     """Fit both kinds of fusion to the logits of validation users, and choose the better kind.
 
-    The users are split into two halves. Nats and NDCG are measured on each half with parameters
-    that were fitted to the other half. If the same users were used for both, the NDCG found by the
-    grid search would be too high. With fewer than ``_ENOUGH`` users, fusion by node is used.
+    The users are split into two halves. On each half, the loss in nats and NDCG are measured with
+    parameters that were fitted to the other half. If the same users were used for fitting and
+    measuring, the NDCG would be too high. With fewer than ``_ENOUGH`` users, ``node`` is chosen.
 
     Args:
         recommender: the recommender for which the values are fitted.
@@ -452,7 +452,7 @@ def tune(
         protocol: one of ``protocols.NAMES``; None chooses the protocol that matches the dataset's
             split.
         seed: the random seed of the sample.
-        going: a function that gets the number of users done, and returns False to leave out the rest.
+        going: a function that gets the number of users done, and returns False to skip the others.
 
     Raises:
         SettingsError: the recommender has no dataset, or there are no events for the prior.

@@ -1,6 +1,7 @@
-"""Judge a fine-tuned model by the figures of ``genrec tune``: is something simpler better?
+"""Check whether a fine-tuned model is worse than simpler alternatives.
 
-This module deals with figures and sentences only.
+The metrics that are compared were measured by ``genrec tune`` or during training. This module deals
+with numbers and sentences only.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ BASE = "genrec recommend {data} --user USER"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A way in which a fine-tuned model is worse than something simpler.
+    """A comparison in which a fine-tuned model is worse than a simpler alternative.
 
     Attributes:
         kind: ``uniform`` if the model alone is worse than a uniform guess, ``prior`` if the model
-            and the prior together are worse than the prior alone, and ``alone`` if only the model
-            alone is.
-        headline: what is worse, in capitals.
-        figures: the figures behind it, as a sentence.
-        advice: what to do instead, with a command.
+            combined with the prior is worse than the prior alone, or ``alone`` if the model alone
+            is worse than the prior alone, but their combination is not.
+        headline: a sentence in capital letters that states what is worse.
+        figures: a sentence with the metrics that were compared.
+        advice: the recommended action, including a command.
     """
 
     kind: str
@@ -35,23 +36,23 @@ class Finding:
     advice: str
 
     def __str__(self) -> str:
-        """Return all three as one line."""
+        """Return the headline, the figures and the advice on one line."""
         return f"{self.headline} {self.figures} {self.advice}"
 
 
 def compare_with_uniform(
     nats: float, users: int, items: int, *, data: str = "DIR"
 ) -> tuple[Finding, ...]:
-    """Compare the nats of a model with those of a uniform guess.
+    """Check whether a model predicts the targets worse than a uniform guess.
 
     Args:
-        nats: the mean of -ln P(target) for the model alone.
+        nats: the mean negative log-probability of the targets, in nats, under the model alone.
         users: the number of validation users.
-        items: the number of items or answers to choose from.
-        data: the dataset folder, for the command.
+        items: the number of items or answers to choose from; 0 if it is unknown.
+        data: the dataset folder, which appears in the recommended command.
 
     Returns:
-        One finding if the model is worse, otherwise none.
+        One finding if the model is worse. The result is empty if it is not, or if ``items`` is 0.
     """
     if not items or nats <= math.log(items):
         return ()
@@ -75,12 +76,12 @@ def judge(tuned: Tuned, *, data: str = "DIR", run: str = "RUN") -> tuple[Finding
     """Compare a fine-tuned model with a uniform guess and with the prior alone.
 
     Args:
-        tuned: the fitted parameters, with the figures of the users that they were fitted on.
-        data: the dataset folder, for the commands.
-        run: the run folder, for the commands.
+        tuned: the fitted parameters, together with the metrics measured when they were fitted.
+        data: the dataset folder, which appears in the recommended commands.
+        run: the run folder, which appears in the recommended commands.
 
     Returns:
-        What is better than the run, the most serious finding first; empty if nothing is.
+        The findings, most serious first; empty if no simpler alternative is better.
     """
     found = compare_with_uniform(tuned.nats["model"], tuned.users, tuned.items, data=data)
     chance = _hedge(tuned.users)
@@ -111,12 +112,12 @@ def judge(tuned: Tuned, *, data: str = "DIR", run: str = "RUN") -> tuple[Finding
 
 
 def judge_run(run: Run, data: str, folder: str) -> tuple[Finding, ...]:
-    """Judge a run by the figures that its training left in ``run.json``.
+    """Compare a run with simpler alternatives, using the metrics stored in its ``run.json``.
 
     Args:
         run: the contents of ``run.json``.
-        data: the dataset folder, for the commands.
-        folder: the run folder, for the commands.
+        data: the dataset folder, which appears in the recommended commands.
+        folder: the run folder, which appears in the recommended commands.
     """
     if run.asks:
         return ()
@@ -130,6 +131,6 @@ def judge_run(run: Run, data: str, folder: str) -> tuple[Finding, ...]:
 
 
 def tuned_of(run: Run) -> Tuned | None:
-    """Return the parameters that were fitted when the run's training ended, or None."""
+    """Return the parameters that were fitted after training, or None if none were fitted."""
     figures = run.metrics.get("tuned")
     return Tuned(key="", model=run.base_model, **figures) if figures else None

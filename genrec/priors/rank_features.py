@@ -1,7 +1,7 @@
-"""Describe the candidates for a history by numbers, from which a ranking is learned.
+"""Compute features of a history's candidate items, from which a ranking is learned.
 
-Each feature is declared once, in ``FEATURES``. A feature that is unknown is NaN, not 0. This module
-deals with catalog rows, not with tokens or models.
+Each feature is defined once, in ``FEATURES``. The value of an unknown feature is NaN, not 0. This
+module deals with catalog rows, not with tokens or models.
 """
 
 from __future__ import annotations
@@ -28,15 +28,16 @@ _DAY = 86_400.0
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """The candidates of one kind for a history.
+    """The candidate items of one kind for a history.
 
     Attributes:
-        rows: (C,) catalog rows of the candidates, those with the largest share first.
+        rows: (C,) catalog rows of the candidates, in descending order of their weights.
         counts: the counts of users' events.
         history: the history.
-        mixed: (C,) share of each candidate in the mixture, among the candidates of this kind.
-        shares: (C,) share of each candidate under each source, among all items of this kind, keyed
-            by the name of the source. A source that knows nothing about them is left out.
+        mixed: (C,) weight of each candidate in the mixture. These weights sum to 1.
+        shares: for each source, keyed by name, the (C,) weights of the candidates, scaled so that
+            the weights of all items of this kind sum to 1. A source that gives almost no weight to
+            items of this kind is left out.
     """
 
     rows: IntArray
@@ -46,7 +47,7 @@ class Candidates:
     shares: Mapping[str, FloatArray]
 
     def features(self) -> npt.NDArray[np.float32]:
-        """Return the (C, F) features in the order of ``FEATURES``."""
+        """Compute the (C, F) matrix of features, with columns in the order of ``FEATURES``."""
         table = np.empty((len(self.rows), len(FEATURES)), dtype=np.float32)
         for column, feature in enumerate(FEATURES.values()):
             table[:, column] = feature(self)
@@ -54,7 +55,10 @@ class Candidates:
 
     @cached_property
     def events(self) -> tuple[IntArray, FloatArray]:
-        """The row and the time of each event of the history whose item is in the catalog."""
+        """The catalog rows and the times of the history's events whose items are in the catalog.
+
+        The time is NaN for an event without a time.
+        """
         catalog = self.counts.catalog
         known = [e for e in self.history.interactions if e.item_id in catalog]
         rows = catalog.rows([e.item_id for e in known if e.item_id is not None])
@@ -63,7 +67,7 @@ class Candidates:
 
     @cached_property
     def latest(self) -> IntArray:
-        """The (C,) index in ``events`` of the candidate's latest event; -1 if it has none."""
+        """The (C,) index in ``events`` of each candidate's latest event; -1 if it has none."""
         place = dict(zip(self.events[0].tolist(), range(len(self.events[0])), strict=True))
         return np.array([place.get(row, -1) for row in self.rows.tolist()], dtype=np.int64)
 
@@ -117,15 +121,15 @@ FEATURES: Mapping[str, Callable[[Candidates], FloatArray | float]] = {
 
 
 def choose(mixed: FloatArray, seen: IntArray) -> dict[str, IntArray]:
-    """Choose the candidates of each kind, those with the largest share first.
+    """Choose the highest-weighted items of each kind as candidates.
 
     Args:
-        mixed: (N,) share of each item of the catalog in the mixture.
-        seen: the rows of the items that the user has seen.
+        mixed: (N,) weight of each catalog item in the mixture.
+        seen: the catalog rows of the items that the user has seen.
 
     Returns:
-        The rows of the candidates by kind. A kind with fewer than two candidates is left out, since
-        there is nothing to rank.
+        The catalog rows of the candidates in descending order of weight, keyed by kind. A kind with
+        fewer than two candidates is left out, since there is nothing to rank.
     """
     known = np.unique(seen)
     of_new = mixed.copy()
@@ -138,6 +142,6 @@ def choose(mixed: FloatArray, seen: IntArray) -> dict[str, IntArray]:
 
 
 def seen_rows(counts: Counts, history: History, lead_in_behaviors: Collection[str]) -> IntArray:
-    """Return the rows of the items that the user has seen; see ``History.had``."""
+    """Return the catalog rows of the items that the user has seen; see ``History.had``."""
     ids = [i for i in history.had(lead_in_behaviors) if i in counts.catalog]
     return np.array(counts.catalog.rows(ids), dtype=np.int64)

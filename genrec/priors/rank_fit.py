@@ -1,12 +1,13 @@
-"""Fit a ranking of the prior's candidates, and reorder the prior's weights by it.
+"""Learn to rank the prior's candidates, and reweight them according to the learned ranking.
 
-The candidates of a history are the items with the largest weights, separately among the items that
-are new to the user and those that the user has seen. Within each of the two kinds, the learned
-ranking divides the mass that the mixture gives to the candidates. All other items keep their
-weights. The result is a distribution over all items like the mixture itself.
+A history has two kinds of candidates: the highest-weighted items that are new to the user, and the
+highest-weighted items that the user has already seen. Within each kind, the learned ranking
+redistributes the total weight that the mixture gives to the candidates. All other items keep their
+weights, so the total weight of all items does not change.
 
-The ranking is fitted to the items that users of the train part chose next, described by counts of
-the events before. The items that they chose in the validation part decide when to stop.
+The ranking is trained to predict the items that users chose next in the train part, with features
+that are computed only from the events before. Training stops when the ranking no longer improves on
+the items that users chose in the validation part.
 """
 
 from __future__ import annotations
@@ -42,11 +43,11 @@ MAX_VALIDATION = 3_000  # maximum number of labeled histories to decide when to 
 
 @dataclass(frozen=True, eq=False)
 class CandidateRankers:
-    """Rankings of the candidates of a prior.
+    """Learned rankings of a prior's candidates.
 
     Attributes:
-        by_kind: the fitted ranking of each kind of candidates (see ``rank_features.KINDS``).
-            Candidates of other kinds keep the order of the mixture.
+        by_kind: the fitted ranking for each kind of candidate (see ``rank_features.KINDS``).
+            Candidates of a kind without a ranking keep their weights.
     """
 
     by_kind: Mapping[str, Ranker]
@@ -54,12 +55,12 @@ class CandidateRankers:
     def reweight(
         self, mixture: Mixture, history: History, read: History, lead_in: Collection[str]
     ) -> Weights:
-        """Compute the weights of all items for a history, with the candidates in the new order.
+        """Compute the weights of all items for a history, and reweight the candidates.
 
         Args:
             mixture: the mixture of sources.
-            history: the history, which determines what the user has seen.
-            read: the part of the history that the sources should read.
+            history: the complete history, which determines which items the user has seen.
+            read: the history without the events that the sources ignore.
             lead_in: the behaviors that do not mark an item as seen.
         """
         parts = mixture.parts(read)
@@ -75,7 +76,7 @@ class CandidateRankers:
         return Weights(np.maximum(values, np.finfo(float).tiny), rest=rest, sources=mixed.sources)
 
     def to_arrays(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
-        """Return the rankings as named arrays and a few strings, from which they can be rebuilt."""
+        """Return named arrays and metadata strings from which the rankings can be rebuilt."""
         arrays = {
             kind: np.frombuffer(ranker.trees.encode(), dtype=np.uint8)
             for kind, ranker in self.by_kind.items()
@@ -84,7 +85,7 @@ class CandidateRankers:
         return arrays, {"rankers": json.dumps(about)}
 
     def digest(self) -> str:
-        """Return a hash (SHA-256, hex) of the rankings."""
+        """Return a SHA-256 hash (hex) of the rankings."""
         text = json.dumps([(k, r.scale, r.trees) for k, r in sorted(self.by_kind.items())])
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -98,7 +99,7 @@ class CandidateRankers:
 
 
 def to_dense(weights: Weights) -> FloatArray:
-    """Return the weights of all items of a mixture as a new (N,) array."""
+    """Return a new (N,) array with the weight that a mixture gives to each catalog item."""
     if weights.rows is None:
         return weights.values.copy()
     assert weights.base is not None
@@ -114,14 +115,17 @@ def describe(
     values: FloatArray,
     seen: IntArray,
 ) -> dict[str, Candidates]:
-    """Choose the candidates of each kind for a history, and collect what describes them.
+    """Choose the candidates of each kind for a history, and collect the data for their features.
 
     Args:
         mixture: the mixture of sources.
         history: the history.
         parts: the distribution of each source (see ``Mixture.parts``).
-        values: (N,) weight of each item.
-        seen: the rows of the items that the user has seen.
+        values: (N,) weight of each catalog item in the mixture.
+        seen: the catalog rows of the items that the user has seen.
+
+    Returns:
+        The candidates, keyed by kind.
     """
     counts = mixture.counts
     known = {POPULAR: counts.base.values, TRENDING: counts.trend}
@@ -158,13 +162,14 @@ def fit_rankers(
         dataset: a dataset whose events are split into train, validation and test parts.
         behavior: the behavior that the prior counts.
         mix: the share of each counted source in the mixture.
-        ignored: the behaviors whose events the sources do not read.
+        ignored: the behaviors whose events the sources ignore.
         seed: the random seed for sampling users and fitting.
         threads: the number of threads.
         log: function that is called with a line of text before slow steps.
 
     Returns:
-        The rankings. A kind of candidates is left out if too few users have labels of this kind.
+        The rankings. There is no ranking for a kind of candidate if too few users chose an item of
+        this kind next, or if training does not improve the order of the mixture.
     """
     log("Learning to rank the prior's candidates ...")
     dataset = protocols.with_validation(dataset, 1)  # in an evaluation, it may be withheld
@@ -192,7 +197,9 @@ def _groups(
     most: int,
     seed: int,
 ) -> dict[str, Groups]:
-    """Describe what users chose in the validation part, with counts of the train part.
+    """Collect the candidates of validation users, labeled with the items that the users chose next.
+
+    The features are computed from the train part only. The result is keyed by kind of candidate.
 
     Args:
         dataset: a dataset with a validation part.
@@ -224,7 +231,7 @@ def _groups(
 
 
 def _labels(case: Case, counts: Counts, kind: str) -> Sequence[int]:
-    """Return the rows of the items of a kind that the user chose next."""
+    """Return the catalog rows of the items of one kind that the user chose next."""
     pairs = zip(case.basket, case.repeats, strict=True)
     return counts.catalog.rows([item for item, repeat in pairs if repeat == (kind == SEEN)])
 
@@ -232,7 +239,7 @@ def _labels(case: Case, counts: Counts, kind: str) -> Sequence[int]:
 def _described(
     cases: Sequence[Case], mixture: Mixture, ignored: Collection[str], lead_in: Collection[str]
 ) -> Iterator[tuple[Case, dict[str, Candidates]]]:
-    """Yield each case with the candidates of each kind."""
+    """Yield each case together with its candidates, which are keyed by kind."""
     for case in cases:
         history = case.history
         read = without(history, ignored)

@@ -1,8 +1,8 @@
-"""Rank candidates by a learned function of their features, and turn the scores into shares.
+"""Rank candidates by a learned function of their features, and convert the scores to probabilities.
 
-The function is a sum of decision trees, fitted by LambdaMART (Burges 2010, "From RankNet to
+The function is an ensemble of decision trees, fitted by LambdaMART (Burges 2010, "From RankNet to
 LambdaRank to LambdaMART: An Overview") as implemented in LightGBM (Ke et al. 2017). The trees are
-kept as text. This module works with arrays. It does not know what the features mean.
+stored as text. This module handles arrays and does not know what the features mean.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ _SCALES = np.geomspace(0.05, 20, 60)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Groups:
-    """Candidates in groups, one group for each user.
+    """Groups of candidates, each of which is ranked separately.
 
     Attributes:
-        features: (C, F) features of all candidates; NaN if a feature is missing.
-        labels: (C,) True for the candidates that should come first.
-        sizes: (G,) number of candidates in each group. The groups follow each other.
+        features: (C, F) features of the candidates of all groups; NaN if a feature is unknown.
+        labels: (C,) True for the candidates that should be ranked first in their group.
+        sizes: (G,) number of candidates in each group. The groups are stored one after another.
     """
 
     features: npt.NDArray[np.float32]
@@ -61,7 +61,7 @@ class Groups:
 
     @classmethod
     def join(cls, parts: Sequence[Groups]) -> Groups:
-        """Put the groups of several objects behind each other."""
+        """Concatenate the groups of several objects."""
         return cls(
             np.concatenate([p.features for p in parts]),
             np.concatenate([p.labels for p in parts]),
@@ -69,7 +69,7 @@ class Groups:
         )
 
     def labeled(self) -> Groups:
-        """Return the groups in which at least one candidate has a label, but not every one."""
+        """Return only the groups in which some candidates, but not all of them, are labeled."""
         if not len(self.sizes):
             return self
         positive = np.add.reduceat(self.labels.astype(np.int64), self._starts)
@@ -82,7 +82,10 @@ class Groups:
         return np.append(0, np.cumsum(self.sizes)[:-1])
 
     def nats(self, scores: FloatArray) -> float:
-        """Return the mean negative log-probability of the labeled candidates under a softmax over each group."""
+        """Return the mean negative log-probability of the labeled candidates.
+
+        The probabilities are the softmax of the scores within each group.
+        """
         starts = self._starts
         shifted = scores - np.repeat(np.maximum.reduceat(scores, starts), self.sizes)
         total = np.log(np.add.reduceat(np.exp(shifted), starts))
@@ -94,10 +97,9 @@ class Ranker:
     """A fitted ranking function.
 
     Attributes:
-        trees: the trees, in the text format of LightGBM.
-        scale: the number by which the trees' scores are multiplied before a softmax.
-        nats: on the groups on which fitting was stopped, the mean of -ln of the labeled candidates'
-            share.
+        trees: the decision trees, in LightGBM's text format.
+        scale: the factor by which the trees' scores are multiplied before the softmax.
+        nats: the mean negative log-probability of the labeled candidates in the validation groups.
     """
 
     trees: str
@@ -105,14 +107,14 @@ class Ranker:
     nats: float
 
     def shares(self, features: npt.NDArray[np.float32], threads: int = 1) -> FloatArray:
-        """Divide a mass of 1 among the candidates of one group by a softmax of their scores.
+        """Compute the softmax of the scores of the candidates in one group.
 
         Args:
             features: (C, F) features of the candidates.
             threads: the number of threads.
 
         Returns:
-            (C,) shares above 0, which sum to 1.
+            (C,) positive probabilities, which sum to 1.
         """
         scores = self.scale * self._booster.predict(features, num_threads=threads)
         shares = np.exp(scores - scores.max())
@@ -126,19 +128,20 @@ class Ranker:
 def fit_ranker(
     train: Groups, validation: Groups, *, seed: int = 0, threads: int = 1
 ) -> Ranker | None:
-    """Fit a ranking function.
+    """Fit a ranking function to labeled groups of candidates.
 
-    The scale of its scores makes the labels of ``validation`` most likely.
+    Its scores are scaled so that the labeled candidates in ``validation`` become as probable as
+    possible. Groups in which no candidates or all candidates are labeled are ignored.
 
     Args:
-        train: the groups to fit the trees to. Groups without a label have no effect.
-        validation: the groups on which the number of trees is chosen, by NDCG@10.
-        seed: the random seed of the samples from which each tree is made.
+        train: the groups to which the trees are fitted.
+        validation: the groups on which NDCG@10 is measured to choose the number of trees.
+        seed: the random seed for fitting the trees.
         threads: the number of threads.
 
     Returns:
-        The function; None if fewer than ``ENOUGH`` groups have a label, in either argument, or if
-        no tree improves the ranking.
+        The ranking function; None if ``train`` or ``validation`` has fewer than ``ENOUGH`` usable
+        groups, or if no tree improves the ranking.
 
     Raises:
         SettingsError: LightGBM is not installed or cannot be loaded.
@@ -176,8 +179,8 @@ def fit_ranker(
 def _lightgbm() -> Any:
     """Import LightGBM.
 
-    Its library needs the OpenMP runtime (libgomp), which small system images lack. In that case,
-    the copy that comes with torch is loaded first.
+    LightGBM's native library needs the OpenMP runtime (libgomp), which minimal system images lack.
+    If it is missing, the copy that is shipped with PyTorch is used.
 
     Raises:
         SettingsError: LightGBM is not installed, or there is no OpenMP runtime.
