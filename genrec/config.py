@@ -13,7 +13,7 @@ command line and the reference documentation are generated from this metadata. I
     example: an example value, for options that take pairs.
     colon: True if each value is one pair that is split at its last colon, not at equals signs.
     list: True if the value is a string of comma-separated names.
-    verbatim: True if the value is a sequence that holds each given text as it is.
+    verbatim: True if the value is a sequence of the given texts, left unchanged.
     items: True if the value is a sequence of item ids that may be given directly or in files.
     whole: a function that returns True if a value with a comma must not be split at the comma.
 
@@ -391,7 +391,7 @@ class Settings:
 
 
 class _DefaultCount(int):
-    """The default of an option for a number. Its type shows that the caller did not give one."""
+    """The default of a numeric option. Its type shows that the caller did not set the option."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -638,7 +638,7 @@ class QueryOptions:
 
     @property
     def limited(self) -> bool:
-        """True if the caller gave a value for ``k``, so that it is not just the default."""
+        """True if the caller set ``k`` explicitly."""
         return not isinstance(self.k, _DefaultCount)
 
     @property
@@ -648,7 +648,7 @@ class QueryOptions:
 
     @property
     def groups(self) -> bool:
-        """True if the caller gave a limit for ``per_group``, so that it is not just the default."""
+        """True if the caller set a limit with ``per_group`` explicitly."""
         return bool(self.per_group) and not isinstance(self.per_group, _DefaultCount)
 
 

@@ -115,7 +115,7 @@ def os_errors(path: Path) -> Iterator[None]:
 
 
 def real_path(path: str | Path) -> Path:
-    """Return the absolute path of a file or folder, following links as far as they lead."""
+    """Return the absolute path of a file or folder, with all symbolic links resolved."""
     return Path(os.path.realpath(path))  # Path.resolve raises an error for links in a circle
 
 
@@ -165,7 +165,7 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
 
 
 def _new_folder(path: Path, kind: str) -> Path:
-    """Make a new hidden folder next to a path."""
+    """Create a new hidden folder next to a path."""
     work = path.with_name(f".{path.name}-{kind}{secrets.token_hex(4)}")
     work.mkdir()
     return work
@@ -174,7 +174,7 @@ def _new_folder(path: Path, kind: str) -> Path:
 def apply_umask(folder: Path) -> None:
     """Give everything in a folder the permissions that the umask allowed for the folder itself.
 
-    Some libraries make files that only their owner can read, whatever the umask is.
+    Some libraries create files that only their owner can read, regardless of the umask.
     """
     allowed = _mode(folder) & 0o777
     for path in folder.rglob("*"):

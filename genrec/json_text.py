@@ -8,7 +8,7 @@ from typing import Any
 
 
 def to_json(value: Any, *, indent: int | None = 2, escape: bool = False) -> str:
-    """Serialize a value as JSON that reads back as the same value, apart from tuples.
+    """Serialize a value as JSON that can be parsed back to the same value, apart from tuples.
 
     The types must match exactly. A NumPy number is rejected even where ``json`` would accept it, since
     the same expression may give a plain number for one input and a NumPy number for another.
@@ -28,7 +28,7 @@ def to_json(value: Any, *, indent: int | None = 2, escape: bool = False) -> str:
 
 
 def _check(value: Any, where: str) -> None:
-    """Check that a value and its contents are plain; ``where`` describes its place in messages."""
+    """Check that a value and its contents are plain; ``where`` names its location in messages."""
     kind = type(value)
     if kind is dict:
         for key, inner in value.items():

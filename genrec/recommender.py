@@ -144,8 +144,8 @@ class Recommender:
                 no users, and the prior is loaded from the run folder if ``genrec tune --run`` saved
                 one there.
             model: the name or folder of the base model, if it is no longer where it was during
-                training. Its weights must be the same. Or the model of the run, if
-                ``LanguageModel.of_run`` has loaded it already.
+                training. Its weights must be the same. This can also be the model of the run, as
+                loaded by ``LanguageModel.of_run``.
             device: see ``LanguageModel.load``.
             dtype: see ``LanguageModel.load``.
             threads: see ``LanguageModel.load``.
@@ -266,10 +266,10 @@ class Recommender:
         self._lock = ReadWriteLock()
 
     def _check_trained(self, trained: Run) -> None:
-        """Check that the prompt and the tokenizer are those of the run.
+        """Check that the prompt and the tokenizer are the same as in the run.
 
-        A run that was trained for next items may ask a yes-or-no question if the settings name its
-        template. Only the tokenizer must then be the same.
+        If the settings name a template with a yes-or-no question, a run that was trained to predict
+        the next item can also answer it. In that case, the prompt template need not be the same.
 
         Raises:
             ModelError: the prompt or the tokenizer differs.
@@ -283,7 +283,10 @@ class Recommender:
 
     @property
     def catalog(self) -> Catalog:
-        """The catalog with all edits applied. It still contains removed items, as histories show them."""
+        """The catalog with all edits applied.
+
+        It still contains removed items, because histories show them.
+        """
         return self._index.catalog
 
     @property
@@ -402,7 +405,8 @@ class Recommender:
 
         Raises:
             PromptError: even the prompt without events exceeds the token budget.
-            SettingsError: the template asks a yes-or-no question instead of the next item.
+            SettingsError: the template asks a yes-or-no question instead of asking for the next
+                item.
         """
         read, _ = self.understand(history)
         return self._requests.prompt(read)
@@ -418,8 +422,8 @@ class Recommender:
         """Recommend the k best next items.
 
         The probabilities of all catalog items sum to 1. They do not change when an option excludes
-        items. Items that the user returned last and items of the user's latest basket are left out,
-        unless ``allow_returned`` or ``allow_last_basket`` is True.
+        items. Items whose latest event is a return and items of the user's latest basket are left
+        out, unless ``allow_returned`` or ``allow_last_basket`` is True.
 
         Args:
             history: see ``understand``; empty for a new user.
@@ -462,8 +466,8 @@ class Recommender:
 
         Returns:
             One list per history, in the same order. A list is empty if the user's own history
-            excludes every item that may be returned, or if it has an item not in the catalog; the
-            list's ``notes`` give the reason.
+            excludes every item that may be returned, or if it contains an item that is not in the
+            catalog; the list's ``notes`` give the reason.
 
         Raises:
             RequestError: histories is a string or a single history, a history has none of the
@@ -667,7 +671,8 @@ class Recommender:
 
         Raises:
             RequestError: no candidate is in the catalog, no candidate is left, or an option does
-                not apply. With ``strict``, also if a single candidate is not in the catalog.
+                not apply. With ``strict``, this is also raised if any candidate is missing from the
+                catalog.
         """
         return self._rank_all(history, candidates, options, keywords, strict=strict, keep_own=False)
 
@@ -680,7 +685,7 @@ class Recommender:
         strict: bool = False,
         **keywords: Any,
     ) -> RecommendationList:
-        """Rank the given items like ``rank``, but keep those of the history and unavailable ones."""
+        """Rank the given items as ``rank`` does, but keep the user's own and unavailable items."""
         return self._rank_all(history, candidates, options, keywords, strict=strict, keep_own=True)
 
     def _rank_all(
@@ -730,8 +735,9 @@ class Recommender:
         The question is worded by the recommender's template if that template defines two answers,
         as it does after training with ``objective="pointwise"``. Otherwise, it is worded by the
         shipped template ``would_like``. A model without fine-tuning also answers, but its
-        probabilities are not calibrated. A run that was trained for next items answers only if the
-        template was chosen explicitly, as in ``Recommender.load(run, data, template="would_like")``.
+        probabilities are not calibrated. A run that was trained to predict the next item answers
+        only if the template was chosen explicitly, as in
+        ``Recommender.load(run, data, template="would_like")``.
 
         Args:
             history: see ``understand``; empty for a new user.
@@ -743,7 +749,7 @@ class Recommender:
 
         Raises:
             RequestError: an item is not in the catalog.
-            SettingsError: the run was trained for next items.
+            SettingsError: the run was trained to predict the next item.
             PromptError: the template does not define a question with two answers.
         """
         ids = [items] if isinstance(items, str) else items
@@ -798,8 +804,8 @@ class Recommender:
     ) -> tuple[RecommendationList, float, float]:
         """Recommend k items and also score a target item, while reading the prompt only once.
 
-        The list may have any number of variants of one product, returned items and items of the latest
-        basket, as in the evaluation protocols.
+        As in the evaluation protocols, the list may contain any number of variants of one product,
+        returned items and items of the latest basket.
 
         The recommender must use the decoder ``trie`` and the normalization ``catalog``.
 

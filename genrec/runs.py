@@ -142,8 +142,9 @@ class Run:
     def serving_settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return the settings of a recommender that uses this run.
 
-        These are the settings of the run, except that its ``prior_events`` does not count. It has no
-        effect on training, and runs of earlier versions have a default that leaves out later events.
+        These are the settings of the run, except that its ``prior_events`` is ignored. This setting
+        has no effect on training, and in runs of earlier versions, its default leaves out later
+        events.
 
         Args:
             given: settings that override those of the run.

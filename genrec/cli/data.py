@@ -1,4 +1,4 @@
-"""The commands prepare and audit. Heavy imports are done inside the functions."""
+"""Define the commands ``prepare`` and ``audit``, which import heavy modules when called."""
 
 from __future__ import annotations
 
@@ -332,7 +332,7 @@ def _choose_source(
 
 
 def _name_of(source: Path | None, how: PrepareOptions) -> str:
-    """Return the name of the dataset: the name of the events file, or of the database."""
+    """Return the dataset's name, which is the name of the events file or of the database."""
     if source is not None:
         return real_path(source).name.split(".")[0] or "dataset"
     return Path((how.url or "").partition("?")[0]).stem or "dataset"

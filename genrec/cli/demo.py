@@ -1,4 +1,4 @@
-"""Define the command ``demo``, which runs the demo of the module ``walkthrough``."""
+"""Define the command ``demo``, which runs the demo in the module ``walkthrough``."""
 
 from __future__ import annotations
 

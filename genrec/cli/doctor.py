@@ -124,7 +124,7 @@ def _describe_hardware() -> dict[str, Any]:
 
 
 def _list_scripts() -> dict[str, Any]:
-    """List the writing systems that the tokenizer of each model and encoder can read."""
+    """List the writing systems that each model and encoder can read, based on its tokenizer."""
     import importlib.util
 
     from genrec.models.coverage import measure_coverage

@@ -36,11 +36,12 @@ def load_request(
     Args:
         data: the dataset folder.
         asked: the user or the typed text.
-        which: the model.
+        which: the options that choose the model.
         settings: the settings of the recommender.
         wanted: what the request asks for.
-        quiet: whether to show no progress.
-        weights: whether to load the model's weights at once.
+        quiet: whether to suppress progress output.
+        weights: whether to load the model's weights right away instead of when they are first
+            needed.
 
     Raises:
         GenrecError: the folder or the model cannot be loaded, or the request is invalid.
@@ -83,7 +84,7 @@ def load_recommender(
     if the model is asked yes-or-no questions.
 
     Raises:
-        SettingsError: a setting is invalid, or the run was not trained for what it is used for.
+        SettingsError: a setting is invalid, or the run was trained for a different task.
         ModelError: the model cannot be loaded.
     """
     from genrec.models.lazy_model import lazy_model, lazy_run

@@ -61,7 +61,10 @@ _SIMILAR = {
 
 
 def _replace_lacking(error: UnicodeError, otherwise: str) -> tuple[str, int]:
-    """Replace characters that an encoding lacks with similar ones, or else as ``otherwise`` says."""
+    """Replace characters that an encoding lacks with similar ones where possible.
+
+    Other characters are passed to the standard error handler named ``otherwise``.
+    """
     if not isinstance(error, UnicodeEncodeError):
         raise error
     lacking = error.object[error.start : error.end]
@@ -70,10 +73,10 @@ def _replace_lacking(error: UnicodeError, otherwise: str) -> tuple[str, int]:
 
 
 def _accept_any_encoding() -> None:
-    """Print a replacement for characters that the encoding of a stream lacks, instead of failing.
+    """Let output streams replace characters that their encoding lacks, instead of failing.
 
-    Such characters become similar ones if there are any. Otherwise, they become question marks in
-    results and backslash escapes in messages.
+    Such characters are replaced with similar ones where possible. The others become question marks
+    in results and backslash escapes in messages.
     """
     for stream, given, otherwise in (
         (sys.stdout, "strict", "replace"),
@@ -88,8 +91,8 @@ def _accept_any_encoding() -> None:
 def main() -> None:
     """Run the command line and exit.
 
-    An error that the user can fix is printed as one message without a traceback. The exit code tells
-    the kind of error.
+    An error that the user can fix is printed as one message without a traceback. The exit code
+    indicates the kind of error.
     """
     # Idle threads of PyTorch should sleep instead of spinning. On a busy machine, a spinning thread
     # blocks the thread that it waits for, and everything takes about three times as long. PyTorch

@@ -38,7 +38,7 @@ _SCALARS: dict[str, type] = {"str": str, "int": int, "float": float, "bool": boo
 
 @dataclass(frozen=True, slots=True)
 class HistoryOptions:
-    """Options that select the history: that of a user in the dataset, or one typed by hand."""
+    """Options that select a history: that of a user in the dataset, or a typed one."""
 
     user: str | None = option(None, WHAT, "ID of a user in the dataset.", metavar="USER_ID")
     history: str | None = option(
@@ -356,7 +356,7 @@ def _panel(parameter: inspect.Parameter) -> str:
 
 
 def _hidden(parameter: inspect.Parameter) -> inspect.Parameter:
-    """Return a copy of an option that is hidden from ``--help``."""
+    """Copy an option, and hide the copy from ``--help``."""
     kind, *infos = get_args(parameter.annotation)
     copies = [copy.copy(i) for i in infos]
     for one in copies:

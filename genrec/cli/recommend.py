@@ -168,7 +168,7 @@ def recommend(
 def shows_rails(recommender: Recommender, query: QueryOptions) -> bool:
     """Return True if new items and items to get again are shown as two lists.
 
-    This is the default if users of the dataset often return to their items.
+    This is the default if users of the dataset often choose items that they already had.
     """
     settings = recommender.settings
     chosen = query.show is not None or settings.exclude_seen is not None
@@ -262,7 +262,7 @@ def score(
 
 
 def _wanted(items: list[str] | None, strict: bool) -> Wanted:
-    """Read the items to rank from their files."""
+    """Read the ids of the items to rank from the given files."""
     from genrec.pipeline.preflight import Wanted
 
     return Wanted(candidates=read_ids(items) if items else None, strict=strict)

@@ -1,4 +1,4 @@
-"""Make commands start faster, by settings that suit a short process that is not shared with others."""
+"""Make commands start faster with settings that suit a short-lived process."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ _OBJECTS = 100_000  # new objects after which the garbage collector looks for cy
 
 
 def collect_rarely() -> None:
-    """Let the garbage collector run less often.
+    """Make the garbage collector run less often.
 
-    Importing large libraries makes so many objects that collecting takes a sixth of the time.
+    Importing large libraries creates so many objects that garbage collection takes a sixth of the
+    time.
     """
     gc.set_threshold(_OBJECTS, 20, 20)
 
 
 class _NoPandas(MetaPathFinder):
-    """Reports that pandas is not installed."""
+    """An import hook that reports pandas as not installed."""
 
     def find_spec(self, fullname: str, *_: object) -> None:
         """Raise ModuleNotFoundError for pandas, and leave all other modules to the usual finders."""
@@ -29,8 +30,9 @@ class _NoPandas(MetaPathFinder):
 def decline_pandas() -> None:
     """Keep pyarrow from importing pandas, which takes a third of a second.
 
-    With its first array, pyarrow imports pandas to recognize pandas objects. The commands have none.
-    If something asks pyarrow for such an object later, pyarrow imports pandas after all.
+    When pyarrow creates its first array, it imports pandas to recognize pandas objects, which the
+    commands do not use. If a pandas object is requested from pyarrow later, pyarrow still imports
+    pandas.
     """
     import pyarrow as pa
 

@@ -133,8 +133,8 @@ def read_items(given: Iterable[str]) -> list[str]:
             them separated by commas, unless the whole value is the name of an existing file.
 
     Raises:
-        DataError: a file cannot be read or contains no ids. A text that resembles the name of a
-            file, such as ``sold_out.txt``, must be one.
+        DataError: a file cannot be read or contains no ids, or a value that looks like a file name,
+            such as ``sold_out.txt``, is not the name of a file.
     """
     ids: dict[str, None] = {}
     for name in read_list(given, whole=_exists):

@@ -1,4 +1,4 @@
-"""The commands index and embed, which write vectors. Heavy imports are done inside the functions."""
+"""Define the commands ``index`` and ``embed``, which import heavy modules when called."""
 
 from __future__ import annotations
 

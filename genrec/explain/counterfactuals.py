@@ -103,8 +103,8 @@ class ItemExplanation:
         among: the number of items among which the item is ranked.
         allowed: True if the item may be returned.
         excluded_by: what excludes the item: ``filters`` for an option such as ``where``, or the name
-            of a rule on the user's own items (see ``RecommendationList.left_out``). None if nothing
-            does.
+            of a rule about the user's own items (see ``RecommendationList.left_out``). None if
+            nothing does.
         k: the number of recommended items.
         explanation: the evidence and a sentence about the item.
         against: the events with the strongest evidence against the item.

@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class Order(Protocol):
-    """An order of items, such as a trie, which gives each item a position that filters refer to."""
+    """An order of the items, such as their order in a trie. Filters refer to positions in it."""
 
     @property
     def n_positions(self) -> int:
@@ -46,7 +46,10 @@ class Order(Protocol):
         """The number of items that can be recommended."""
 
     def positions_of(self, rows: IntArray) -> IntArray:
-        """Return the positions of the given catalog rows, sorted. Removed items are left out."""
+        """Return the positions of the given catalog rows, in ascending order.
+
+        Removed items are left out.
+        """
 
     def find_positions(self, rows: IntArray) -> IntArray:
         """Return the position of each of the given catalog rows, or -1 for a removed item."""
@@ -63,18 +66,21 @@ class RowOrder:
         self._there[list(removed)] = False
 
     def positions_of(self, rows: IntArray) -> IntArray:
-        """Return the positions of the given catalog rows in ascending order. Here, an item's position is its row. Removed items are left out."""
+        """Return the given catalog rows in ascending order, without the rows of removed items.
+
+        In this order, the position of an item is its catalog row.
+        """
         rows = np.unique(np.asarray(rows, dtype=np.int64))
         return rows[self._there[rows]]
 
     def find_positions(self, rows: IntArray) -> IntArray:
-        """Return each of the given catalog rows itself, or -1 for a removed item."""
+        """Return the given catalog rows, with -1 in place of the rows of removed items."""
         return np.where(self._there[rows], rows, -1)
 
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """An edit of the catalog.
+    """An edit to the catalog.
 
     Attributes:
         add: the new items.
@@ -135,7 +141,7 @@ class CatalogIndex:
             return self._trie
 
     def _find_trie(self) -> TitleTrie:
-        """Read the trie of all titles from the cache, or build it and keep it there."""
+        """Read the trie of all titles from the cache, or build it and store it there."""
         encoder, digest = self.encoder, None
         if self._cache.folder is not None:
             digest = encoder.digest
@@ -354,8 +360,8 @@ class CatalogIndex:
             removed.
 
         Raises:
-            RequestError: the argument is not a list, all its ids are unknown, or with ``strict``, one
-                of them is.
+            RequestError: the argument is not a list, or all its ids are unknown. With ``strict``,
+                this is also raised if any id is unknown.
         """
         check_ids(item_ids, name)
         known: dict[str, None] = {}
@@ -442,7 +448,7 @@ class CatalogIndex:
 
 
 def describe_unknown(unknown: Sequence[str], known: int, *, removed: bool = False) -> str:
-    """Report which of the given item ids are unknown, in a sentence without its full stop.
+    """Report which of the given item ids are unknown, in a sentence without a final period.
 
     Args:
         unknown: the distinct unknown ids, at least one.
@@ -459,7 +465,7 @@ def describe_unknown(unknown: Sequence[str], known: int, *, removed: bool = Fals
 
 
 def note_skipped(unknown: Sequence[str], known: int, *, removed: bool = False) -> str:
-    """Write the note that unknown items were skipped; see ``describe_unknown``."""
+    """Return a note that names the unknown items that were skipped; see ``describe_unknown``."""
     said = describe_unknown(unknown, known, removed=removed)
     return f"{said}. {'It was' if len(unknown) == 1 else 'They were'} skipped."
 

@@ -157,7 +157,7 @@ class Explanations:
         Args:
             request: the request, which must not exclude the user's own items.
             row: the catalog row of the item.
-            rules: the filters of the rules on the user's own items; see ``ShopRules.filters``.
+            rules: the filters of the rules about the user's own items; see ``ShopRules.filters``.
         """
         from genrec.explain import counterfactuals
         from genrec.explain.sentences import explain_items

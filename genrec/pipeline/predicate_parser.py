@@ -115,7 +115,9 @@ Node = Column | Compare | Among | Within | Missing | Not | Join
 
 
 class ConditionParser:
-    """A parser that turns a condition into a tree of nodes. Its error messages quote the part of the condition that is invalid.
+    """A parser that turns a condition into a tree of nodes.
+
+    Its error messages quote the part of the condition that is invalid.
 
     Attributes:
         text: the condition as a string.

@@ -1,7 +1,7 @@
 """Check a request against a dataset before a model is loaded, since loading takes much longer.
 
-Whatever passes here may still fail later for reasons that only the model knows, such as a prompt that
-is too long. This module imports no model.
+A request that passes these checks may still fail later for reasons that depend on the model, such
+as a prompt that is too long. This module imports no model.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class Wanted:
     Attributes:
         options: the options of the request.
         candidates: the ids of the items to rank, or None.
-        strict: whether every candidate must be in the catalog. If not, one of them is enough.
+        strict: True if every candidate must be in the catalog; False if a single known candidate is
+            enough.
         item: the id or title of the item to explain, or None.
         keep_own: True if none of the user's own items are left out.
         asking: True if the model is asked a yes-or-no question about each candidate.
@@ -45,18 +46,18 @@ class Wanted:
 def check_request(
     dataset: Dataset, settings: Settings, history: HistoryLike, wanted: Wanted
 ) -> None:
-    """Raise the errors of a request that can be found without a model.
+    """Check a request for all errors that can be detected without a model.
 
     Args:
         dataset: the dataset.
         settings: the recommender's settings.
-        history: the history; typed text is not read.
+        history: the history; typed text is not parsed.
         wanted: what the request asks for.
 
     Raises:
         SettingsError: a setting does not suit the dataset.
-        PromptError: there is no such template, or the template in the settings asks no
-            yes-or-no question although one is to be asked.
+        PromptError: there is no such template, or the request needs a yes-or-no question but the
+            template in the settings does not ask one.
         RequestError: an item is not in the catalog, a condition is invalid, or no item may be
             returned.
     """

@@ -50,12 +50,12 @@ class Request:
         prompt: the prompt for the history.
         order: the order of items that the filter ``allowed`` refers to.
         allowed: a filter that allows the items that may be returned.
-        boosts: (N,) natural logarithm of the factor on each item's score, by catalog row; None if
-            there are no boosts.
+        boosts: (N,) natural logarithm of the factor applied to the score of each of the N catalog
+            rows; None if there are no boosts.
         pins: the catalog rows of the pinned items with which the list begins.
         seen: a description of how seen items are treated, such as ``excluded``.
         show: which items the request is about, ``all``, ``new`` or ``again``.
-        left_out: the number of items that each rule on the user's own items removed.
+        left_out: the number of items that each rule about the user's own items removed.
         render: a function that renders the prompt for a different window of events. All other text
             stays the same.
         bare: a function like ``render`` that leaves out the few-shot demonstrations; None if there
@@ -135,7 +135,7 @@ class RequestBuilder:
         index: the catalog index.
         template: the prompt template.
         behavior: the target behavior, such as ``buy``.
-        shop: the rules on the user's own items.
+        shop: the rules about the user's own items.
         remarks: a function that returns the notes to add to every answer.
         check_use: a function that raises an error if the model was not trained to rank items.
     """
@@ -329,8 +329,8 @@ class RequestBuilder:
         Args:
             histories: the histories, each in a form that ``Recommender.understand`` accepts.
             options: the options of all requests.
-            keep_own: True to leave out none of the user's own items, whatever the options and the
-                settings say.
+            keep_own: True to keep all of the user's own items, regardless of the options and the
+                settings.
             by_rows: True if filters should refer to catalog rows instead of trie positions, for
                 requests that are answered without a trie.
 
@@ -346,11 +346,11 @@ class RequestBuilder:
     def build_each(
         self, histories: Sequence[HistoryLike], options: QueryOptions, *, by_rows: bool = False
     ) -> list[Request | Refusal]:
-        """Build a request for each history as ``build`` does, but do not fail if one is impossible.
+        """For each history, build a request, or a refusal if the history cannot be answered.
 
         Returns:
-            For each history, its request, or a refusal if the rules on the user's own items leave no
-            item or the history has an item that is not in the catalog.
+            For each history, its request, or a refusal if the rules about the user's own items
+            leave no item or the history has an item that is not in the catalog.
 
         Raises:
             RequestError: the filters leave no item, an option is invalid, or a history has none of
@@ -392,7 +392,7 @@ class RequestBuilder:
         order: Order,
         rules: Rules,
     ) -> Request | Refusal:
-        """Build a request, or a refusal if the history leaves no item."""
+        """Build a request, or a refusal if no item is left or the history has an unknown item."""
         show = self.shop.show(options)
         try:
             return self._request(read, understood, options, order, rules, False)
@@ -402,9 +402,10 @@ class RequestBuilder:
             return Refusal(read, options, self.behavior, understood, seen, show, notes)
 
     def check(self, history: HistoryLike, options: QueryOptions, *, keep_own: bool) -> None:
-        """Raise the errors of ``build`` that need no model.
+        """Raise any error of ``build`` that can be detected without a model.
 
-        A typed history is not read, since that may need an encoder. Only its length is checked.
+        A typed history is not parsed, because this may require an encoder. Only its length is
+        checked.
         """
         order = self.index.order(by_rows=True)
         rules = apply_rules(options, self.settings, self.index, order)
@@ -417,7 +418,7 @@ class RequestBuilder:
             self.demonstrations()
 
     def _notes(self, understood: Sequence[Understood]) -> tuple[str, ...]:
-        """Return remarks for the user, such as on pieces of a typed history that were not understood."""
+        """Return remarks for the user, for example about typed text that was not understood."""
         typed = (*self.matcher.notes, *describe_gaps(understood)) if understood else ()
         users = () if self.dataset is None else self.dataset.interactions.user_ids
         return (*self.remarks(), *typed, *describe_users(understood, users))
@@ -459,7 +460,7 @@ class RequestBuilder:
         """Create the filter of the items that may be returned for a history.
 
         Returns:
-            The filter, and the number of items that each rule on the user's own items removes.
+            The filter, and the number of items that each rule about the user's own items removes.
 
         Raises:
             _UnanswerableError: no item is left, or the history has an unknown item.

@@ -1,4 +1,4 @@
-"""Choose ranked candidates for a list in such a way that they are not all alike.
+"""Choose diverse items for a list from ranked candidates.
 
 There are two methods, which can be used alone or together. One is maximal marginal relevance (MMR),
 which prefers candidates that differ from those above them (Carbonell and Goldstein 1998, The use of
@@ -55,8 +55,9 @@ def mmr(scores: npt.ArrayLike, vectors: npt.ArrayLike, k: int, trade_off: float)
     Candidates are chosen one by one. Each step chooses the candidate with the largest value of
     ``trade_off * relevance - (1 - trade_off) * similarity``. Relevance is the score, scaled so that
     the lowest candidate has 0 and the highest has 1. Similarity is the largest cosine between the
-    candidate and those chosen before, and 0 in the first step. In a tie, the higher score wins, and
-    among equal scores the lower index. With trade_off 1, candidates are chosen in order of score.
+    candidate and those chosen before, and 0 in the first step. Ties are broken in favor of the
+    higher score, and then of the lower index. With trade_off 1, candidates are chosen in order of
+    score.
 
     Args:
         scores: (n,) the scores of the candidates, which must be finite; higher is better.
@@ -99,9 +100,9 @@ def choose(
         trade_off: see ``mmr``.
         columns: columns with n values each, by name; see ``capped``.
         caps: the cap for each column, by name; see ``capped``.
-        first: the number of candidates at the beginning that are chosen before all others,
-            whatever their scores and the caps. The caps and the similarities of the others take
-            them into account.
+        first: the number of leading candidates to choose before all others, regardless of their
+            scores and the caps. They count towards the caps, and later candidates are compared with
+            them for similarity.
 
     Returns:
         The indices of at most k candidates, in the order in which they were chosen. There are fewer
@@ -173,8 +174,8 @@ def capped(
         k: the number of candidates to choose, at least 1.
         cap: the maximum number of chosen candidates with the same value, at least 1; or such a
             number for each column by name.
-        first: the number of candidates at the beginning that are chosen even if they exceed a cap.
-            They count towards the caps.
+        first: the number of leading candidates to choose even if they exceed a cap. They count
+            towards the caps.
 
     Returns:
         The sorted indices of at most k candidates. There are fewer than k if the caps exclude too
@@ -260,7 +261,7 @@ def _vectors(vectors: npt.ArrayLike, n: int) -> FloatArray:
 
 
 def _coded(columns: Mapping[str, Values], caps: Mapping[str, int], n: int) -> IntArray:
-    """Number the distinct values of each column that has a cap.
+    """Assign a number to each distinct value of every column that has a cap.
 
     Args:
         columns: the columns by name, with n values each.

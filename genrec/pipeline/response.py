@@ -1,7 +1,6 @@
 """Build the response to a request, which is a list of recommendations with notes and details.
 
-This module works with requests and rankings. Of the model, it uses only the name, the device and the
-tokenizer.
+This module works with requests and rankings. It uses only the model's name, device and tokenizer.
 """
 
 from __future__ import annotations

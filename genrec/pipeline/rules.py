@@ -1,9 +1,9 @@
 """Apply the options of a request that do not depend on the history: filters, boosts and pins.
 
-Some filters depend on the time of the request: an item may be available for some time only, or be
-out of stock. A boost multiplies the ranking score of all items that meet a condition. It changes the order of the
-items, but not their probabilities. A pinned item comes first, whatever its score, unless a filter
-excludes it. This module works with catalog rows, not with prompts or models.
+Some filters depend on the time of the request: an item may be available only for a limited time, or
+be out of stock. A boost multiplies the ranking score of all items that meet a condition. It changes
+the order of the items, but not their probabilities. A pinned item comes first, whatever its score,
+unless a filter excludes it. This module works with catalog rows, not with prompts or models.
 """
 
 from __future__ import annotations
@@ -91,8 +91,9 @@ class _LeftOut:
 
     Attributes:
         mask: (N,) True for the catalog rows of these items.
-        one: the reason for one of them, as the end of a sentence.
-        all: the reason if the rule leaves out all items, as the end of a sentence.
+        one: a clause that says why one of these items is left out, such as "it is out of stock".
+        all: the clause to use if the rule leaves out every item, such as "every item is out of
+            stock".
     """
 
     mask: BoolArray
@@ -147,7 +148,7 @@ def apply_rules(
 
 
 def _find_moment(options: QueryOptions) -> float | None:
-    """Return the time of the request in seconds since 1970; None if it does not matter."""
+    """Return the time of the request in seconds since 1970; None if the time is to be ignored."""
     if options.at == "any":
         return None
     if options.at == "now":
@@ -163,7 +164,7 @@ def _find_moment(options: QueryOptions) -> float | None:
 
 
 def _find_available(index: CatalogIndex, moment: float) -> BoolArray | None:
-    """Return a mask over the catalog rows that are available at a time; None if all always are."""
+    """Return a mask of the catalog rows available at a time; None if they are always available."""
     columns = index.catalog.columns
     since, until = (_times(index, name) if name in columns else None for name in (FROM, UNTIL))
     return None if since is until else is_available(since, until, moment)
@@ -178,7 +179,7 @@ def _times(index: CatalogIndex, column: str) -> FloatArray:
 
 
 def _nothing_left(left_out: list[_LeftOut]) -> str:
-    """Build the message for filters that exclude every item."""
+    """Build the error message to show when the filters exclude every item."""
     for rule in left_out:
         if rule.mask.all():
             return (
@@ -205,7 +206,7 @@ def _find_pins(options: QueryOptions, settings: Settings, index: CatalogIndex) -
 def _find_excluded_pins(
     pins: tuple[int, ...], options: QueryOptions, index: CatalogIndex
 ) -> dict[int, str]:
-    """Return the reason for each pinned row that the options exclude for every user."""
+    """Find the pinned rows that the options exclude for every user, with the reason for each."""
     if not pins:
         return {}
     denied = set(index.rows(options.deny, "deny").tolist())
@@ -226,7 +227,7 @@ def _find_excluded_pins(
 def _find_boosts(
     options: QueryOptions, settings: Settings, index: CatalogIndex, moment: float | None
 ) -> tuple[FloatArray | None, tuple[str, ...]]:
-    """Compute the factors on the scores of the items.
+    """Compute the factor by which each item's score is multiplied.
 
     The factors of all conditions that an item meets and the factor for its age are multiplied.
 
@@ -265,7 +266,7 @@ def _find_ages(
 ) -> tuple[FloatArray, tuple[str, ...]]:
     """Compute the age of each item in days.
 
-    An item without a date is as old as the median item. An item from the future has the age 0.
+    An item without a date is as old as the median item. An item dated in the future has age 0.
 
     Returns:
         The (N,) ages, and remarks for the user.

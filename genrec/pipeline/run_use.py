@@ -17,7 +17,7 @@ from genrec.runs import Run
 
 
 def check_use(run: Run, folder: Path, *, asking: bool) -> None:
-    """Check that a run was trained for what it is used for: yes-or-no questions, or lists of items.
+    """Check that a run was trained for the task it is used for.
 
     Args:
         run: the content of ``run.json``.
@@ -25,7 +25,7 @@ def check_use(run: Run, folder: Path, *, asking: bool) -> None:
         asking: True if the run is to answer yes-or-no questions, False if it is to rank items.
 
     Raises:
-        SettingsError: the run was trained for the other use.
+        SettingsError: the run was trained for the other task.
     """
     if asking and not run.asks:
         msg = (
@@ -46,7 +46,7 @@ def check_use(run: Run, folder: Path, *, asking: bool) -> None:
 
 
 def describe_run(run: Run, folder: Path, catalog: Catalog, source: PriorSource) -> tuple[str, ...]:
-    """Return notes on how a run is used: with which catalog and prior, and whether it is any good.
+    """Return notes on the catalog and prior that a run is used with, and on how well it performs.
 
     Args:
         run: the content of ``run.json``.
@@ -60,7 +60,10 @@ def describe_run(run: Run, folder: Path, catalog: Catalog, source: PriorSource) 
 
 
 def _describe_prior(run: Run, folder: Path, items: int, source: PriorSource) -> tuple[str, ...]:
-    """Describe the prior that a run is used with; ``items`` is 0 for another catalog than the run's."""
+    """Describe the prior that a run is used with.
+
+    ``items`` is the size of the run's catalog, or 0 if a different catalog is used.
+    """
     name, shown = runs.run_name(folder), run_argument(folder)
     if source.missing:
         return (
@@ -85,7 +88,7 @@ def _describe_prior(run: Run, folder: Path, items: int, source: PriorSource) -> 
 
 
 def run_argument(folder: Path) -> str:
-    """Return the value of ``--run`` that stands for a run folder."""
+    """Return the value of ``--run`` that selects a run folder."""
     name = runs.run_name(folder)
     return name if runs.shipped_run(name) == folder else shlex.quote(str(folder))
 
@@ -103,7 +106,7 @@ def _advise(run: Run, shown: str) -> str:
 def _findings(
     run: Run, source: PriorSource, shown: str, items: int, *, alone: bool
 ) -> tuple[str, ...]:
-    """Describe what was better than the run on its validation users.
+    """Describe the simpler methods that were better than the run on its validation users.
 
     Args:
         run: the content of ``run.json``.
@@ -137,7 +140,7 @@ def describe_answers(run: Run | None, model: str) -> tuple[str, ...]:
 
 
 def describe_other_catalog(trained: Run, folder: Path, catalog: Catalog) -> tuple[str, ...]:
-    """Return a note if a run was trained on a catalog whose items differ from those of a recommender.
+    """Return a note if a run was trained on a different catalog from the recommender's.
 
     Args:
         trained: the content of ``run.json``.

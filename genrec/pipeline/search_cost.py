@@ -53,7 +53,7 @@ class SearchCost:
 
 
 def duration(seconds: float) -> str:
-    """Format a duration with a unit that suits it.
+    """Format a duration in a suitable unit.
 
     >>> duration(0.2), duration(61), duration(5000), duration(40000)
     ('1 second', '61 seconds', '83 minutes', '11 hours')

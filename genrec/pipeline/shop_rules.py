@@ -1,8 +1,8 @@
-"""Leave items out of lists because of the user's own history, as a shop would.
+"""Leave items out of lists based on the user's own history, as a shop would.
 
-There are three rules. One is about items that the user has seen, or only about those. The other two
-leave out items that were returned and the items of the latest basket. This module deals with
-histories and filters, not with prompts or models.
+There are three rules. One leaves out the items that the user has seen, or all items that the user
+has not had before. The other two leave out items that the user returned and the items in the user's
+latest basket. This module deals with histories and filters, not with prompts or models.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from genrec.types import IntArray
 
 
 class ShopRules:
-    """The rules on a user's own items, with the defaults that the dataset or the settings give.
+    """The rules about a user's own items, with the defaults that the dataset or the settings give.
 
     Attributes:
         index: the catalog index.
@@ -110,7 +110,7 @@ class ShopRules:
         )
 
     def filters(self, history: History, options: QueryOptions, order: Order) -> dict[str, Filter]:
-        """Return a filter for each rule that applies to a request, by the name of the rule.
+        """Return a filter for each rule that applies to a request, keyed by the name of the rule.
 
         Args:
             history: the history of the user, whose items are all in the catalog.
@@ -136,7 +136,7 @@ class ShopRules:
         return filters
 
     def _places(self, item_ids: Iterable[str], order: Order) -> IntArray:
-        """Return the positions of items, sorted. Removed items are left out."""
+        """Return the positions of items in ascending order. Removed items are left out."""
         rows = self.index.catalog.rows(list(dict.fromkeys(item_ids)))
         return order.positions_of(np.array(rows, dtype=np.int64))
 
@@ -148,8 +148,8 @@ def apply_filters(
 
     Args:
         common: a filter of the items that all other options allow.
-        filters: the filters by the name of the rule, in the order in which they are applied. An item
-            that several rules remove counts for the first of them.
+        filters: the filters, keyed by the name of the rule, in the order in which they are applied.
+            An item that several rules remove counts for the first of them.
         order: the order of items that the filters refer to.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Find items that go with given items, by counts of events, by titles or by both.
+"""Find items that go with given items, based on event counts, titles or both.
 
 No language model is needed. The counts are those of the collaborative prior, and titles are
 compared by the encoder that also matches typed texts, or by character n-grams.
@@ -43,11 +43,12 @@ class SimilarItem:
         item_id: the item's id in the catalog.
         title: the title as given in the catalog.
         score: the number by which the list is sorted; see ``SimilarList.score_is``.
-        prior: the item's share by counts, as if ``by`` were ``prior``; None without counts.
+        prior: the score, before any boost, that the item would have with ``by="prior"``; None if
+            nothing was counted.
         cosine: the cosine between the vectors of the titles, on average over the given items; None
             if titles were not compared.
-        users: the number of users who have the item and at least one of the given items; None
-            without counts.
+        users: the number of users who have the item and at least one of the given items; None if
+            nothing was counted.
     """
 
     rank: int
@@ -65,14 +66,14 @@ class SimilarList:
 
     Attributes:
         given: the ids and titles of the given items.
-        by: what was asked for: ``prior``, ``titles`` or ``both``.
-        used: what the score depends on. It differs from ``by`` if no user has the given items.
+        by: the requested basis of the score: ``prior``, ``titles`` or ``both``.
+        used: the actual basis of the score. It differs from ``by`` if no user has the given items.
         behavior: the behavior whose events were counted; None if nothing was counted.
         titles: how titles were compared: the name of an encoder, or ``ngrams``. None if they were
             not compared.
         score_is: a sentence that says what the score means.
         similar: the items.
-        asked: the number of items that were asked for.
+        asked: the number of requested items.
         notes: remarks for the user.
     """
 
@@ -96,7 +97,7 @@ class SimilarList:
 
 @dataclass(frozen=True, slots=True)
 class _Counted:
-    """What counts say about N items and R given items.
+    """Event counts that relate each of N items to R given items.
 
     Attributes:
         shares: (R, N) share of each item for each given item. A row of zeros means that the given
@@ -162,8 +163,8 @@ class SimilarItems:
             items: an item or a list of items, each given by its id or by a title that only one item
                 has.
             k: the number of items; None for ``options.k``, or 10 if that is not set.
-            by: ``prior`` for items that the same users have or have next, ``titles`` for items with
-                similar titles, or ``both``.
+            by: ``prior`` for items that the same users have, together with the given items or right
+                after them; ``titles`` for items with similar titles; or ``both``.
             options: a complete set of options; k and the keywords override its fields.
             **keywords: the fields of ``genrec.config.QueryOptions`` that are listed in
                 ``genrec.config.SIMILAR_OPTIONS``, such as ``allow``, ``deny``, ``where`` and
@@ -174,7 +175,7 @@ class SimilarItems:
                 does not apply, or the filters exclude all items.
             DataError: the stock file cannot be used.
             SettingsError: the target behavior is not in the data.
-            ModelError: the encoder that was named could not be loaded.
+            ModelError: the encoder named in the settings could not be loaded.
         """
         if by not in SIMILAR_BY:
             msg = f"by={by!r} is not known. Expected one of: {', '.join(SIMILAR_BY)}."
@@ -264,13 +265,13 @@ class SimilarItems:
 
     @cached_property
     def _code(self) -> IntArray:
-        """An (N,) array with the index of each item's title in the matcher, or -1 for no words."""
+        """An (N,) array of the index of each title in the matcher; -1 for a title without words."""
         place = {title: n for n, title in enumerate(self._meaning.titles)}
         codes = (place.get(normalized(title), -1) for title in self._catalog.titles)
         return np.fromiter(codes, dtype=np.int64, count=len(self._catalog))
 
     def _count(self, rows: Sequence[int]) -> _Counted | None:
-        """Return what counts say about the given items, or None if there is nothing to count."""
+        """Return the event counts for the given items, or None if there is nothing to count."""
         if self._prior is None:
             return None
         counts = self._prior.counts
@@ -282,7 +283,7 @@ class SimilarItems:
     def _choose_kind(
         self, by: str, rows: Sequence[int], counted: _Counted | None
     ) -> tuple[str, list[str]]:
-        """Determine what the score depends on, and say so if it is not what was asked for."""
+        """Determine the basis of the score, with a note if it differs from the requested basis."""
         if by == "titles":
             return by, []
         if counted is None:
@@ -308,7 +309,7 @@ class SimilarItems:
     def _compare_titles(self, rows: Sequence[int]) -> FloatArray:
         """Return the (R, N) cosines between the titles of R given items and of all items.
 
-        They are at least 0, and 0 between an item and itself.
+        Negative cosines, and the cosine of an item with itself, are replaced with 0.
         """
         meaning = self._meaning
         cosines = np.zeros((len(rows), len(self._catalog)))
@@ -414,7 +415,7 @@ def _score(used: str, counted: _Counted | None, cosines: FloatArray | None) -> F
 
     Args:
         used: see ``SimilarList.used``.
-        counted: what counts say; needed unless ``used`` is ``titles``.
+        counted: the event counts; needed unless ``used`` is ``titles``.
         cosines: (R, N) cosines between titles; needed unless ``used`` is ``prior``.
     """
     if used == "titles":
@@ -445,7 +446,7 @@ def _share_of_titles(cosines: FloatArray) -> FloatArray:
 
 
 def _describe_lack(found: int, used: str) -> str:
-    """Say why the list is shorter than asked for."""
+    """Explain why the list is shorter than requested."""
     many = "no allowed item goes" if not found else f"only {found} of the allowed items go"
     said = f"{many[0].upper()}{many[1:]} with the given items"
     if used == "prior":
@@ -454,10 +455,10 @@ def _describe_lack(found: int, used: str) -> str:
 
 
 def _check_options(options: QueryOptions) -> QueryOptions:
-    """Check that all options apply to items.
+    """Check that all options apply to a search for similar items.
 
     Raises:
-        RequestError: an option needs a user or a probability.
+        RequestError: an option applies only to requests with a user or with probabilities.
     """
     usual = QueryOptions()
     for each in fields(QueryOptions):

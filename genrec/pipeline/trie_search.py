@@ -256,7 +256,7 @@ class TrieSearch:
         return ranking
 
     def best(self, reading: Reading, requests: Sequence[Request]) -> list[Ranking]:
-        """Find the k best items for each request of a batch, which pinned items precede.
+        """Find the k best items for each request of a batch, and put pinned items first.
 
         Args:
             reading: the processed prompts of the batch.
@@ -329,7 +329,8 @@ class TrieSearch:
         """Choose items from a ranking according to the options for diversity and caps.
 
         Pinned items count towards the caps and the length of the list, but are not returned. If
-        only ``per_group`` is given and leaves out no item, there is no choice to report.
+        ``per_group`` is the only such option and leaves out no item, the result does not report
+        that items were chosen.
         """
         wanted, first = request.options, len(request.pins)
         rows = np.concatenate([np.array(request.pins, dtype=np.int64), ranking.rows])

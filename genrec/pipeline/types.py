@@ -32,12 +32,12 @@ class Recommendation:
         logprob: the natural logarithm of the item's probability. With the fusion ``node``, this is
             the probability under the model and the prior together; otherwise, it is the probability
             under the model alone. It is None with the decoder ``match``.
-        score: the number by which the list is sorted, after any pinned items. Higher is better, and scores can be compared
-            only within one list. By default, the score equals ``logprob``. With the fusion
-            ``score``, the weighted ``logprob_prior`` is added. With boosts, the natural logarithm
-            of ``boost`` is added. With the decoder ``match``, the
-            score is the share of sampled texts that named the item, or the probability of the beams
-            that named it.
+        score: the number by which the list is sorted, apart from pinned items, which come first.
+            Higher is better, and scores can be compared only within one list. By default, the score
+            equals ``logprob``. With the fusion ``score``, the weighted ``logprob_prior`` is added.
+            With boosts, the natural logarithm of ``boost`` is added. With the decoder ``match``,
+            the score is the share of sampled texts that named the item, or the probability of the
+            beams that named it.
         texts: with the decoder ``match``, the texts that named the item, as the model wrote them.
         match: with the decoder ``match``, the kind of match of the first of these texts.
         similarity: with the decoder ``match``, the similarity of the first of these texts to the
@@ -49,7 +49,7 @@ class Recommendation:
             if there is no prior.
         boost: the factor by which the options of the request multiply the item's score; None if
             they do not change the scores.
-        pinned: True if the item is at this place because it was pinned, whatever its score.
+        pinned: True if the item is at this position because it was pinned, regardless of its score.
         group: the name of the group of variants that the item belongs to; None if the item is not
             in a group. See ``genrec.data.groups``.
     """
@@ -103,15 +103,15 @@ class RecommendationList(Sequence[Recommendation]):
         understood: the interpretation of each piece of a typed history.
         prompt_tokens: the number of tokens in the prompt.
         events: the number of events that the prompt shows.
-        behavior: the behavior that the list recommends for, such as ``buy``.
+        behavior: the target behavior of the recommendations, such as ``buy``.
         asked: the number of requested items.
         unknown: with ``rank`` and ``score``, the candidates that are not in the catalog.
         notes: remarks for the user.
         show: which items the list was chosen from: ``all``, ``new`` or ``again``.
-        left_out: the rules on the user's own items that were applied, with the number of items that
-            each of them removed: ``seen`` for a list of new items, ``unseen`` for a list of items that
-            the user had before, ``returned`` and ``last_basket``. An item that several rules remove
-            counts for the first of them.
+        left_out: the rules about the user's own items that were applied, with the number of items
+            that each of them removed: ``seen`` for a list of new items, ``unseen`` for a list of
+            items that the user had before, ``returned`` and ``last_basket``. An item that several
+            rules remove counts for the first of them.
         details: further values that ``to_dict`` returns, such as the device, the certificate and
             the prior.
     """
@@ -146,7 +146,7 @@ class RecommendationList(Sequence[Recommendation]):
         return iter(self.recommendations)
 
     def __repr__(self) -> str:
-        """Return a text of several lines with the items, the understood history and the notes."""
+        """Return a multi-line text with the items, the understood history and the notes."""
         who = "" if self.user_id is None else f" for user {self.user_id!r}"
         lines = [f"{type(self).__name__}: {len(self)} of {self.asked} items{who}"]
         for r in self:
@@ -193,7 +193,8 @@ def describe_left_out(left_out: Mapping[str, int]) -> str:
     """List in words how many of the user's own items each rule removed; empty if there were none.
 
     Args:
-        left_out: see ``RecommendationList``. The rule ``unseen`` is not about own items.
+        left_out: see ``RecommendationList``. The rule ``unseen`` is skipped, because it is not
+            about the user's own items.
     """
     parts = [f"{n:,} {_LEFT_OUT[r][n != 1]}" for r, n in left_out.items() if n and r in _LEFT_OUT]
     *most, last = parts or [""]

@@ -112,7 +112,7 @@ def working(message: str, *, quiet: bool = False) -> Iterator[Callable[[str], No
 
 
 class Bar:
-    """A progress bar on standard error, updated by calling it with the number of steps done."""
+    """A progress bar on standard error, which is called with the number of steps done so far."""
 
     def __init__(self, bar: Progress | None = None, message: str = "", total: int = 0) -> None:
         """Add a bar with a message to a display.

@@ -1,6 +1,6 @@
 """Draw the charts of an evaluation, as SVG for pages and as PNG for Markdown.
 
-In an SVG chart, lines and texts have the color of the surrounding text, and series have the colors
+In an SVG chart, lines and text have the color of the surrounding text, and series have the colors
 that the page declares, so a chart follows the theme of its page.
 """
 
@@ -77,7 +77,7 @@ def load_matplotlib() -> Any:
 
 
 def _in_style(draw: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a drawing function use this module's colors, and not interpret texts as formulas."""
+    """Make a drawing function use this module's colors and treat all text as plain text."""
 
     @functools.wraps(draw)
     def styled(*arguments: Any) -> Any:
@@ -89,7 +89,7 @@ def _in_style(draw: Callable[..., Any]) -> Callable[..., Any]:
 
 @_in_style
 def hit_rate_curves(evaluation: Evaluation) -> Any:
-    """Plot the hit rate of each system by list length, with a band that shows its interval."""
+    """Plot the hit rate of each system against the list length, with confidence bands."""
     figure, (axes,) = _figure_of([3.0])
     longest = max((len(r) for s in evaluation.results for r in s.ranked), default=1)
     ks = range(1, min(_CURVE, max(longest, 1)) + 1)

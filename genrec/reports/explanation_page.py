@@ -287,7 +287,7 @@ def _events(why: Explanation, times: Sequence[str]) -> list[_Effect]:
 
 
 def _together(why: Explanation) -> list[_Effect]:
-    """Return the joint evidence from all demonstrations, and that from all older events."""
+    """Return the joint evidence from demonstrations and the joint evidence from older events."""
     effects = []
     if why.demonstrations is not None:
         effects.append(_Effect("all demonstrations together", "", why.demonstrations))

@@ -7,10 +7,10 @@ from genrec.reports.console import note, print_table
 
 
 def print_similar(found: SimilarList) -> None:
-    """Print similar items with their scores, followed by what the score means and by remarks.
+    """Print similar items with their scores, followed by the meaning of the score and remarks.
 
-    Further columns show the number of users if events were counted and, if the score combines
-    counts and titles, what each of them says.
+    If events were counted, a further column shows the number of users. If the score combines counts
+    and titles, two further columns show the value from the counts and the cosine between titles.
     """
     counted, both = found.behavior is not None, found.used == "both"
     names = ["rank", "score", *(["prior", "cosine"] if both else []), *["users"] * counted]

@@ -113,7 +113,7 @@ def print_uses(info: DatasetInfo) -> None:
 
 
 def _describe_other_columns(info: DatasetInfo) -> list[str]:
-    """List the columns that have no role, with an example of each, by what happens to them."""
+    """List the columns without a role and their sample values, grouped by how they are treated."""
     lines = []
     groups: dict[str, list[str]] = {}
     for one in info.uses:
@@ -333,7 +333,7 @@ def print_run(run: Run, out: Path, data: Path) -> None:
 
 
 def _describe_tuning(run: Run, data: str, out: str) -> str:
-    """Say how to fit the weight of the prior for a run without it."""
+    """Explain how to fit the weight of the prior for a run that does not have one."""
     if run.training.get("fit") == "both":
         return (
             "Use the weight of a run with --fit train, as in "

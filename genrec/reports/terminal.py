@@ -73,11 +73,11 @@ def print_recommendations(answer: RecommendationList) -> None:
 def list_columns(
     answer: RecommendationList, beside: Sequence[RecommendationList] = ()
 ) -> tuple[list[str], list[list[str]], tuple[int, ...]]:
-    """Return the names of the columns of a list, its rows, and the columns of numbers.
+    """Return the column names and the rows of a list, and the indices of its numeric columns.
 
     Args:
         answer: the list.
-        beside: other lists that have the same columns.
+        beside: other lists in the same table, which add the columns that they need.
     """
     every = [r for one in (answer, *beside) for r in one]
     if answer.decoder == "match":
@@ -150,7 +150,7 @@ def describe_request(answer: RecommendationList) -> str:
 
 
 def describe_rules(answer: RecommendationList) -> str:
-    """Say how many of the user's own items were left out, and which options include them."""
+    """Say how many of the user's own items were left out, and which options keep them."""
     left_out = answer.left_out
     described = describe_left_out(left_out)
     if not described:

@@ -25,7 +25,7 @@ QUANTIZE = ("none", "int8", "nf4")
 class Training:
     """The settings of a training run.
 
-    The command line shows these texts as the help of its options.
+    The command line shows these descriptions in its help.
 
     Attributes:
         examples: path to a file of examples to train on instead of the dataset's histories, in the

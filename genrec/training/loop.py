@@ -49,7 +49,7 @@ class RunPlan:
         validation: the validation of the model; None to skip validation. Sharded models are not
             validated.
         watch: a function that is called with each line of the log.
-        time: the plan of the run's time.
+        time: the time plan of the run.
     """
 
     folder: Path
@@ -127,8 +127,8 @@ class Session:
         """Train until all steps are done, the time limit is reached, or validation stops improving.
 
         Args:
-            log: a function that is called with a line of text on how the time is divided, or if all
-                steps were already done.
+            log: a function that is called with a line of text that says how the time is divided, or
+                that all steps were already done.
 
         Raises:
             ModelError: the loss or a weight is not finite, or a checkpoint could not be written.
@@ -163,7 +163,7 @@ class Session:
         self._saved = self._logged = self._stepped = self._clock()
 
     def _plan_validation(self) -> None:
-        """Decide on how many users the model is validated. All processes get the same number."""
+        """Choose the number of users for each validation, which is the same in all processes."""
         if self._validation is None:
             return
         earlier = self.progress.validations
@@ -226,7 +226,7 @@ class Session:
         self._save(state)
 
     def _agree_on(self, number: int) -> int:
-        """Return the first process's number in all processes, since their clocks differ."""
+        """Broadcast the first process's number to all processes, because their clocks differ."""
         if self._trainer.args.world_size == 1:
             return number
         from accelerate.utils import broadcast
@@ -259,7 +259,7 @@ class Session:
 
     @property
     def best_is_earlier(self) -> bool:
-        """True if the best validation was that of earlier weights, which the run folder keeps."""
+        """True if earlier weights, kept in the run folder, had the best validation result."""
         best, validations = self.progress.best, self.progress.validations
         return best is not None and best != validations[-1] and best["step"] > 0
 

@@ -20,10 +20,10 @@ from genrec.training.title_paths import TitlePaths
 
 
 class Validation(ABC):
-    """A measurement of the model in its current state, on a fixed sample of parts.
+    """A validation of the model in its current state, on a fixed sample of users or packs.
 
     Attributes:
-        size: the number of parts, which are users or packs of pairs.
+        size: the number of parts of the sample. Each part is a user or a pack of pairs.
     """
 
     size: int

@@ -318,7 +318,7 @@ class PointwiseObjective(Objective):
 
         Args:
             model: the model.
-            packs: the number of packs to use, from the first on; None for all.
+            packs: the number of packs to use, starting with the first; None for all.
 
         Returns:
             The labels of the pairs, and the probabilities of yes in the same order.
@@ -370,7 +370,7 @@ def measure(labels: npt.ArrayLike, chances: npt.ArrayLike) -> dict[str, float]:
 
 
 class PairValidation(Validation):
-    """A validation on packs of pairs that were held out, which measures log loss and AUC."""
+    """A validation that measures the log loss and AUC on held-out packs of pairs."""
 
     def __init__(self, data: Pairs, model: LanguageModel, question: YesNo) -> None:
         """Store the pairs and the model."""
@@ -385,7 +385,7 @@ class PairValidation(Validation):
         return {"nats": values["log_loss"], "auc": values["auc"], "pairs": len(labels)}
 
     def parts_of(self, values: Mapping[str, Any]) -> int:
-        """Return the number of packs that hold the pairs of earlier metrics."""
+        """Return the number of packs on which earlier metrics were measured."""
         pairs = [sum(len(self._data.labels[i]) for i in pack) for pack in self._data.packs]
         return int(np.searchsorted(np.cumsum(pairs), values["pairs"])) + 1
 

@@ -1,6 +1,6 @@
-"""Fit the weight of the prior when a training run ends, so that the run is used with the prior.
+"""Fit the weight of the prior at the end of a training run, so that the run is used with it.
 
-This is what ``genrec tune --run`` does, on the model that has just been trained.
+The result is the same as with ``genrec tune --run``, but the trained model is already loaded.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class WeightFit:
 
     @property
     def obstacle(self) -> str:
-        """The reason why nothing can be fitted; empty if something can."""
+        """The reason why the weight of the prior cannot be fitted; empty if it can."""
         if self.training.objective != "next":
             return "the run answers yes-or-no questions, which need no prior"
         if not self.training.tune_users:
@@ -62,7 +62,7 @@ class WeightFit:
     ) -> TimePlan:
         """Plan the time of the run, including the fit at its end.
 
-        With a time limit, the prior is counted now, so that this is not left for the end.
+        If there is a time limit, events are counted for the prior now, not at the end of the run.
 
         Args:
             model: the model to train.
@@ -89,13 +89,13 @@ class WeightFit:
         return plan
 
     def skip(self, run: Run, reason: str) -> Run:
-        """Return the run with the reason why nothing was fitted."""
+        """Return the run with a note of the reason why the weight was not fitted."""
         return replace(run, metrics={**run.metrics, "not_tuned": reason})
 
     def run(self, run: Run, model: LanguageModel, time: TimePlan) -> Run:
-        """Fit the weights, write them to the run folder, and return the run with the figures.
+        """Fit the weights, write them to the run folder, and return the run with the results.
 
-        If nothing can be fitted, the returned run gives the reason.
+        If the weights cannot be fitted, the returned run gives the reason.
 
         Args:
             run: the contents of ``run.json``.
@@ -130,7 +130,7 @@ class WeightFit:
         return replace(run, metrics={**run.metrics, "tuned": figures})
 
     def _take_over(self, run: Run, recommender: Recommender, since: str | Path) -> Run:
-        """Use the weights of the earlier run, since there are no validation users after new events."""
+        """Reuse the earlier run's weights, because new events leave no users to validate on."""
         tuned = Tuned.load(runs.find_run(since) / TUNED, recommender.tuning_key())
         if tuned is None:
             return self.skip(

@@ -130,8 +130,8 @@ class RowMaker:
         """Store the data that the rows of all users share, and check the options.
 
         Args:
-            encoder: tokenizes prompts and titles.
-            template: renders histories as prompts.
+            encoder: the encoder, which tokenizes prompts and titles.
+            template: the template, which renders histories as prompts.
             events: the events of all users.
             paths: the paths to all titles in the trie. Catalog rows without a path cannot be
                 targets.

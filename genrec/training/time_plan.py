@@ -1,9 +1,9 @@
-"""Plan the time of a training run, so that it ends in time and its remaining time is known.
+"""Plan the time of a training run, so that it ends on time and its remaining time is known.
 
 The time limit covers the whole command: loading, validation, steps, saving and fitting the weight of
-the prior. The cost of a validation is measured on a few users before the first step. From it follow the
-number of users that the run can afford, and the time that must be kept for what comes after the last
-step. This module deals with seconds only, not with models or files.
+the prior. The cost of a validation is measured on a few users before the first step. This cost
+determines on how many users the model can be validated, and how much time must be reserved for the
+work after the last step. This module deals with seconds only, not with models or files.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class TimePlan:
         fit_users: the number of users to fit the prior's weight on; 0 fits nothing.
         writing: the seconds that writing the run folder takes, in addition to its weights.
         saving: the seconds that writing a checkpoint takes.
-        preparing: the seconds that it takes to build the prior again for the fit.
+        preparing: the seconds that rebuilding the prior for the fit takes.
     """
 
     def __init__(
@@ -102,10 +102,10 @@ class TimePlan:
     def plan_validation(
         self, size: int, probe: Callable[[int], object], before: int | None
     ) -> None:
-        """Decide on how many users the model is validated, with a time limit from what it costs.
+        """Choose the number of users for each validation so that it fits into any time limit.
 
         Args:
-            size: the number of users (or packs) wanted.
+            size: the preferred number of users (or packs).
             probe: a function that validates on the given number of users, to measure the time.
             before: the number used earlier in the same run, which is kept so that the results can be
                 compared; None for a new run.
@@ -146,7 +146,7 @@ class TimePlan:
 
     @property
     def must_save(self) -> bool:
-        """True if a checkpoint should be written, so that it is known how long this takes."""
+        """True if a checkpoint should be written to measure how long this takes."""
         return self.limited and not self._saved
 
     @property
@@ -173,7 +173,7 @@ class TimePlan:
 
     @property
     def late(self) -> bool:
-        """True if one more step would leave too little time for what comes after the last step."""
+        """True if one more step would leave too little time for the work after the last step."""
         if not self.limited:
             return False
         longest = max(self._steps, default=self._first_step or 0.0)
@@ -183,7 +183,7 @@ class TimePlan:
         """Return True if there is time for a validation.
 
         Args:
-            last: True for the validation after the last step, for which time was kept.
+            last: True for the validation after the last step, for which time is reserved.
         """
         if not self.parts:
             return False
@@ -195,11 +195,11 @@ class TimePlan:
 
     @property
     def _affordable_rounds(self) -> float:
-        """The number of validations that there is time for before the last one."""
+        """The number of validations for which there is time before the final one."""
         return max((_ROUNDS * self._available - self._validated) / max(self._round, 1e-9) - 1, 0.0)
 
     def may_fit(self, done: int = 0) -> bool:
-        """Return True if there is time to fit the prior's weight on a further user.
+        """Return True if there is time to fit the prior's weight on one more user.
 
         Args:
             done: the number of users done so far.
@@ -218,7 +218,7 @@ class TimePlan:
 
         Args:
             steps: the number of steps left if there is no time limit.
-            validations: the number of validations left before the last one.
+            validations: the number of validations left before the final one.
         """
         if self.limited and self._round:
             validations = min(validations, self._affordable_rounds)
@@ -226,7 +226,7 @@ class TimePlan:
         return max(min(whole, self.left), 0.0)
 
     def describe(self) -> str:
-        """Describe in one sentence or two how the time is divided, if there is a limit."""
+        """Describe in one or two sentences how the time is divided; there must be a time limit."""
         training = max(self.left - self.ending, 0.0)
         rest = ["saving"]
         if self.parts:

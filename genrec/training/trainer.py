@@ -83,7 +83,8 @@ def train(
         log: a function that is called with a line of text before each slow step.
         watch: a function that is called with each line of the log, which describes a step or a
             validation.
-        stopwatch: the stopwatch that counts the time up to ``max_minutes``; None to start one here.
+        stopwatch: the stopwatch that measures the time limited by ``max_minutes``; None to start
+            one here.
         **settings: fields of ``genrec.training.Training`` and ``genrec.config.Settings``.
 
     Returns:
@@ -244,8 +245,8 @@ def _make_trainable(
 def _fingerprints(run: Run, examples: Examples) -> dict[str, str]:
     """Collect the hashes of everything that must stay the same when a run is resumed.
 
-    Checkpoints store the hashes under these field names, so the names must not change. Hashes may be added,
-    since those that are missing from an older checkpoint are not compared.
+    Checkpoints store the hashes under these field names, so the names must not change. Hashes may
+    be added, because a hash that is missing from an older checkpoint is not compared.
     """
     return {
         "the base model": run.base_fingerprint or run.base_kept,

@@ -1,4 +1,4 @@
-"""Validate a model that learns next items, with the decoder that recommends them."""
+"""Validate a model trained to predict next items, using the decoder that recommends items."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from genrec.training.objectives import Validation
 
 
 class ListValidation(Validation):
-    """A validation on a fixed sample of users, each of whom is recommended ten items."""
+    """A validation that recommends ten items to each user in a fixed sample."""
 
     def __init__(self, recommender: Recommender, cases: Sequence[Case]) -> None:
         """Store the recommender of the model, and the users with their targets."""
@@ -30,7 +30,7 @@ class ListValidation(Validation):
         self.size = len(cases)
 
     def measure(self, parts: int) -> dict[str, Any]:
-        """Return the mean nats, HR@10 and NDCG@10 of the first users; see ``Validation.measure``."""
+        """Return the mean loss in nats, HR@10 and NDCG@10 of the first users."""
         nats, ranks = [], []
         for case in self._cases[:parts]:
             answer, spent, _ = self._recommender.with_nats(case.history, 10, case.target)
@@ -51,7 +51,7 @@ class ListValidation(Validation):
 def build_validation(
     data: Dataset, settings: Settings, training: Training, model: LanguageModel
 ) -> Validation | None:
-    """Create the validation of a model, without the prior.
+    """Create a validation that measures a model without the prior.
 
     Returns:
         The validation, or None if the settings turn it off.
