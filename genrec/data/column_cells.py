@@ -116,7 +116,7 @@ def holds_salutations(column: pa.ChunkedArray) -> bool:
 def holds_numbers(column: pa.ChunkedArray) -> bool:
     """Check whether at least half of the non-empty cells contain a digit or a star.
 
-    Numbers and ratings do. A column in which all cells are empty also passes the check.
+    This is typical of numbers and ratings. A column in which all cells are empty also passes.
     """
     if not is_text(column):
         return not pa.types.is_nested(column.type)

@@ -53,8 +53,8 @@ _ORDER = ("timestamp", "title", "item_id", "user_id")  # the order in which role
 def check_mapping(given: Mapping[str, str], source: str, *, option: str = "--column") -> None:
     """Check a column mapping for misspelled names, and for a column used as both user and item.
 
-    A name that genrec does not know is accepted, since any column may be renamed, unless it
-    resembles a known name.
+    Names that genrec does not know are accepted, since any column may be renamed, but not if they
+    resemble a known name.
 
     Args:
         given: maps genrec's names to those in the file.

@@ -47,8 +47,8 @@ def copy_shared(table: pa.Table, given: Mapping[str, str]) -> tuple[pa.Table, di
 def are_registers(first: tuple[int, int], other: tuple[int, int]) -> bool:
     """Check whether a user column identifies cash registers or staff rather than customers.
 
-    It does if it has only a few users with many rows each, while another candidate column has far
-    more users.
+    This is assumed if the column has only a few users with many rows each, while another candidate
+    column has far more users.
 
     Args:
         first: for the column to check, the number of rows with a user and of distinct users.
@@ -60,7 +60,7 @@ def are_registers(first: tuple[int, int], other: tuple[int, int]) -> bool:
 
 
 def prefer_own(fits: Fits, own: str | None, notes: list[str]) -> Fits:
-    """Keep only the pairs whose title column is ``own``, unless another column fits far better.
+    """Keep only the pairs with the column called ``title``, unless another one fits far better.
 
     Args:
         fits: the result of ``misfit`` for each pair of an id column and a title column.

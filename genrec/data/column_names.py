@@ -1,7 +1,7 @@
 """Look up the names that shops, media sites and research datasets give to their columns.
 
-The names are in ``column_names.json``. Some are listed in full, and others are composed of words such as
-``customer`` and ``id``. This module deals with names only, not with cells.
+The names are in ``column_names.json``. Some are listed in full, and others are composed of words
+such as ``customer`` and ``id``. This module deals with names only, not with cells.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 def fold(name: str) -> str:
     """Reduce a column name to its letters and digits in lower case.
 
-    The type after a colon, as in RecBole's files, is left out.
+    A type after a colon, as in RecBole's files, is dropped.
 
     >>> fold("Customer ID"), fold("user_id:token"), fold("Lineitem sku"), fold("用户ID")
     ('customerid', 'userid', 'lineitemsku', '用户id')

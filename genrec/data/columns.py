@@ -264,7 +264,7 @@ class _Finder:
             self.notes.append(f"users are identified by the names in {people[0]!r}")
 
     def share_ids(self, other: pa.Table) -> None:
-        """Use the candidate that shares the most item ids with another table as the item id column.
+        """Choose the item id column that has the most ids in common with another table.
 
         Args:
             other: the other table; its columns with common names for item ids are compared.

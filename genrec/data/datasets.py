@@ -111,8 +111,7 @@ def recbole(
             the files, but without the type after the colon.
 
     Raises:
-        DataError: a file is missing, or has no user column, item column, time column or title
-            column.
+        DataError: a file is missing, or lacks a user, item, time or title column.
     """
     if folder is None:
         spec = importlib.util.find_spec("recbole")

@@ -215,7 +215,7 @@ def _note_several(
 def _describing_columns(
     table: pa.Table, item: IntArray, items: int, unit: str | None
 ) -> dict[str, pa.Array]:
-    """Return the columns whose values hardly vary within an item, with one value per item."""
+    """Return one value per item from each column that hardly varies among an item's events."""
     found: dict[str, pa.Array] = {}
     repeated = np.bincount(item, minlength=items) > 1
     if not repeated.any():

@@ -4,13 +4,13 @@ If the catalog has a column that names the product of a variant, such as ``paren
 ``item_group_id``, items with the same value form a group. All other items are grouped by their
 titles, with three rules:
 
-1. Words that tell variants apart are left out: colors, sizes, small numbers, units and words for
-   packs, and also small words such as "the". Titles with the same remaining words, in any order,
+1. Words that tell variants apart are left out: colors, sizes, small numbers, units and packaging
+   words, and also filler words such as "the". Titles with the same remaining words, in any order,
    form a group. If fewer than two words remain, nothing is left out.
-2. A title may be cut after its head. "Dominion: Prosperity" has the head "Dominion" if this is the
-   title of another item. "Catan: Seafarers Expansion" has the head "Catan", because the rest names
-   an expansion. "JUMBO BAG STRAWBERRY" and "OPI Nail Lacquer, Mint" have heads that end with a
-   word for a product, followed by a few words that name no other product.
+2. A title may be shortened to its head. "Dominion: Prosperity" has the head "Dominion" if this is
+   the title of another item. "Catan: Seafarers Expansion" has the head "Catan", because the rest
+   names an expansion. "JUMBO BAG STRAWBERRY" and "OPI Nail Lacquer, Mint" have heads that end with
+   a word for a product, followed by a few words that name no other product.
 3. The remaining words of two titles may differ by one letter in one long word.
 
 The words are listed in ``variant_words.json``. The rules are cautious: they miss some variants but

@@ -93,7 +93,7 @@ class Ingested:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """All remarks for the user; remarks on the events take time, so they are computed on demand."""
+        """All remarks for the user. Those on the events are computed on demand, which is slow."""
         return (*self.read_as, *_note_events(self.events))
 
 

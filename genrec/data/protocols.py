@@ -431,7 +431,7 @@ def count_events(dataset: Dataset, before: str = "validation") -> IntArray:
 def label_slices(
     dataset: Dataset, cases: Sequence[Case], before: str = "validation"
 ) -> dict[str, list[str]]:
-    """For each kind of group, assign every case to a group, so that results can be broken down.
+    """Label every case in several ways, such as warm or cold, so that results can be broken down.
 
     ``item`` is ``warm`` if the target has an event before the split, and ``cold`` otherwise;
     ``user`` is defined in the same way for the user. ``history`` is the length of the history, and

@@ -1,4 +1,4 @@
-"""Measure how often users buy an item again that was in their latest basket or that they returned.
+"""Measure how often users rebuy items from their latest basket and items that they returned.
 
 Recommendation lists leave such items out by default. If users buy them again more often than their
 other earlier items, ``prepare`` and ``audit`` report it. This module deals with events only.

@@ -367,7 +367,7 @@ def _describes(item: pa.ChunkedArray, code: np.typing.NDArray[np.int64]) -> bool
 
 
 def _only_on_first_lines(table: pa.Table, unit: str) -> bool:
-    """Check whether some column is filled on the first lines of orders and empty on all others."""
+    """Check whether any column is filled only on the first line of each order."""
     names, order = arrow.encode(table[unit])
     _, place = np.unique(order, return_index=True)
     first = np.zeros(table.num_rows, dtype=bool)

@@ -296,6 +296,6 @@ def describe_span(numbers: FloatArray, unit: str) -> str:
 
 
 def _range(seconds: FloatArray) -> str:
-    """Format the range of dates of some times, such as ``from 2019-03-01 to 2019-04-01``."""
+    """Format the earliest and the latest date, as in ``from 2019-03-01 to 2019-04-01``."""
     first, last = (format_time(float(s))[:10] for s in (seconds.min(), seconds.max()))
     return f"from {first} to {last}"

@@ -92,7 +92,7 @@ def apply_updates(
 
 
 def _add_items(catalog: Catalog, items: str | Path) -> Catalog:
-    """Return a copy of the catalog in which the items from a file are added or replaced."""
+    """Return a copy of the catalog with the items from a file, which may replace existing ones."""
     given = Catalog.read(items)
     add = [i for i in given if i.item_id not in catalog]
     return catalog.edited(add, [i for i in given if i.item_id in catalog])

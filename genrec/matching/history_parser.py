@@ -332,7 +332,7 @@ class HistoryParser:
         return event if event.item_id is not None else None
 
     def _split_stretch(self, stretch: str) -> list[str]:
-        """Split a stretch of text that contains no known title at its separators.
+        """Split a stretch of text that contains no known title into parts at its separators.
 
         A part that is not similar to any title is also split at its verbs.
         """

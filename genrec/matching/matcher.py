@@ -411,7 +411,7 @@ def write_index(
     *,
     log: Callable[[str], None] = lambda message: None,
 ) -> dict[str, Any]:
-    """Encode a catalog's titles and write an index of them into a dataset folder.
+    """Encode a catalog's titles, and write an index of their vectors to a dataset folder.
 
     Args:
         catalog: the items.

@@ -106,7 +106,7 @@ class Family:
         return None
 
     def read(self, order: str, reason: str) -> Reading:
-        """Parse the dates in a given order; all are NaN if dates of this form cannot have it."""
+        """Parse the dates in a given order; all are NaN if this form cannot have that order."""
         impossible = np.full(len(self.rows), np.nan)
         return Reading(order, self.readings.get(order, impossible), reason)
 

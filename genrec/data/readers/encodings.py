@@ -94,8 +94,8 @@ def detect(opener: Opener, known: Container[str] = ()) -> Encoding:
 
     Args:
         opener: a function that opens the file and decompresses it.
-        known: common column names. They are used to choose the
-            encoding if only the header contains non-ASCII characters.
+        known: common column names. They are used to choose the encoding if only the header contains
+            non-ASCII characters.
     """
     with opener() as stream:
         start = stream.read(4096)

@@ -27,7 +27,7 @@ class Rejects:
         source: the name of the file, for use in messages.
         strict: True to raise an error at the first bad row.
         rows: the source, the row number (starting at 1, not counting the header), the reason and
-            the cells of each row.
+            the cells of each rejected row.
         parts: the first row number and the name of each additional file, if several files were
             stacked into one table.
         given: the table as it was read. If it is set, the cells of rejected rows are taken from it,
@@ -125,7 +125,7 @@ class Rejects:
         return f" (first rejected: {source}, data row {number}: {reason})"
 
     def most_frequent(self) -> str:
-        """Describe the most frequent reason and its first row, or return "" if there are none."""
+        """Describe the most frequent reason and its first row, or return "" if nothing was rejected."""
         if not self.rows:
             return ""
         kind, count = next(iter(self.counts().items()))
