@@ -43,7 +43,7 @@ class Content(Scorer):
     defaults: ClassVar[Mapping[str, Any]] = {"encoder": "minilm", "decay": 0.8, "last": 25}
 
     def learn(self, events: TrainingEvents) -> Arrays:
-        """Compute a vector for each title, and the item popularity, used for empty histories."""
+        """Compute a vector for each title and, for empty histories, the popularity of each item."""
         vectors = title_vectors(self.catalog, self.settings["encoder"], self.log, self.index)
         arrays = (
             {"vectors": vectors}

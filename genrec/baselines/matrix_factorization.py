@@ -57,7 +57,7 @@ class MF(Scorer):
         return {"items": items, "popularity": events.popularity()}
 
     def _solve(self, x: Any, other: FloatArray) -> FloatArray:
-        """Compute the optimal vectors of a matrix's rows for given vectors of its columns.
+        """Solve for the optimal vectors of a matrix's rows, given the vectors of its columns.
 
         Args:
             x: a sparse (A, B) matrix with a 1 for each observed pair.

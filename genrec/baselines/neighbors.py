@@ -40,7 +40,7 @@ class ItemKNN(Scorer):
     defaults: ClassVar[Mapping[str, Any]] = {"neighbours": None, "itself": True}
 
     def learn(self, events: TrainingEvents) -> Arrays:
-        """Compute a sparse matrix with the cosine between the sets of users of any two items."""
+        """Compute a sparse matrix of the cosines between the user sets of all pairs of items."""
         unit = normalize_rows(events.matrix().T.tocsr())
         cosines = (unit @ unit.T).tocsr()
         if not self.settings["itself"]:
@@ -61,11 +61,12 @@ class ItemKNN(Scorer):
 
 
 class UserKNN(Scorer):
-    """Recommends the items of those users whose sets of items are most similar to a history's.
+    """Recommends the items of the users whose items are most similar to those in a history.
 
-    A user's similarity is the cosine between the user's set of items and the history's. An item's
-    score is the sum of the similarities of its users. The method is from Resnick et al. 1994
-    (https://doi.org/10.1145/192844.192905), where items have ratings. Here, all ratings are 1.
+    A user's similarity is the cosine between the user's set of items and the set of items in the
+    history. An item's score is the sum of the similarities of its users. The method is from Resnick
+    et al. 1994 (https://doi.org/10.1145/192844.192905), where items have ratings. Here, all ratings
+    are 1.
 
     Settings:
         neighbours: number of most similar users whose items are considered.

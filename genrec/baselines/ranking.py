@@ -67,7 +67,7 @@ def fill_by_popularity(scores: FloatArray, popularity: FloatArray) -> FloatArray
 def replace_unknown(
     scores: FloatArray, known: npt.NDArray[np.bool_], popularity: FloatArray
 ) -> FloatArray:
-    """Replace the scores of users about whom nothing is known by the items' popularity.
+    """Use the items' popularity as the scores of users about whom nothing is known.
 
     Args:
         scores: (U, N) scores of N items for U users.

@@ -1,7 +1,7 @@
 """Predict the next item with a neural network that knows items only by their titles.
 
 An event is represented by the vector of its item's title, its behavior, and the time since the
-event before. The vector comes from a text encoder or from a language model's hidden states. The
+previous event. The vector comes from a text encoder or a language model's hidden states. The
 three parts are combined and fed into a small LSTM, GRU or transformer. The logit of an item is the
 dot product of the network's state and a projection of the item's title vector. Items without any
 events can therefore be scored as well.
@@ -108,7 +108,7 @@ class TextNet(Net):
 class TextSequence(NetScorer):
     """Predicts the next item with a network that represents items by vectors of their titles.
 
-    Representing items by their texts follows Hou et al. 2022 (UniSRec,
+    Representing items by their text follows Hou et al. 2022 (UniSRec,
     https://arxiv.org/abs/2206.05941). The recurrent networks are as in Hidasi et al. 2016 (GRU4Rec,
     https://arxiv.org/abs/1511.06939). The loss is the softmax cross-entropy over all items. The
     network reads events of all behaviors, but is trained to predict only events with the target

@@ -33,7 +33,8 @@ class TrainingEvents:
         row: (E,) catalog row of each event's item; each user's oldest event comes first.
         place: (E,) index of each event in the columns of ``interactions``.
         interactions: all events of the dataset.
-        limit: number of parts of the split that are used; see ``count_splits``.
+        limit: number of parts of the dataset whose events are used, starting with the train part;
+            see ``count_splits``.
     """
 
     catalog: Catalog
@@ -81,7 +82,7 @@ class TrainingEvents:
         return np.bincount(self.row, minlength=len(self.catalog)).astype(np.float64)
 
     def matrix(self) -> Any:
-        """Return a sparse (U, N) matrix that is 1 where one of U users has one of N items."""
+        """Return a sparse (U, N) matrix with a 1 for each of N items that each of U users has."""
         from scipy import sparse
 
         shape = (self.n_users, len(self.catalog))

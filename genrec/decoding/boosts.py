@@ -17,7 +17,7 @@ class Boosts:
     The logarithm of an item's factor is added to the score by which the item is ranked.
 
     Attributes:
-        logs: (N,) natural logarithm of the factor of the item at each of N positions.
+        logs: (N,) natural logarithm of the item's factor at each of N positions.
     """
 
     def __init__(self, logs: FloatArray) -> None:

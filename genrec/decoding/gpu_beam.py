@@ -116,7 +116,7 @@ class DeviceTrie:
         return self.first_child[node] == self.first_child[node + 1]
 
     def runs(self, node: Tensor, n: int) -> tuple[Tensor, Tensor]:
-        """Return the run of each node, which consists of the tokens between its parent and it.
+        """Return the run of each node, that is, the tokens between the node and its parent.
 
         Args:
             node: (U, B) trie nodes in the beams of U users with B nodes each.

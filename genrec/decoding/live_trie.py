@@ -283,9 +283,9 @@ class LiveTrie:
         return _Node(tuple(base.runs(one)[0]), children, span)
 
     def _fact(self, nodes: IntArray, mine: BoolArray, which: int) -> IntArray:
-        """Look up a column of ``_facts`` for the nodes that are in the overlay (mask ``mine``).
+        """Look up a column of ``_facts`` for those of the given nodes that are in the overlay.
 
-        The values returned for other nodes are meaningless.
+        ``mine`` is a mask of these nodes. The values returned for other nodes are meaningless.
         """
         if not len(self._facts):
             return nodes

@@ -293,7 +293,7 @@ class _Search:
         return self._follow_vocab(part)
 
     def _follow_vocab(self, part: Frontier) -> Frontier:
-        """Do the work of ``_follow`` with probabilities that are normalized over the vocabulary.
+        """Implement ``_follow`` for probabilities that are normalized over the vocabulary.
 
         Unlike with ``normalization='catalog'``, every token of a prefix has to be scored.
         """
@@ -316,7 +316,7 @@ class _Search:
         return self._children(scored[inner], every.some(last))
 
     def _follow_catalog(self, part: Frontier, fill: int) -> Frontier:
-        """Do the work of ``_follow`` with probabilities that are normalized over the catalog.
+        """Implement ``_follow`` for probabilities that are normalized over the catalog.
 
         The same forward pass also processes longer prefixes that will probably be needed next.
         """

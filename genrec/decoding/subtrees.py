@@ -156,7 +156,7 @@ class _Guesses:
 
     Attributes:
         heap: one tuple per node with the negative of its guessed log-probability, the node, the
-            number of tokens between its parent and it, its user, and the index of its parent.
+            number of tokens between the node and its parent, its user, and its parent's index.
     """
 
     def __init__(self, trie: Trie, subtrees: Subtrees, worst: FloatArray) -> None:

@@ -262,7 +262,7 @@ class TitleTrie:
         files.write_arrays(Path(path), *self.to_arrays())
 
     def to_arrays(self) -> tuple[dict[str, Ids], dict[str, str]]:
-        """Return the trie as named arrays and a few strings, from which it can be rebuilt."""
+        """Return named arrays and metadata strings from which the trie can be rebuilt."""
         meta = {"format": FORMAT, "max_depth": str(self.max_depth), "n_tokens": str(self.n_tokens)}
         return {name: getattr(self, name) for name in _ARRAYS}, meta
 

@@ -142,7 +142,7 @@ class Prior(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """The guarantees that a search gives for its result, and the work that it took.
+    """The guarantees that a search gives for its result, and the amount of work that it took.
 
     Attributes:
         exact: whether the list contains the items with the highest scores. If so, no item outside

@@ -68,7 +68,7 @@ def audit(
     table: Sequence[Mapping[str, object]] | None = None,
     log: Callable[[str], None] = lambda message: None,
 ) -> Audit:
-    """Run all checks on a dataset, after preparing it in the same way as an evaluation.
+    """Run all checks on a dataset, after preparing it in the same way as for an evaluation.
 
     Args:
         dataset: a dataset with a split. It is split again if the protocol needs a different split.

@@ -1,7 +1,7 @@
 """Measure whether the events that explanations name really affect the scores.
 
-For the first recommendation of each user, one, two and three events are left out of the history.
-The events that the sentence names come first, followed by the events with the most evidence. If a
+For each user's first recommendation, one, two and then three events are left out of the history.
+Events that the sentence names are left out first, followed by those with the most evidence. If a
 sentence is faithful, the score drops when the events that it names are left out. For comparison,
 the same is done with the most recent events, with the events whose titles are most similar to the
 item's title, and with random events. The score is the one used for ranking, including the prior if

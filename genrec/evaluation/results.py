@@ -262,7 +262,7 @@ class Evaluation:
         exclude_seen: True if items of the history were left out of the lists.
         vectors: a description of the vectors that were used to measure diversity.
         cases: the cases, one for each user.
-        slices: for each kind of slice, the label of each user.
+        slices: for each kind of slice, such as ``user``, the label of each user.
         results: the result of each system, starting with your own system.
     """
 

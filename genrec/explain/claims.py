@@ -4,7 +4,7 @@ The vocabulary is closed. Apart from the titles of items, a sentence may use onl
 item's title and attributes and a few plain words. It therefore cannot make a claim with words that
 the catalog does not contain. However, the check cannot detect a false statement that combines true
 words. The shipped templates therefore join words only with "and": since each word is true of the
-item by itself, so is the combination. This module works with texts only, not with models.
+item by itself, so is the combination. This module deals with text only, not with models.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Facts:
         events: the behavior and the title of each event in the history, except events without
             items.
         verbs: the forms of the verb for each behavior, such as "bought" for ``buy``.
-        plain: texts whose words may be used for any item.
+        plain: strings whose words may be used for any item.
         opening: the fixed beginning of the sentence. A verb in it is not treated as a claim about
             an event.
     """
@@ -63,7 +63,7 @@ class Facts:
 
     @cached_property
     def said(self) -> tuple[str, ...]:
-        """Return the item's title and, for each attribute, a text with its name and value."""
+        """Return the item's title and, for each attribute, a string with its name and value."""
         values = (f"{k.replace('_', ' ')} {v}" for k, v in self.item.known.items())
         return (one_line(self.item.title), *(one_line(v) for v in values))
 

@@ -1,10 +1,10 @@
 """Explain the rank of an item, and find changes to the history that would improve it.
 
-Two kinds of changes are tried. One leaves out an event, and the other adds an event with another
-item at the end. The candidates for the added item are the items with the most similar titles, the
-recommended items, and the items that the prior ranks highest for a history with only the explained
-item. Trying every item in the catalog would require thousands of prompts, so only these candidates
-are tried, and the result states their number.
+Two kinds of changes are tried: an event is left out, or an event with another item is added at the
+end. The candidates for the added item are the items with the most similar titles, the recommended
+items, and the items that the prior ranks highest for a history with only the explained item. Trying
+every item in the catalog would require thousands of prompts, so only these candidates are tried,
+and the result states how many there were.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ class WhatIf:
         behavior: the behavior of the event.
         nats: the increase in the explained item's score, in nats.
         rank: the rank of the explained item in the new list; None if it is not in the top k.
-        event: the index in the prompt of an event that is left out, where event 0 is the oldest;
-            None for an added event.
+        event: if an event is left out, its index in the prompt, where event 0 is the oldest; None
+            if an event is added.
     """
 
     item_id: str | None
@@ -102,9 +102,9 @@ class ItemExplanation:
             unknown; 0 if it is known.
         among: the number of items among which the item is ranked.
         allowed: True if the item may be returned.
-        excluded_by: what excludes the item: ``filters`` for an option such as ``where``, or the name
-            of a rule about the user's own items (see ``RecommendationList.left_out``). None if
-            nothing does.
+        excluded_by: the reason why the item may not be returned: ``filters`` for an option such as
+            ``where``, or the name of a rule about the user's own items (see
+            ``RecommendationList.left_out``). None if nothing excludes the item.
         k: the number of recommended items.
         explanation: the evidence and a sentence about the item.
         against: the events with the strongest evidence against the item.
@@ -116,8 +116,8 @@ class ItemExplanation:
         addition: the event whose addition raises the item's score the most; None if no candidate
             raises it.
         tried: the number of candidate items tried for ``addition``.
-        listed: True if the item is in the list. With limits such as ``per_group``, an item of the
-            top k may be left out of the list, and an item of a lower rank may be in it.
+        listed: True if the item is in the list. With limits such as ``per_group``, the list may
+            leave out an item in the top k and contain an item with a lower rank instead.
         understood: the interpretation of each piece of a typed history.
         notes: remarks for the user.
     """
@@ -290,7 +290,7 @@ def _find_choices(
     position: int,
     decode: Callable[[Sequence[int]], str],
 ) -> list[Choice]:
-    """Find the points in an item's title at which the model prefers to continue with another.
+    """Find the points in an item's title at which the model prefers to continue with another title.
 
     Args:
         question: the request.
@@ -351,7 +351,7 @@ def _decode_whole(decode: Callable[[Sequence[int]], str], ids: Sequence[int]) ->
 def _added_text(
     decode: Callable[[Sequence[int]], str], before: list[int], run: list[int], rest: list[int]
 ) -> str:
-    """Return the text that some tokens add to the beginning of a title.
+    """Return the text that is added to the beginning of a title by further tokens.
 
     Args:
         decode: a function that converts token ids to text.

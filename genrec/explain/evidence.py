@@ -170,13 +170,14 @@ class Counterfactuals:
         return sum(self._branches.cost(c + 1) for c in changes)
 
     def _scores(self, model: Sequence[int], prior: Sequence[int]) -> FloatArray:
-        """Score the items with different changes for the model and for the prior.
+        """Score the items for C pairs of a history for the model and a history for the prior.
 
-        Changes are numbered from 1, and 0 stands for the unchanged history.
+        Histories are identified by the number of the change that was applied to them. Changes are
+        numbered from 1, and 0 stands for the unchanged history.
 
         Args:
-            model: the numbers of C changes. The model reads the histories changed by these.
-            prior: the numbers of C changes. The prior uses the histories changed by these.
+            model: for each pair, the number of the history that the model reads.
+            prior: for each pair, the number of the history that the prior uses.
 
         Returns:
             (C, R) the scores of the R items.

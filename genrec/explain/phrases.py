@@ -75,8 +75,8 @@ class Phrases:
     def of(self, item: Item) -> frozenset[str]:
         """Return the phrases from an item's title and text attributes that may describe it.
 
-        In scripts without spaces, the phrases are pieces of two to four characters. If this yields
-        too few phrases, words that usually occur together may be separated.
+        In scripts without spaces, the phrases are pieces of two to four characters. If too few
+        phrases are found, words that usually occur together may be separated.
         """
         texts = (item.title, *(v for v in item.known.values() if isinstance(v, str)))
         runs = [run for text in texts for run in _runs(text)]
@@ -94,7 +94,7 @@ class Phrases:
 
         Args:
             run: the words.
-            bound: True to keep words together that usually occur together.
+            bound: True to keep words that usually occur together in the same phrase.
         """
         for first, word in enumerate(run):
             if script(word[0]) in SPACELESS:

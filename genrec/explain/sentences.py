@@ -145,8 +145,8 @@ class Explainer:
             case: the letter case of the titles that the model reads.
             max_title_tokens: the maximum number of tokens in these titles; longer titles are
                 truncated.
-            listed: True if the items are recommended. If False, the sentences use the text
-                ``unlisted`` of the template instead of ``link``.
+            listed: True if the items are recommended. If False, the sentences use the template's
+                ``unlisted`` text instead of its ``link`` text.
 
         Raises:
             PromptError: the template's header is incomplete.

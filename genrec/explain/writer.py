@@ -37,7 +37,7 @@ _QUOTES = '"“”„«»‹›「」『』'
 
 @dataclass(slots=True)
 class _Sentence:
-    """A sentence that is being written. The model has read its opening; names and words follow.
+    """An unfinished sentence, whose opening the model has already processed.
 
     Attributes:
         user: the index of the sentence's prompt in the token tree.
@@ -302,7 +302,7 @@ class Writer:
     def _following(self, sentence: _Sentence, used: Sequence[str]) -> dict[tuple[int, ...], str]:
         """Return the phrases that may follow those written so far, keyed by their token ids.
 
-        Plain words may only stand between phrases about the item, and the sentence must end with a
+        Plain words may appear only between phrases about the item, and the sentence must end with a
         phrase about the item.
         """
         plain, words = self._plain_words, sentence.words
@@ -403,8 +403,8 @@ class Writer:
     def says_little(self, tail: str, item: Item) -> bool:
         """Return True if the text after the names is only the item's title or a single word.
 
-        The name of an attribute does not count as a word, since almost every item has a brand, for
-        example.
+        The name of an attribute, such as "brand", does not count as a word, since almost every item
+        has such an attribute.
 
         Args:
             tail: the text after the names.

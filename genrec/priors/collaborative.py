@@ -227,9 +227,10 @@ class CollaborativePrior:
         threads: int = 1,
         log: Callable[[str], None] = lambda message: None,
     ) -> None:
-        """Fit rankings of the best items to the train part, and use them from now on.
+        """Learn to rank the highest-weighted items, and apply the rankings to all later histories.
 
-        The rankings are kept in the dataset's cache. See ``rank_fit``.
+        The rankings are fitted to the train part and stored in the dataset's cache; see
+        ``rank_fit``.
 
         Args:
             dataset: the dataset that this prior was fitted to.

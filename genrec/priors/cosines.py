@@ -1,8 +1,8 @@
-"""Compute cosines between items' sets of users, but only for the items that are needed.
+"""Compute cosine similarities between the user sets of items on demand.
 
-A single list needs the cosines of only a few items. Once the number of requested rows reaches the
-number of items, all cosines are computed and kept. Either way, every cosine is exactly the same, to
-the last bit.
+A single list needs the cosines of only a few items. Once the total number of requested rows reaches
+the number of items, the complete matrix of cosines is computed and cached. Both methods give exactly
+the same values.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from genrec.types import IntArray
 
 
 class Cosines:
-    """The cosines between the sets of users of N items.
+    """The cosine similarities between the user sets of N items.
 
-    The cosine of two items is the number of users who have both, divided by the square root of the
-    product of their numbers of users. The cosine of an item with itself is set to 0.
+    The cosine of two items is the number of users who have both items, divided by the geometric
+    mean of the items' user counts. The cosine of an item with itself is set to 0.
     """
 
     def __init__(self, items: Any) -> None:
@@ -34,14 +34,16 @@ class Cosines:
         self._whole: dict[int, Any] = {}  # all cosines, by the power to which they are raised
 
     def weigh(self, known: Any, power: int) -> Any:
-        """Sum the powers of the cosines with the items of several histories.
+        """Score all items by their cosines with the items in each of H histories.
+
+        The score of an item is the weighted sum of these cosines, each raised to a power.
 
         Args:
             known: (H, N) sparse matrix with the weight of each item in each history.
             power: the exponent of the cosines.
 
         Returns:
-            (H, N) sparse matrix with the weighted sums for all items.
+            (H, N) sparse matrix of scores.
         """
         rows = np.unique(known.indices)
         if not self._whole and self._asked + len(rows) < self._items.shape[1]:
@@ -54,10 +56,10 @@ class Cosines:
         return known @ self._whole[power]
 
     def _rows(self, rows: IntArray) -> Any:
-        """Return the (R, N) sparse matrix of the cosines of some items with all items.
+        """Return the sparse (R, N) matrix of cosines between R given items and all N items.
 
         Args:
-            rows: (R,) the rows of the items in ascending order.
+            rows: (R,) the catalog rows of the given items, in ascending order.
         """
         shared = (self._items[:, rows].T @ self._items).tocsr()
         shared.sum_duplicates()
@@ -69,7 +71,7 @@ class Cosines:
 
 
 def _raise(matrix: Any, power: int) -> Any:
-    """Raise the entries of a sparse matrix to a power. The result shares its index arrays."""
+    """Raise the entries of a sparse matrix to a power; the result shares its index arrays."""
     from scipy import sparse
 
     if power == 1:

@@ -236,7 +236,7 @@ class Counts:
 
     @cached_property
     def both(self) -> Any:
-        """Return the (N, N) sparse matrix of the numbers of users who have both items of a pair."""
+        """Return a sparse (N, N) matrix that counts the users who have both of two items."""
         known = self.saved.get("both")
         return _clean(self.items.T @ self.items) if known is None else known
 

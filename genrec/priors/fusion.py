@@ -40,9 +40,9 @@ class Fusion:
         fusion: ``node`` to fuse the prior at each node of the trie, ``score`` to fuse it into the
             final score.
         temperature: the number by which the model's logits are divided at each node.
-        alone: the number by which they are divided if there is no prior.
-        fitted: a text that names the data to which the values were fitted; empty if the user has
-            set them.
+        alone: the number by which the model's logits are divided if there is no prior.
+        fitted: a description of the data to which the values were fitted; empty if the user has set
+            them.
     """
 
     prior: str
@@ -270,7 +270,10 @@ class PriorSource:
 
     @property
     def missing(self) -> str:
-        """The reason why a run is used without a prior; empty if it has one or none was asked for."""
+        """The reason why a run is used without a prior.
+
+        It is empty if there is no run, if there is a prior, or if the user has chosen the prior.
+        """
         settings = self._settings
         if self.run is None or self.fusing.prior != "none" or settings.prior != "auto" or self.own:
             return ""

@@ -16,7 +16,7 @@ from genrec.types import FloatArray, IntArray
 
 
 class TriePositions(Protocol):
-    """The interface of a trie for converting catalog rows to positions and back."""
+    """The interface through which a trie converts catalog rows to positions and back."""
 
     @property
     def n_positions(self) -> int:
@@ -173,7 +173,7 @@ class DenseCache:
 
 
 class _Added:
-    """Weights by position: a base value for every position, and extra values added at some positions."""
+    """Weights by position, with a base value at every position and extra values at some of them."""
 
     def __init__(self, base: _Dense, weights: Weights, trie: TriePositions) -> None:
         assert weights.rows is not None
@@ -196,7 +196,7 @@ class _Added:
 
 
 class _Sparse:
-    """Weights by position, with separate values at some positions and the same value elsewhere."""
+    """Weights by position, with individual values at some positions and one value at all others."""
 
     def __init__(self, weights: Weights, trie: TriePositions) -> None:
         assert weights.rows is not None

@@ -39,7 +39,7 @@ def counts_to_arrays(
 
 
 def counts_from_arrays(arrays: Mapping[str, Any], catalog: Catalog) -> Counts:
-    """Rebuild the counts from the arrays of ``counts_to_arrays``.
+    """Rebuild the counts from the arrays that ``counts_to_arrays`` returned.
 
     Args:
         arrays: the arrays, keyed by name. Other arrays are ignored.

@@ -35,9 +35,9 @@ class Tuned:
         nats: the mean of -ln P(target) for the model alone (``model``), the prior alone (``prior``)
             and their fusion (``node``). The fusion is cross-validated: each half of the users is
             measured with the parameters fitted on the other half.
-        ndcg: the NDCG@10 of the same three and of the fusion method ``score``. It is measured in
-            the same way, but only among the best items of the model and the best items of the
-            prior.
+        ndcg: the NDCG@10 of the model alone, the prior alone and both fusion methods, under the
+            keys ``model``, ``prior``, ``node`` and ``score``. It is cross-validated in the same
+            way, but only the best items of the model and of the prior are ranked.
         items: the number of items in the catalog; 0 if an earlier version wrote the file.
     """
 
@@ -60,9 +60,9 @@ class Tuned:
         write_text(path, text + "\n")
 
     def save_with_prior(self, run: Path, prior: CollaborativePrior) -> None:
-        """Write the parameters and the prior to a run folder, so that the run can do without the data.
+        """Write the parameters and the prior to a run folder, so that it works without a dataset.
 
-        The caller must hold the lock of the folder.
+        The caller must hold the folder's lock.
         """
         self.save(run / TUNED)
         prior.save(run / PRIOR)

@@ -96,8 +96,8 @@ class ItemPrior(Protocol):
 class Popularity:
     """A prior that weights each item by its popularity, or by its novelty.
 
-    Popularity is the item's number of events plus one. Novelty is one divided by this number, which
-    favors rare items.
+    Popularity is the item's number of events plus one. Novelty is the reciprocal of popularity,
+    which favors rare items.
     """
 
     def __init__(
