@@ -3,8 +3,7 @@
 Each result is a safetensors file that is stored with a description of everything it depends on. If
 the data, the settings or the code change, so does the description, and the old result is no longer
 found. Several processes may read and write at the same time. If the folder cannot be written,
-nothing is stored, and a damaged file counts as missing. This module does not know what the results
-mean.
+nothing is stored, and a damaged file counts as missing. This module does not interpret the results.
 """
 
 from __future__ import annotations
@@ -78,8 +77,8 @@ class Cache:
             about: everything that the result depends on, as values that JSON can represent.
 
         Returns:
-            The read-only arrays by name, and the metadata that was stored with them. None if there
-            is no such result.
+            The read-only arrays, keyed by name, and the metadata that was stored with them. None if
+            there is no such result.
         """
         text = _describe(about)
         path = self._path(kind, text)

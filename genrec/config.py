@@ -18,7 +18,7 @@ command line and the reference documentation are generated from this metadata. I
     whole: a function that returns True if a value with a comma must not be split at the comma.
 
 An unknown key or an invalid value raises an error whose message states the expected values.
-The module is longer than others because it contains the help texts of all options.
+This module is longer than others because it contains the help texts of all options.
 """
 
 from __future__ import annotations

@@ -210,8 +210,8 @@ def write_arrays(path: Path, arrays: Mapping[str, Any], metadata: Mapping[str, s
 
     Args:
         path: the file to write.
-        arrays: the arrays by name.
-        metadata: strings to store in the file's header, by name.
+        arrays: the arrays, keyed by name.
+        metadata: strings to store in the file's header, keyed by name.
     """
     import numpy as np
     from safetensors.numpy import save_file
@@ -224,7 +224,7 @@ def map_arrays(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Map the arrays of a safetensors file into memory without reading the whole file.
 
     Returns:
-        The read-only arrays by name, and the file's metadata.
+        The read-only arrays, keyed by name, and the file's metadata.
 
     Raises:
         DataError: the file is missing or unreadable, or its header does not match its size.

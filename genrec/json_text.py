@@ -20,8 +20,8 @@ def to_json(value: Any, *, indent: int | None = 2, escape: bool = False) -> str:
         escape: True to escape all characters that are not ASCII.
 
     Raises:
-        TypeError: the value contains another type. The message says where.
-        ValueError: the value contains NaN or an infinite number. The message says where.
+        TypeError: the value contains a value of another type. The message says where it is.
+        ValueError: the value contains NaN or an infinite number. The message says where it is.
     """
     _check(value, "the value")
     return json.dumps(value, ensure_ascii=escape, indent=indent, allow_nan=False)

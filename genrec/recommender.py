@@ -373,7 +373,7 @@ class Recommender:
             ``History`` or a list of ``Interaction`` objects.
 
         Raises:
-            RequestError: the history has none of these forms.
+            RequestError: the history does not have one of these forms.
         """
         return self._requests.understand(history)
 
@@ -470,8 +470,8 @@ class Recommender:
             catalog; the list's ``notes`` give the reason.
 
         Raises:
-            RequestError: histories is a string or a single history, a history has none of the
-                supported forms, the filters exclude all items, or an option is invalid.
+            RequestError: histories is a string or a single history, a history does not have a
+                supported form, the filters exclude all items, or an option is invalid.
         """
         if isinstance(histories, str | History) or not isinstance(histories, Iterable):
             msg = f"histories is a single {type(histories).__name__}. Expected a list of histories."
@@ -506,8 +506,8 @@ class Recommender:
             **keywords: options as in ``recommend``, which apply to all lists.
 
         Returns:
-            The lists by their names in ``shows``. A list is empty if the user's own history leaves no
-            item for it; its ``notes`` give the reason.
+            The lists, keyed by their names in ``shows``. A list is empty if the user's own history
+            leaves no item for it; its ``notes`` give the reason.
 
         Raises:
             RequestError: the setting ``exclude_seen`` contradicts one of the lists, the filters
@@ -556,9 +556,9 @@ class Recommender:
         return writer.add(answer, request)
 
     def _on_trie(self, request: Request) -> Request:
-        """Return the same request with its allowed items given by trie position.
+        """Return the same request, with its filter converted to trie positions.
 
-        Evidence is measured on the trie, while free generation gives the allowed items by row.
+        Evidence is measured on the trie, but in free generation, the filter refers to catalog rows.
         """
         if request.order is self._index.trie:
             return request
@@ -933,7 +933,8 @@ def _saved_prior(folder: Path, catalog: Catalog, log: Log) -> CollaborativePrior
     """Load the prior that ``genrec tune`` saved in a run folder.
 
     Returns:
-        The prior, or None if the folder has none or the catalog does not begin with its items.
+        The prior. None if the folder does not contain one, or if the catalog does not begin with
+        the prior's items.
     """
     from genrec.priors.collaborative import CollaborativePrior as Prior
 

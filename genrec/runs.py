@@ -171,7 +171,7 @@ class Run:
             kept: the fingerprint of those weights of the base model that are never quantized.
 
         Raises:
-            ModelError: a value differs from the stored one; the message says which.
+            ModelError: a value differs from the stored one. The message says which value differs.
         """
         changed = [
             part

@@ -1,6 +1,6 @@
-"""Clean texts, compare them, and identify the writing systems (scripts) that they use.
+"""Clean and compare strings, and identify the writing systems (scripts) that they use.
 
-This module deals with strings only, not with tokens.
+This module does not deal with tokens.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Each option is declared once, as a field of ``Settings`` or ``QueryOptions`` (genrec/config.py), of
 ``Training`` (genrec/training/config.py), or of a dataclass below. A command is a function that names
 the dataclasses in the annotations of its arguments, and ``command`` turns their fields into options.
-This module does not know what the commands do.
+This module does not depend on the commands.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class FieldsOf:
         source: a dataclass of options.
         without: the names of fields to leave out.
         only: the names of the fields to include; if empty, all fields are included.
-        about: the metadata of each field by name, if the dataclass itself contains no metadata.
+        about: the metadata of each field, keyed by name, if the dataclass itself has no metadata.
     """
 
     source: type

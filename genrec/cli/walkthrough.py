@@ -35,7 +35,7 @@ _K = 10
 
 @dataclass(frozen=True, slots=True)
 class _Story:
-    """The data and the texts of the demo in one language.
+    """The data and the wording of the demo in one language.
 
     Names in braces are placeholders. The text ``caution`` is printed first if the demo uses the
     default model.

@@ -94,7 +94,8 @@ class TextModel(Protocol):
             options: the number and length of the texts, and the sampling options.
 
         Returns:
-            ``options.n`` texts in any order, or fewer if the model cannot produce that many.
+            A list of ``options.n`` texts in any order, or fewer if the model cannot produce that
+            many.
         """
 
     def describe(self) -> str:

@@ -23,7 +23,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 def quantization_arguments(
     kind: str, precision: torch.dtype, device: torch.device
 ) -> dict[str, Any]:
-    """Build the arguments with which ``from_pretrained`` quantizes a model's weights.
+    """Build the arguments that make ``from_pretrained`` quantize a model's weights.
 
     Args:
         kind: ``none``, ``int8`` or ``nf4``.

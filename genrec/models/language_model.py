@@ -413,7 +413,7 @@ class LanguageModel:
 
 
 def check_threads(threads: int) -> None:
-    """Raise a SettingsError if a number of threads cannot be used."""
+    """Raise a SettingsError if the number of threads is invalid."""
     if not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS:
         msg = (
             f"threads={threads!r} is not valid. Expected 1 to {MAX_THREADS}, ideally one per idle "
@@ -451,7 +451,7 @@ def _check_loaded(name: str, model: Any, tokenizer: Any, report: dict[str, Any])
     """Raise a ModelError if a model lacks weights, or if its tokenizer does not match the model.
 
     Args:
-        name: the model's name, for the message.
+        name: the model's name, for use in the error message.
         model: the loaded model.
         tokenizer: the loaded tokenizer.
         report: the transformers loading report, which lists missing and mismatched weights.

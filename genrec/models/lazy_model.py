@@ -105,7 +105,7 @@ class LazyModel:
         return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def describe(self) -> str:
-        """Describe the model in a few words for the user."""
+        """Return a short description of the model to show to users."""
         return self.load().describe()
 
     def generate(self, prompt: TextPrompt, options: GenerationOptions) -> list[Generated]:

@@ -79,8 +79,8 @@ class LightTokenizer:
             return_attention_mask: has no effect; a mask is never returned.
 
         Returns:
-            A dictionary whose key ``input_ids`` holds the ids of the text, or a list of such ids
-            for each of several texts.
+            A dictionary with the key ``input_ids``, whose value is the ids of the text, or a list
+            with the ids of each text if there are several.
         """
         self._tokenizer.encode_special_tokens = split_special_tokens
         single = isinstance(text, str)

@@ -103,7 +103,7 @@ class Body:
         return [kind() for _ in range(self.n_layers)]
 
     def as_cache(self, layers: Sequence[GrowingLayer]) -> Any:
-        """Return buffers in the form in which the model accepts ``past_key_values``."""
+        """Convert buffers to the type that the model accepts as ``past_key_values``."""
         if self.known:
             return layers
         from genrec.models.transformers_cache import as_cache

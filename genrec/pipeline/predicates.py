@@ -19,11 +19,11 @@ other values of a text column are numbers, words such as NaN, null and n/a are m
 Any comparison with a missing value is False, even ``!=`` and ``not in``. A missing truth value is
 False. ``not`` negates the result, so ``not price > 5`` is True for rows without a ``price``.
 
-**Kinds.** Both sides of a comparison are numbers, texts or truth values. When a text column is
+**Kinds.** Both sides of a comparison are numbers, text or truth values. When a text column is
 compared with a number, its values are read as numbers, which requires that every value is a number.
 When a column is compared with a truth value, or used by itself, it is read as truth values. It must
-then contain the texts true, false, yes, no, 0 and 1 (in any case) or the numbers 0 and 1. Two text
-columns are compared as texts. Dates are ISO text. Texts are compared by code point; case matters.
+then contain only the words true, false, yes, no, 0 and 1 (in any case) or the numbers 0 and 1. Two
+text columns are compared as text. Dates are ISO text. Text is compared by code point; case matters.
 Whole numbers are compared exactly, and other numbers as doubles.
 """
 

@@ -31,7 +31,7 @@ class Wanted:
         strict: True if every candidate must be in the catalog; False if a single known candidate is
             enough.
         item: the id or title of the item to explain, or None.
-        keep_own: True if none of the user's own items are left out.
+        keep_own: True if all of the user's own items are kept.
         asking: True if the model is asked a yes-or-no question about each candidate.
     """
 

@@ -54,7 +54,7 @@ class Request:
             rows; None if there are no boosts.
         pins: the catalog rows of the pinned items with which the list begins.
         seen: a description of how seen items are treated, such as ``excluded``.
-        show: which items the request is about, ``all``, ``new`` or ``again``.
+        show: which items the request is about: ``all``, ``new`` or ``again``.
         left_out: the number of items that each rule about the user's own items removed.
         render: a function that renders the prompt for a different window of events. All other text
             stays the same.
@@ -95,7 +95,7 @@ class Refusal:
         behavior: the target behavior, such as ``buy``.
         understood: the interpretation of each piece of a typed history.
         seen: a description of how seen items are treated, such as ``excluded``.
-        show: which items the request is about, ``all``, ``new`` or ``again``.
+        show: which items the request is about: ``all``, ``new`` or ``again``.
         notes: remarks for the user. The last one says why there is no answer.
     """
 
@@ -109,7 +109,7 @@ class Refusal:
 
 
 class _UnanswerableError(RequestError):
-    """An error about a single history, which does not concern other histories in the same batch."""
+    """An error that affects only one history, not the other histories in the same batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,11 +350,11 @@ class RequestBuilder:
 
         Returns:
             For each history, its request, or a refusal if the rules about the user's own items
-            leave no item or the history has an item that is not in the catalog.
+            leave no item or the history contains an item that is not in the catalog.
 
         Raises:
-            RequestError: the filters leave no item, an option is invalid, or a history has none of
-                the supported forms.
+            RequestError: the filters leave no item, an option is invalid, or a history does not
+                have a supported form.
         """
         order = self.index.order(by_rows=by_rows)
         rules = apply_rules(options, self.settings, self.index, order)
@@ -392,7 +392,7 @@ class RequestBuilder:
         order: Order,
         rules: Rules,
     ) -> Request | Refusal:
-        """Build a request, or a refusal if no item is left or the history has an unknown item."""
+        """Build a request, or a refusal if the history cannot be answered; see ``build_each``."""
         show = self.shop.show(options)
         try:
             return self._request(read, understood, options, order, rules, False)
@@ -463,7 +463,7 @@ class RequestBuilder:
             The filter, and the number of items that each rule about the user's own items removes.
 
         Raises:
-            _UnanswerableError: no item is left, or the history has an unknown item.
+            _UnanswerableError: no item is left, or the history contains an unknown item.
         """
         unknown = [i for i in read.item_ids if i not in self.index.catalog]
         if unknown:

@@ -98,8 +98,8 @@ def choose(
         vectors: (n, D) a unit vector for each candidate, as in ``mmr``. Not needed if
             trade_off is 1.
         trade_off: see ``mmr``.
-        columns: columns with n values each, by name; see ``capped``.
-        caps: the cap for each column, by name; see ``capped``.
+        columns: columns with n values each, keyed by name; see ``capped``.
+        caps: the cap for each column, keyed by name; see ``capped``.
         first: the number of leading candidates to choose before all others, regardless of their
             scores and the caps. They count towards the caps, and later candidates are compared with
             them for similarity.
@@ -169,11 +169,11 @@ def capped(
     """Choose the first k candidates, but skip candidates whose value has already occurred too often.
 
     Args:
-        values: the value of each candidate, in order; or several such columns by name. None, NaN
-            and blank text are missing values, which may occur any number of times.
+        values: the value of each candidate, in order; or several such columns, keyed by name. None,
+            NaN and blank text are missing values, which may occur any number of times.
         k: the number of candidates to choose, at least 1.
-        cap: the maximum number of chosen candidates with the same value, at least 1; or such a
-            number for each column by name.
+        cap: the maximum number of chosen candidates with the same value, at least 1; or a mapping
+            from the name of each column to such a number.
         first: the number of leading candidates to choose even if they exceed a cap. They count
             towards the caps.
 
@@ -264,13 +264,13 @@ def _coded(columns: Mapping[str, Values], caps: Mapping[str, int], n: int) -> In
     """Assign a number to each distinct value of every column that has a cap.
 
     Args:
-        columns: the columns by name, with n values each.
-        caps: the cap for each column by name.
+        columns: the columns, keyed by name, with n values each.
+        caps: the cap for each column, keyed by name.
         n: the number of candidates.
 
     Returns:
-        An array with a row for each cap and n columns. Equal values have the same number, which is
-        below n, and missing values have -1.
+        An array with a row for each cap and n columns. Equal values have the same number, from 0 to
+        n - 1, and missing values have -1.
 
     Raises:
         RequestError: a column is missing or has a wrong length, or a value cannot be hashed.

@@ -2,8 +2,8 @@
 
 Some filters depend on the time of the request: an item may be available only for a limited time, or
 be out of stock. A boost multiplies the ranking score of all items that meet a condition. It changes
-the order of the items, but not their probabilities. A pinned item comes first, whatever its score,
-unless a filter excludes it. This module works with catalog rows, not with prompts or models.
+the order of the items, but not their probabilities. A pinned item comes first, regardless of its
+score, unless a filter excludes it. This module works with catalog rows, not with prompts or models.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Rules:
 
     Attributes:
         allowed: a filter that allows the items that may be returned to every user.
-        boosts: (N,) natural logarithm of the factor applied to the score of each of N catalog rows;
-            None if no option changes the scores.
+        boosts: (N,) natural logarithm of the factor applied to the score of each of the N catalog
+            rows; None if no option changes the scores.
         pins: the catalog rows of the pinned items in the given order, without duplicates.
         excluded: for each pinned row that may not be recommended to any user, the reason.
         notes: remarks for the user.

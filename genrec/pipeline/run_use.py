@@ -21,7 +21,7 @@ def check_use(run: Run, folder: Path, *, asking: bool) -> None:
 
     Args:
         run: the content of ``run.json``.
-        folder: the run folder, for the message.
+        folder: the run folder, for use in the error message.
         asking: True if the run is to answer yes-or-no questions, False if it is to rank items.
 
     Raises:

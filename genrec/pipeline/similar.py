@@ -1,7 +1,7 @@
 """Find items that go with given items, based on event counts, titles or both.
 
-No language model is needed. The counts are those of the collaborative prior, and titles are
-compared by the encoder that also matches typed texts, or by character n-grams.
+No language model is needed. Events are counted as in the collaborative prior. Titles are compared
+with the encoder that also matches typed text, or by character n-grams.
 """
 
 from __future__ import annotations
@@ -228,7 +228,7 @@ class SimilarItems:
 
     @cached_property
     def _prior(self) -> CollaborativePrior | None:
-        """The counts; None if there is nothing to count."""
+        """The collaborative prior with its counts; None if there are no events to count."""
         if self._dataset is None:
             return None
         events = self._dataset.interactions
@@ -271,7 +271,7 @@ class SimilarItems:
         return np.fromiter(codes, dtype=np.int64, count=len(self._catalog))
 
     def _count(self, rows: Sequence[int]) -> _Counted | None:
-        """Return the event counts for the given items, or None if there is nothing to count."""
+        """Return the event counts for the given items, or None if there are no events to count."""
         if self._prior is None:
             return None
         counts = self._prior.counts
@@ -392,7 +392,7 @@ class SimilarItems:
         return tuple(found)
 
     def _describe_score(self, used: str, given: int) -> str:
-        """Say in one sentence what the score means."""
+        """Explain in one sentence what the score means."""
         mean = ", on average over the given items" if given > 1 else ""
         if used == "titles":
             how = self._titles_name

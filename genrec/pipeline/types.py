@@ -1,4 +1,4 @@
-"""Define the values that a recommender returns, which are recommendations and lists of them."""
+"""Define what a recommender returns: recommendations and lists of recommendations."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ class RecommendationList(Sequence[Recommendation]):
 
 
 def describe_left_out(left_out: Mapping[str, int]) -> str:
-    """List in words how many of the user's own items each rule removed; empty if there were none.
+    """Say how many of the user's own items each rule removed; return "" if there were none.
 
     Args:
         left_out: see ``RecommendationList``. The rule ``unseen`` is skipped, because it is not

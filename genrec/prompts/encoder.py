@@ -31,7 +31,7 @@ _FORM_FIELDS = ("case", "max_title_tokens", "lead", "terminator")
 
 @dataclass(frozen=True, slots=True)
 class EncodedPrompt:
-    """A prompt in the form in which it is given to the model.
+    """A prompt in the form that the model accepts.
 
     Attributes:
         prompt: the rendered prompt, as a list of segments.
@@ -84,7 +84,7 @@ class PromptEncoder(ABC):
 
     @abstractmethod
     def prompt(self, prompt: Prompt) -> EncodedPrompt:
-        """Convert a rendered prompt to the form in which it is given to the model."""
+        """Convert a rendered prompt to the form that the model accepts."""
 
     def fit(
         self,

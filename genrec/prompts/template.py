@@ -66,10 +66,10 @@ class Template:
     Attributes:
         name: the template's name, such as ``next_item``.
         source: the Jinja2 source text.
-        header: the header's values by key.
+        header: the header's values, keyed by name.
         lead: text that precedes every title.
         terminator: text that ends every title.
-        verbs: the verb that expresses each behavior, by the behavior's name.
+        verbs: the verb that expresses each behavior, keyed by the behavior's name.
         takes_demonstrations: whether the template shows other users' histories as examples.
     """
 
@@ -323,7 +323,7 @@ def _parse_header(name: str, source: str) -> dict[str, str]:
         source: the source of the template.
 
     Returns:
-        The values by key; empty if there is no header.
+        The header's values, keyed by name; empty if there is no header.
 
     Raises:
         PromptError: a line or a value is invalid.

@@ -130,7 +130,7 @@ def overall(evaluation: Evaluation) -> Table:
 
 
 def by_target(evaluation: Evaluation) -> list[tuple[str, Table, list[str]]]:
-    """Build a table of each system's metrics for new targets, and another one for repeats.
+    """Build one table of each system's metrics for new targets and another one for repeats.
 
     Returns:
         A heading, a table and the comparisons as sentences for each kind of target. The list is empty
@@ -255,7 +255,7 @@ def _describe_setup(result: Result) -> str:
 
 
 def _describe_rules(evaluation: Evaluation) -> list[str]:
-    """Say which lists follow the rules of a shop instead of those of the protocol."""
+    """Say which lists follow the rules of a shop instead of the rules of the protocol."""
     return [
         f'Systems whose name ends with "{rules}" follow the rules of a shop, not those of the protocol. '
         "Compare them only with one another, never with published results."

@@ -151,7 +151,7 @@ def of_rails(
     """Build the page for several lists with explanations, which it shows side by side.
 
     Args:
-        rails: the lists by the value of ``show``; see ``Recommender.recommend_rails``.
+        rails: the lists, keyed by the value of ``show``; see ``Recommender.recommend_rails``.
         titles: the title of each list.
         prompt: the prompt, which is the same for all lists.
     """
@@ -324,7 +324,7 @@ def _side(nats: float) -> str:
 
 
 def _signed(nats: float) -> str:
-    """Format a number of nats with its sign; a number that rounds to zero has none.
+    """Format a number of nats with its sign, which is omitted if the number rounds to zero.
 
     >>> _signed(0.123), _signed(-0.5), _signed(-0.001)
     ('+0.12', '\u22120.50', '0.00')

@@ -47,7 +47,7 @@ def print_rails(rails: Mapping[str, RecommendationList], titles: Mapping[str, st
     Otherwise, they form a single table, whose last column names the list.
 
     Args:
-        rails: the lists by the value of ``show``.
+        rails: the lists, keyed by the value of ``show``.
         titles: the title of each list.
     """
     first = next(iter(rails.values()))

@@ -138,7 +138,7 @@ def _count(many: int, noun: str) -> str:
 
 
 def describe_request(answer: RecommendationList) -> str:
-    """Describe the model and the request in one line."""
+    """Describe the model and the request in a single line."""
     threads = answer.details.get("threads")
     device = answer.details.get("device", "?")
     where = device if threads is None else f"{device} ({_count(threads, 'thread')})"

@@ -154,8 +154,7 @@ def check_unchanged(
     Args:
         fingerprints: the fingerprints of the current run. Each key is a description of a part,
             which is used in the error message.
-        before: the fingerprints stored in the checkpoint; None if it has none, in which case the
-            check fails.
+        before: the fingerprints stored in the checkpoint. If it has none (None), the check fails.
         place: the folder of the checkpoint, for use in messages.
 
     Raises:
@@ -205,8 +204,8 @@ class Checkpoints:
         """Gather the complete weights of a sharded model. Every process must call this method.
 
         Returns:
-            In the first process, the weights by name; in the other processes, None. If the model is
-            not sharded, all processes get None.
+            In the first process, the weights, keyed by name; in the other processes, None. If the
+            model is not sharded, all processes get None.
         """
         if not self._sharded:
             return None

@@ -307,7 +307,7 @@ def resolve(values: Mapping[str, Any]) -> tuple[Settings, Training]:
     ``like``.
 
     Args:
-        values: the settings by name, from a YAML file or the command line.
+        values: the settings, keyed by name, from a YAML file or the command line.
 
     Raises:
         SettingsError: a key is unknown or a value is invalid. For an unknown key, the message

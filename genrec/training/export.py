@@ -154,7 +154,7 @@ def _split_example(row: Mapping[str, Any]) -> tuple[Any, Any]:
     """Return the prompt and the completion of an example in any format.
 
     Raises:
-        KeyError, TypeError, ValueError or IndexError: the example has none of the known formats.
+        KeyError, TypeError, ValueError or IndexError: the example does not have a known format.
     """
     if "messages" in row:
         user, assistant = row["messages"]

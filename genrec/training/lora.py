@@ -76,7 +76,7 @@ def load_adapter(model: Any, since: Path, run: Run) -> Any:
     Args:
         model: a transformers model.
         since: the folder of the earlier run.
-        run: the new run, whose base model, prompt and tokenizer must be those of the earlier run.
+        run: the new run, which must have the same base model, prompt and tokenizer.
 
     Returns:
         The model to train.

@@ -44,7 +44,7 @@ def make_batch(
         multiple: T is rounded up to a multiple of this number.
 
     Returns:
-        The tensors by name:
+        The tensors, keyed by name:
 
         * ``input_ids``, ``position_ids``, ``document``, ``limit`` and ``branch`` have the shape
           (B, T) and describe each token as ``Row`` does. ``document`` numbers the rows of a pack and

@@ -62,8 +62,8 @@ class Objective(ABC):
             packs: the indices of the B packs.
 
         Returns:
-            The tensors of the batch by name. They include ``weight`` with the shape (G,), for G
-            targets, and ``document`` with the shape (B, T), which is -1 for padding tokens.
+            The tensors of the batch, keyed by name. They include ``weight`` with the shape (G,),
+            for G targets, and ``document`` with the shape (B, T), which is -1 for padding tokens.
         """
 
     @abstractmethod

@@ -135,7 +135,7 @@ def _label_events(data: Dataset, training: Training, behavior: str) -> IntArray:
 
 
 def _draw_unseen(rng: np.random.Generator, n_items: int, seen: set[int], n: int) -> list[int]:
-    """Draw up to n different catalog rows that the user has not seen."""
+    """Randomly draw at most n different catalog rows that the user has not seen."""
     rows: list[int] = []
     while len(rows) < min(n, n_items - len(seen)):
         row = int(rng.integers(n_items))

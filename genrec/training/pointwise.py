@@ -1,8 +1,8 @@
 """Train a model to answer a yes-or-no question, such as "Will this user buy this item?".
 
-The pairs of a history and an item come from events, or from a file of labeled texts. All pairs in
-the same window of a user's history become branches of one row, so the history that they share is
-processed only once.
+Each pair consists of a history and an item. Pairs come from events or from a file of labeled texts.
+All pairs in the same window of a user's history become branches of one row, so the history that
+they share is processed only once.
 """
 
 from __future__ import annotations
@@ -346,7 +346,7 @@ def measure(labels: npt.ArrayLike, chances: npt.ArrayLike) -> dict[str, float]:
         chances: the predicted probability of yes for each pair.
 
     Returns:
-        The value of each metric by name.
+        The value of each metric, keyed by name.
 
     >>> values = measure([1, 1, 0, 0], [0.9, 0.4, 0.2, 0.6])
     >>> values["accuracy"], values["auc"], round(values["log_loss"], 4)

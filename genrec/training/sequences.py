@@ -4,7 +4,7 @@ A row has the same structure as the token tree of the decoder. Its trunk is the 
 would read at inference. A branch splits off at some point of the trunk, and its positions continue
 from there. The tokens in a branch attend to the branch itself and to the trunk before that point. A
 title in the trunk is predicted from everything before it. The titles in a basket are branches that
-all split off at the start of the basket, so they do not attend to one another.
+all split off at the start of the basket, so they do not attend to each other.
 
 This module deals with token ids, events and the trie, not with models.
 """

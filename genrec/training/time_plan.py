@@ -2,8 +2,8 @@
 
 The time limit covers the whole command: loading, validation, steps, saving and fitting the weight of
 the prior. The cost of a validation is measured on a few users before the first step. This cost
-determines on how many users the model can be validated, and how much time must be reserved for the
-work after the last step. This module deals with seconds only, not with models or files.
+determines how many users a validation can include and how much time must be reserved for the work
+after the last step. This module deals with seconds only, not with models or files.
 """
 
 from __future__ import annotations

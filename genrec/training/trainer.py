@@ -230,7 +230,7 @@ def _warn_of_half_precision(model: LanguageModel, training: Training, log: Log) 
 def _make_trainable(
     model: LanguageModel, training: Training, run: Run, since: str | Path | None
 ) -> LanguageModel:
-    """Prepare a model for training, adding a new adapter or loading that of an earlier run.
+    """Prepare a model for training by adding a new adapter or loading an earlier run's adapter.
 
     A new adapter is initialized with the seed of the settings.
     """
