@@ -158,7 +158,7 @@ def may_hold_ids(column: pa.ChunkedArray) -> bool:
 
 
 def count_users(column: pa.ChunkedArray) -> tuple[int, int]:
-    """Return the number of cells that name a user, and the number of distinct users in them."""
+    """Return the number of cells that identify a user, and the number of distinct users in them."""
     try:
         users = arrow.to_text(column)
     except DataError:

@@ -269,7 +269,7 @@ def _head(words: tuple[_Word, ...], whole: set[tuple[str, ...]]) -> tuple[str, .
 
 
 def _last_product(words: Sequence[_Word]) -> int:
-    """Return the index of the last word for a product that may have variants, or -1."""
+    """Return the index of the last word that names a product with possible variants, or -1."""
     products, last = _words("products"), -1
     for place, word in enumerate(words):
         pair = f"{words[place - 1].text} {word.text}" if place else ""

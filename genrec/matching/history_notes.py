@@ -39,7 +39,7 @@ def describe_gaps(understood: Sequence[Understood]) -> tuple[str, ...]:
 
 
 def describe_users(understood: Sequence[Understood], users: Container[str]) -> tuple[str, ...]:
-    """Write a note about each piece of a typed history that is the id of a user, not of an item.
+    """Write a note about each piece of a typed history that is a user id rather than an item id.
 
     Args:
         understood: the interpretation of every piece of the history.

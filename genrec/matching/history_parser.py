@@ -257,8 +257,8 @@ class HistoryParser:
     def _find_cuts(self, piece: str) -> list[int]:
         """List the positions in a text at which an event may begin or end, in ascending order.
 
-        These are the positions of separators, verbs and values, and of spaces next to characters
-        that are not Latin.
+        These are the positions of separators, verbs and values, and of spaces next to non-Latin
+        characters.
         """
         cuts = {0, len(piece)}
         for separator in _COMMA.finditer(piece):

@@ -1,6 +1,6 @@
-"""Search title vectors by cosine, and store them in a dataset folder.
+"""Search title vectors by cosine similarity, and store them in a dataset folder.
 
-This module deals with texts only, not with items.
+This module deals with texts and their vectors only, not with items.
 """
 
 from __future__ import annotations

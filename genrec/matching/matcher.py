@@ -195,8 +195,8 @@ class SemanticMatcher:
 class TextMatcher:
     """Matches texts to titles. If in doubt, it returns no match rather than a guess.
 
-    A text that is not a title is first compared with all titles by spelling. The similarity is ``1
-    - edits / total length``, where an edit inserts or deletes a character. rapidfuzz computes it
+    A text that is not a title is first compared with all titles by spelling. The similarity is
+    ``1 - edits / total length``, where an edit inserts or deletes a character. It is computed
     twice, once for the original texts and once with their words sorted, and the higher value is
     used. A text that is still unmatched is then compared by meaning (``SemanticMatcher``).
 
@@ -309,7 +309,8 @@ class TextMatcher:
             n: maximum number of titles.
 
         Returns:
-            Up to n titles as in the catalog, most similar first; empty if no title is similar.
+            Up to n titles as written in the catalog, most similar first; empty if no title is
+            similar.
         """
         from rapidfuzz import fuzz, process
 

@@ -25,11 +25,11 @@ class AlikeTitles:
 
     The similarity of two titles is the cosine of their TF-IDF vectors over character 3- and
     4-grams. Neighbors are computed when they are first needed, and then cached. Indexing takes
-    about 40 microseconds per title. Finding the neighbors of one title among N titles takes about N
-    * 100 nanoseconds.
+    about 40 microseconds per title. Finding the neighbors of one title among N titles takes about
+    100 * N nanoseconds.
 
     Attributes:
-        vectors: sparse float32 matrix with the TF-IDF vector of each title in a row.
+        vectors: sparse float32 matrix whose rows are the TF-IDF vectors of the titles.
     """
 
     def __init__(self, titles: Sequence[str], vectors: Any = None) -> None:

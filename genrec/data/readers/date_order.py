@@ -137,7 +137,7 @@ class Family:
         return np.isfinite(self.readings[one]) & np.isnan(self.readings[other])
 
     def _evidence(self, order: str) -> str:
-        """Describe the evidence for an order, which is the rows whose dates fit no other order."""
+        """Describe the evidence for an order: how many rows fit no other order, with an example."""
         others = [o for o in self.readings if o != order]
         mask = np.all([self._fits_only(order, o) for o in others], axis=0)
         if not mask.any():

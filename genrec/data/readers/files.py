@@ -58,8 +58,8 @@ def read(
     Returns:
         A table. For CSV and JSON, all columns are strings, with empty strings for empty cells, and
         the column ROW holds each row's number in the file. For Parquet, column types are preserved.
-        For a folder, ROW numbers the rows of all files consecutively, and ``rejects`` records which
-        rows belong to which file.
+        For a folder, the numbers in ROW are unique across all files, and ``rejects`` records which
+        numbers belong to which file.
 
     Raises:
         DataError: the file is missing, is empty, has an unknown format, or cannot be read.

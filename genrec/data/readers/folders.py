@@ -90,7 +90,7 @@ def join(
     *,
     optional: bool,
 ) -> pa.Table:
-    """Join the tables of all files into one, numbering the rows consecutively.
+    """Join the tables of all files into one, giving each row a unique number.
 
     Args:
         folder: the folder.

@@ -49,8 +49,8 @@ _WHOLE_FLOAT = r"^-?[0-9]+\.0$"
 def read_numbers(column: pa.ChunkedArray, usual: str = "") -> tuple[FloatArray, str | None]:
     """Parse a column of numbers with currency signs, thousands separators or decimal commas.
 
-    If some non-empty cells are not numbers in any notation, only plain numbers such as ``-1.5`` are
-    read. A percentage is read as a fraction.
+    If fewer than 90% of the non-empty cells are numbers in one notation, only plain numbers such as
+    ``-1.5`` are read. A percentage is read as a fraction.
 
     Args:
         column: the cells. ``1.234`` is read as a decimal number and ``1,234`` as 1234, unless other
@@ -142,7 +142,9 @@ def decimal_sign(columns: Sequence[pa.ChunkedArray]) -> str:
 
 
 def restore_ids(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, bool]:
-    """Convert ids such as ``17841.0``, which pandas writes for integers with gaps, to ``17841``.
+    """Convert ids such as ``17841.0`` to ``17841``.
+
+    Pandas writes integers in this way if some cells of the column are missing.
 
     Args:
         column: the ids, as text or as numbers. Text is changed only if every non-empty cell is a

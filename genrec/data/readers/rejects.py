@@ -21,7 +21,7 @@ BadRow = tuple[int, str, str]  # data row number, reason, text
 
 @dataclass
 class Rejects:
-    """The record of rejected rows.
+    """A record of rejected rows and of the reasons for rejecting them.
 
     Attributes:
         source: the name of the file, for use in messages.
