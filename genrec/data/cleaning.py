@@ -191,7 +191,7 @@ def _from_above(table: pa.Table, group: str, name: str) -> IntArray:
 def drop_repeats(table: pa.Table, unit: str | None, rejects: Rejects, notes: list[str]) -> pa.Table:
     """Drop rows that repeat an earlier row's user, item, behavior, time, value and basket.
 
-    The dropped rows are added to the rejected ones.
+    The dropped rows are recorded as rejected.
     """
     key = [n for n in (*_REPEAT_KEY, *([unit] if unit else [])) if n in table.column_names]
     codes = np.stack([arrow.encode(table[n])[1] for n in key], axis=1)

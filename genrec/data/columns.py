@@ -44,7 +44,7 @@ class Recognized:
         table: the table with renamed columns.
         names: for every column that was recognized or mapped, genrec's name and the name in the
             file.
-        found: the names of the columns in the file.
+        found: the names of all columns in the file.
         notes: remarks for the user on columns that were chosen from several candidates or used
             twice.
         unit: the name of the basket column; None if the table has none.

@@ -89,7 +89,7 @@ def leave_out_unread(
 ) -> tuple[Catalog, Ingested]:
     """Leave out items that occur only in rows that could not be read, such as a second header.
 
-    Items that were only sold to unknown users stay, since they can be recommended.
+    Items that were sold only to unknown users are kept, since they can be recommended.
 
     Args:
         catalog: the items, found in the table.

@@ -34,8 +34,8 @@ class Stock:
 
     Attributes:
         rows: the catalog rows of the items in stock, in no particular order.
-        notes: remarks for the user on unknown items, or on a new version of the file that cannot be
-            used.
+        notes: remarks for the user on unknown items, or on a new version of the file that is
+            unusable.
     """
 
     rows: IntArray

@@ -47,9 +47,9 @@ class Family:
     """The distinct dates in a column that share a form with three numbers, such as ``1/2/2020``.
 
     Attributes:
-        texts: the (D,) distinct texts.
-        rows: the number of rows with each text, as a (D,) array.
-        sequence: for each row in file order, the index of its text.
+        texts: the (D,) distinct strings.
+        rows: the number of rows with each string, as a (D,) array.
+        sequence: for each row in file order, the index of its string.
         numbers: the (3, D) array with the three numbers of each date, from left to right.
         clock: the (D,) times of day in seconds after midnight UTC.
         separator: the text between the numbers.

@@ -133,10 +133,10 @@ def parse_iso(text: str) -> float:
 
 
 def read_dates(cells: pa.Array, date_format: str | None, where: str, *, rivals: int = 0) -> Dates:
-    """Parse texts as dates; a date without a time zone is taken to be in UTC.
+    """Parse strings as dates; a date without a time zone is taken to be in UTC.
 
     Args:
-        cells: the (E,) texts.
+        cells: the (E,) strings.
         date_format: a word from ``ORDERS``, a format as in Python's ``strptime``, or None to detect
             the format. Even if the format has no time of day, a date may be followed by one.
         where: the names of the file and its column, for use in messages.
@@ -166,7 +166,7 @@ def read_dates(cells: pa.Array, date_format: str | None, where: str, *, rivals: 
 
 
 def _plain_iso(cells: pa.Array) -> FloatArray | None:
-    """Convert ISO dates with a fast parser, or return None if it cannot read all of the texts."""
+    """Convert ISO dates with a fast parser, or return None if it cannot read all of the strings."""
     for zone in (None, "UTC"):
         try:
             moments = cells.cast(pa.timestamp("us", zone))
@@ -201,16 +201,16 @@ def _pattern(date_format: str) -> str:
 
 
 class _Column:
-    """The D distinct texts of a column, and the dates recognized in them so far.
+    """The D distinct strings of a column, and the dates recognized in them so far.
 
     Attributes:
-        texts: the (D,) distinct texts.
-        code: the (E,) index of each row's text.
-        rows: the (D,) number of rows with each text.
-        read: a (D,) mask of the texts that have been recognized as dates.
+        texts: the (D,) distinct strings.
+        code: the (E,) index of each row's string.
+        rows: the (D,) number of rows with each string.
+        read: a (D,) mask of the strings that have been recognized as dates.
         seconds: the (D,) dates that can be parsed in only one way, in seconds since 1970.
-        iso: a (D,) mask of the texts that are ISO dates.
-        short: a (D,) mask of the texts with two-digit years.
+        iso: a (D,) mask of the strings that are ISO dates.
+        short: a (D,) mask of the strings with two-digit years.
         where: the names of the file and its column, for use in messages.
         swapped: True if dates that begin with the year have the day before the month.
         families: the dates whose order has yet to be determined, with their indices in ``texts``.
@@ -225,7 +225,7 @@ class _Column:
         self.families: list[tuple[IntArray, Family]] = []
 
     def match(self, pattern: str) -> None:
-        """Parse the remaining texts that match a pattern."""
+        """Parse the remaining strings that match a pattern."""
         places = np.flatnonzero(~self.read)
         found = pc.extract_regex(self.texts.take(pa.array(places)), f"(?i){pattern}")
         matched = found.is_valid()
@@ -302,7 +302,7 @@ class _Column:
         )
 
     def match_iso(self) -> None:
-        """Read the remaining texts that are ISO dates in a rare format, such as ``2019-W09-5``."""
+        """Read remaining strings that are ISO dates in a rare format, such as ``2019-W09-5``."""
         likely = np.asarray(pc.match_substring_regex(self.texts, r"^\d{4}"), dtype=np.bool_)
         places = np.flatnonzero(~self.read & likely)
         texts = self.texts.take(pa.array(places)).to_pylist()
@@ -350,7 +350,7 @@ class _Column:
         return Dates(seconds[self.code], found.problems, found.notes, short)
 
     def _rows_of(self, places: IntArray) -> BoolArray:
-        """Return an (E,) mask of the rows with the given texts."""
+        """Return an (E,) mask of the rows with the given strings."""
         mask = np.zeros(len(self.texts), dtype=np.bool_)
         mask[places] = True
         return mask[self.code]
@@ -406,7 +406,7 @@ def _example(text: pa.Scalar, seconds: float) -> str:
 
 
 def _numbers(texts: pa.Array) -> IntArray:
-    """Convert digits to integers; an empty text becomes 0."""
+    """Convert digits to integers; an empty string becomes 0."""
     return np.asarray(pc.if_else(pc.equal(texts, ""), "0", texts).cast(pa.int64()))
 
 

@@ -289,8 +289,8 @@ def _is_data(header: Sequence[str], rows: Sequence[list[str]]) -> bool:
 def _header_place(rows: Sequence[list[str]]) -> int:
     """Find the row with the column names.
 
-    This is the first row, unless that row has a single cell, like the title of a report. In that
-    case, it is the first row with several cells, provided that they could be names and that the
+    This is usually the first row. If that row has only a single cell, as the title of a report
+    does, it is the first row with several cells, provided that these could be names and that most
     rows below have the same number of cells.
     """
     for place, row in enumerate(rows[:20]):

@@ -57,7 +57,8 @@ class Encoding:
         name: the name of Python's codec.
         intact: True if the file is known to be valid UTF-8.
         ascii: True if the file is known to have only ASCII characters.
-        example: a non-ASCII text from the file if the encoding was guessed; otherwise empty.
+        example: a sample of non-ASCII text from the file if the encoding was guessed; otherwise
+            empty.
     """
 
     name: str

@@ -188,11 +188,11 @@ def other_spelling(given: object) -> str | None:
 
 
 def _match_numbers(texts: pa.Array) -> tuple[dict[str, pa.Array], BoolArray, BoolArray]:
-    """Split D texts into the parts of numbers, such as sign and digits.
+    """Split D strings into the parts of numbers, such as sign and digits.
 
     Returns:
-        The parts by name, and two (D,) masks: texts that are numbers if the decimal separator is a
-        point, and texts that are numbers if it is a comma.
+        The parts by name, and two (D,) masks: strings that are numbers if the decimal separator is
+        a point, and strings that are numbers if it is a comma.
     """
     clean = pc.replace_substring_regex(texts, "[\u00a0\u2009\u202f]", " ")
     clean = pc.replace_substring_regex(clean, "[\u2212\u2013\u2014]", "-")
@@ -204,15 +204,15 @@ def _match_numbers(texts: pa.Array) -> tuple[dict[str, pa.Array], BoolArray, Boo
 
 
 def _read_spelled(texts: pa.Array, rows: IntArray, usual: str) -> tuple[FloatArray, str]:
-    """Parse D distinct texts as numbers.
+    """Parse D distinct strings as numbers.
 
     Args:
-        texts: the texts.
-        rows: the number of rows with each text, as a (D,) array.
-        usual: the decimal separator to use if the texts are ambiguous.
+        texts: the strings.
+        rows: the number of rows with each string, as a (D,) array.
+        usual: the decimal separator to use if the strings are ambiguous.
 
     Returns:
-        The (D,) numbers, with NaN for texts that are not numbers, and a remark on how they were
+        The (D,) numbers, with NaN for strings that are not numbers, and a remark on how they were
         read.
     """
     cells, with_point, with_comma = _match_numbers(texts)
@@ -271,5 +271,5 @@ def _ambiguous_points(text: pa.Array) -> str | None:
 
 
 def _matches(texts: pa.Array, pattern: str) -> BoolArray:
-    """Return a (D,) mask of the texts that match a pattern."""
+    """Return a (D,) mask of the strings that match a pattern."""
     return np.asarray(pc.match_substring_regex(texts, pattern), dtype=np.bool_)
