@@ -71,7 +71,7 @@ class Scorer(ABC):
         log: Log = lambda message: None,
         **settings: Any,
     ) -> None:
-        """Fit the baseline to all users' earlier events with a given behavior.
+        """Fit the baseline to all users' events that have a given behavior and precede a split.
 
         Args:
             interactions: the events, which are split into train, validation and test parts.

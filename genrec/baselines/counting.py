@@ -72,7 +72,7 @@ class Markov(Scorer):
     }  # fmt: skip
 
     def learn(self, events: TrainingEvents) -> Arrays:
-        """Count how often each item follows each other item, and scale down popular items.
+        """Count how often each item follows every other item, and scale down popular items.
 
         For N items, the resulting weights form a sparse (N, N) matrix. See ``Markov`` for the
         formula.

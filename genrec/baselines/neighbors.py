@@ -93,7 +93,7 @@ class UserKNN(Scorer):
 class EASE(Scorer):
     """Scores items with a linear model that predicts each of a user's items from the others.
 
-    The model has a weight from each item to each other item. The weights are chosen to reconstruct
+    The model has a weight from each item to every other item. The weights are chosen to reconstruct
     the user-item matrix as closely as possible. The method is from Steck 2019
     (https://arxiv.org/abs/1905.03375).
 

@@ -67,7 +67,7 @@ def sparse_from_arrays(name: str, arrays: Arrays, width: int) -> Any:
 
 
 def count_transitions(before: IntArray, after: IntArray, n: int) -> Any:
-    """Count how often each item came right after each other item.
+    """Count how often each item came right after every other item.
 
     Args:
         before: (T,) catalog row of the earlier item in each of T pairs.

@@ -130,7 +130,7 @@ class TextSequence(NetScorer):
     }  # fmt: skip
 
     def __init__(self, interactions: Interactions, behavior: str, **options: Any) -> None:
-        """Check the settings, and fit the baseline to all users' earlier events.
+        """Check the settings, and fit the baseline to all users' events that precede a split.
 
         Args:
             interactions: the events, which are split into train, validation and test parts.

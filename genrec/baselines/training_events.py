@@ -108,7 +108,7 @@ class TrainingEvents:
         )  # fmt: skip
 
     def digest(self) -> str:
-        """Return a SHA-256 hash (hex) of all events that may be used, whatever their behavior."""
+        """Return a SHA-256 hash (hex) of all events that may be used, regardless of behavior."""
         c = self.interactions.columns
         seen = c.split < self.limit
         digest = hashlib.sha256()

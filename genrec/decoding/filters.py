@@ -121,7 +121,7 @@ class Filter:
 
 
 class Filters:
-    """The filters of U users, stored together so that they can be queried at once.
+    """The filters of U users, stored together so that they can be queried in one call.
 
     Attributes:
         n: number of positions, which is the same for all filters.

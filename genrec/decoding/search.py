@@ -239,7 +239,7 @@ class _Search:
 
         Args:
             chosen: the prefixes to follow next.
-            before: (U,) number of tokens that are not counted, because they had already been kept.
+            before: (U,) number of tokens not to count, because they were kept by earlier searches.
         """
         new = np.bincount(chosen.user, self._trie.run_lengths(chosen.node), self._users)
         return bool((self._tokens - before + new).max() <= self._options.kept_tokens)

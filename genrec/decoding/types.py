@@ -181,7 +181,7 @@ class Ranking:
             no prior.
         chosen_from: number of candidates from which the list was selected in order to limit items
             per group or to diversify the list; None if neither was requested.
-        pinned: number of items at the beginning of the list that were put there whatever their
+        pinned: number of items at the beginning of the list that were put there regardless of their
             scores. The certificate's ``exact`` and ``ties`` then refer to the other items.
     """
 
@@ -249,12 +249,12 @@ class Options:
             unless ``search`` is ``beam``, ``normalization`` is ``catalog``, there is no prior and
             there are no boosts, the catalog has not been edited and the padded passes are not too
             large.
-        kept_tokens: maximum number of tokens per prompt that ``exact``, or a single beam search,
-            keeps in the token tree. Beyond that, prefixes are followed depth first, and tokens are
-            removed when everything below them has been scored. Such a search ends when no item
-            outside the list can score higher, or after ``max_nodes + beam_size`` prefixes if the
-            list is complete.
-        report: function that is called before each forward pass of the depth-first part, with the
+        kept_tokens: maximum number of tokens per prompt that ``exact`` or one beam search keeps in
+            the token tree. Beyond this limit, prefixes are followed depth first, and tokens are
+            removed when everything below them has been scored. A depth-first search ends when no
+            item outside the list can score higher, or after ``max_nodes + beam_size`` prefixes if
+            the list is complete.
+        report: function that is called before each forward pass of a depth-first search, with the
             number of tokens processed so far; None for no reports.
     """
 

@@ -95,7 +95,8 @@ def evaluate(
         seed: the random seed for the sample, the candidates and the baselines.
         out: the folder for per-user values and logs of the lists, from which an interrupted run can
             be resumed; None to store nothing.
-        progress: a function that is called with the name of a system and the number of users done.
+        progress: a function that is called with the name of a system and the number of users that
+            have been processed.
         log: a function that is called with a line of text while a baseline is trained, and if a
             fitted baseline cannot be saved.
 
@@ -397,7 +398,7 @@ def run(
         log_path: the file to which the lists are logged; see ``run_log.collect_answers``.
         key: a string that identifies everything that the lists depend on, such as the model and its
             settings. A log with a different key is rejected.
-        progress: a function that is called with the number of users done.
+        progress: a function that is called with the number of users processed so far.
 
     Raises:
         DataError: the log was written by another system or with other settings.

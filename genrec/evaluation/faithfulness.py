@@ -102,7 +102,7 @@ def faithfulness(
         seed: the random seed for the sample and the random events.
         out: a JSONL file that stores the result for each user, from which an interrupted run can be
             resumed; None to store nothing.
-        progress: a function that is called with the number of users done.
+        progress: a function that is called with the number of users processed so far.
         log: a function that is called with a line of text before each slow step.
 
     Raises:

@@ -132,7 +132,7 @@ def as_rows(ranked: Sequence[Sequence[str]], row_of: Mapping[str, int]) -> RowAr
 
 
 def starts(sets: Sequence[Sequence[Any]]) -> IntArray:
-    """Compute the offsets of each user's part in an array in which all sets are concatenated.
+    """Compute where each user's part starts in an array that concatenates the sets of all users.
 
     Args:
         sets: the set of items of each of the U users.

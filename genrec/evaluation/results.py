@@ -41,8 +41,8 @@ class Result:
         cases: the cases, one for each user.
         ranked: the ranked item ids for each case, best first.
         values: for each metric that ``evaluate`` computed, an array with a value for each user.
-        whole: the metrics that are computed over all lists together, which are coverage, the Gini
-            coefficient and the calibration error.
+        whole: the metrics that are computed over all lists together: coverage, the Gini coefficient
+            and the calibration error.
         reliability: a comparison of the stated probabilities with the outcomes; None if the system
             states no probabilities.
         setup: a description of the system, with the keys ``model``, ``run``, ``template``,
@@ -66,7 +66,7 @@ class Result:
 
         Args:
             metric: a key of ``values``; or ``hit_rate@K``, ``ndcg@K`` or ``mrr@K`` for the target,
-                or ``recall@K`` for the whole basket, with any number K.
+                or ``recall@K`` for the whole basket, where K is any positive integer.
             targets: ``all`` for all users, or ``new`` or ``repeat`` for the users whose target is
                 of that kind (see ``find_targets``). In the latter case, recall covers only the
                 items in the basket that are of the same kind.

@@ -36,8 +36,8 @@ def collect_answers(
             file are skipped, and an incomplete last line is dropped. If None, nothing is logged.
         key: a string that identifies everything that the answers depend on. A log with a different
             key is rejected.
-        progress: a function that is called with the name of the system and the number of users
-            done.
+        progress: a function that is called with the name of the system and the number of users that
+            have been processed.
 
     Raises:
         DataError: the log was written by another system or with other settings.

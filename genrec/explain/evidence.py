@@ -64,7 +64,7 @@ class Question:
         model: the language model.
         trie: the catalog's trie.
         history: the complete history, which the prior uses.
-        events: the number of events that the prompt shows, which are the most recent ones.
+        events: the number of most recent events that the prompt shows.
         render: a function that renders a window of events as a prompt. All other text in the prompt
             stays the same.
         search: a function that repeats the request's search for other histories. It takes pairs of

@@ -193,8 +193,8 @@ class Explainer:
             evidence: for each item, the evidence from each event.
             older: for each item, the joint evidence from the events before the window; None if
                 there is no such evidence.
-            faint: the smallest evidence, in nats, for which a sentence says that an event supports
-                an item.
+            faint: the minimum evidence, in nats, for a sentence to say that an event supports an
+                item.
 
         Raises:
             PromptError: the prompt does not fit the model's context.

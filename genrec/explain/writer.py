@@ -3,7 +3,7 @@
 A sentence first names an event and then the item. The model chooses the event with the help of a
 trie that contains only the titles of the strongest events. After the names, the model writes
 freely, and the module ``claims`` checks the result against the catalog and the history. If the
-check fails, the model writes the ending once more, but may only choose from a few plain words and
+check fails, the model writes the ending once more, but may choose only from a few plain words and
 the words of the item's title and attributes. In both cases, it cannot write the title of any other
 item.
 """

@@ -296,7 +296,7 @@ class CollaborativePrior:
     def update(
         self, events: Mapping[str, Sequence[Interaction | str]], catalog: Catalog | None = None
     ) -> None:
-        """Add new events to the counts, as if they had been counted together with the earlier ones.
+        """Add new events to the counts, as if all events had been counted together.
 
         The shares of the sources do not change, and baselines among the sources are not fitted
         again. The weights of ``ease`` are recomputed at the next request (see ``Counts.ease``).

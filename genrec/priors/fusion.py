@@ -1,9 +1,9 @@
-"""Choose a recommender's prior, its weight, and how it is fused with the model.
+"""Choose a recommender's prior, its weight and the way in which it is fused with the model.
 
 A prior can be fused at each node of the trie or into the final score. Values that the user does not
 set come from ``genrec tune`` if it was run for the dataset folder and the model. Otherwise, default
-values are used, which were fitted with the default model, without fine-tuning, on the bundled
-sample data.
+values are used, which were fitted to the bundled sample data with the default model, without
+fine-tuning.
 """
 
 from __future__ import annotations
