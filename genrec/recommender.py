@@ -811,7 +811,7 @@ class Recommender:
 
         Returns:
             The list; the target's negative log-probability in nats, where the probabilities of all
-            catalog items sum to 1; and the time in seconds that the list took.
+            catalog items sum to 1; and the time in seconds that it took to compute the list.
         """
         with self._lock.request():
             started = time.perf_counter()

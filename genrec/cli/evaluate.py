@@ -1,4 +1,4 @@
-"""Define the commands ``evaluate`` and ``tune``. Their functions import heavy modules when called."""
+"""Define the commands ``evaluate`` and ``tune``, which import heavy modules when called."""
 
 from __future__ import annotations
 
@@ -376,7 +376,7 @@ def _check_shares_items(run: Path, dataset: Dataset) -> None:
     """Check that the run's catalog and the dataset's catalog have at least one title in common.
 
     Raises:
-        RequestError: they have no title in common.
+        RequestError: the catalogs have no title in common.
     """
     from genrec import runs
     from genrec.data.catalog import Catalog

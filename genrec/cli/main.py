@@ -126,7 +126,7 @@ def main() -> None:
 
 
 def _discard_output() -> None:
-    """Discard the output that could not be written, so that Python does not try again at exit."""
+    """Discard output that could not be written, so that Python does not try to write it at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

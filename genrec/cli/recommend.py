@@ -363,7 +363,7 @@ def likes(
 
 
 def _prompt_of(recommender: Recommender, history: History | str) -> Prompt:
-    """Return the prompt for a history, with the position in the prompt and the time of each event."""
+    """Return the prompt for a history, with the time of each event and its position in the text."""
     from genrec.data.events import History
     from genrec.data.time_units import format_time
     from genrec.reports.explanation_page import Prompt

@@ -1,4 +1,4 @@
-"""Define the command ``similar``, whose function imports heavy modules when it is called."""
+"""Define the command ``similar``, which imports heavy modules when called."""
 
 from __future__ import annotations
 

@@ -43,8 +43,8 @@ class PackagedModel:
         gguf: string that the names of the GGUF file's parts in the wheels contain; empty for a
             model that is not stored as GGUF.
         folder: folder in the wheel that is copied unchanged; empty for a GGUF model.
-        terms: suffix of the name of the file with the terms of use, which is stored with the model;
-            empty if there is no such file.
+        terms: file name suffix of the terms of use, which are stored with the model; empty if there
+            are none.
         notice: text to show when the model is downloaded; may be empty.
     """
 

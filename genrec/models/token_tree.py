@@ -20,7 +20,7 @@ WITHIN = -3  # as a parent, this or a lower value refers to a run in the same ca
 
 
 def below(run: int) -> int:
-    """Return the parent to pass to ``TokenTree.grow`` for a run below an earlier run.
+    """Return the parent that tells ``TokenTree.grow`` to place a run below an earlier run.
 
     Args:
         run: index of the earlier run, which must be in the same call of ``grow``.

@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class Order(Protocol):
-    """An order of the items, such as their order in a trie. Filters refer to positions in it."""
+    """An order of the items, such as that of a trie. Filters refer to items by position."""
 
     @property
     def n_positions(self) -> int:
@@ -333,7 +333,7 @@ class CatalogIndex:
         )
 
     def rows(self, item_ids: Sequence[str], name: str) -> IntArray:
-        """Find the catalog rows of items, and return them sorted and without duplicates.
+        """Return the catalog rows of items in ascending order, without duplicates.
 
         Args:
             item_ids: the ids of the items.

@@ -87,7 +87,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A history in a batch for which no request can be built, with the reason in its notes.
+    """A history for which no request can be built; the notes give the reason.
 
     Attributes:
         history: the user's events, oldest first.

@@ -1,4 +1,4 @@
-"""Tell the user what a search for a long list costs, before it starts and while it runs."""
+"""Report the cost of a search for a long list before it starts, and its progress while it runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _EVERY = 10.0  # seconds between two lines on the progress
 
 
 class SearchCost:
-    """Announces the cost of a search, and then reports its progress when it is called."""
+    """Announces the cost of a search, and reports the progress of the search when called."""
 
     def __init__(self, log: Log, items: int, tokens: int, rate: float) -> None:
         """Announce the cost.

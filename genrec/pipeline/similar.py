@@ -117,7 +117,7 @@ class _Counted:
 class SimilarItems:
     """Finds the items of a dataset that go with given items.
 
-    Counts and encoders are loaded when they are first needed, and kept for further requests.
+    Counts and encoders are loaded when they are first needed, and kept for later requests.
     """
 
     def __init__(
@@ -431,7 +431,7 @@ def _score(used: str, counted: _Counted | None, cosines: FloatArray | None) -> F
 
 
 def _mean_of_known(counted: _Counted) -> FloatArray:
-    """Return the (N,) mean share over the given items that have counts."""
+    """Return the (N,) shares, averaged over the given items that have counts."""
     return np.asarray(counted.shares[counted.known].sum(axis=0) / max(counted.known.sum(), 1))
 
 

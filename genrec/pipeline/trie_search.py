@@ -244,7 +244,7 @@ class TrieSearch:
         return Ranked(self.every(reading, request, k), reading.sources(0))
 
     def every(self, reading: Reading, request: Request, k: int | None = None) -> Ranking:
-        """Score the allowed items exactly for a prompt that has been processed.
+        """Compute exact scores of the allowed items for a prompt that has been processed.
 
         Args:
             reading: the prompt.

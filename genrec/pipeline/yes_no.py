@@ -28,7 +28,7 @@ class YesNo:
 
     Attributes:
         template: the template that words the question.
-        answers: the token ids at which the two answers first differ, first for yes and then for no.
+        answers: the token id of each answer at the position where they diverge: yes, then no.
         max_events: the maximum number of events in a question.
         max_tokens: the maximum number of tokens in a question.
     """
@@ -141,7 +141,7 @@ class YesNo:
         return prompt.ids[: prompt.bounds[place][0]], prompt.prompt.events
 
     def item(self, row: int) -> Ids:
-        """Encode the rest of the question for an item, from its title to where the answers differ."""
+        """Encode the rest of the question for an item, up to the point where the answers differ."""
         title = self._encoder.form.render(self._catalog[row].title)
         return (*self._encoder.title(title), *self._asked)
 
@@ -163,7 +163,7 @@ class YesNo:
         return (*self._start, *ids[max(0, len(ids) - room) :], *after)
 
     def chances(self, model: LanguageModel, history: History, rows: Sequence[int]) -> list[float]:
-        """Compute the probability of the answer yes for each item.
+        """Compute the probability that the model answers yes, for each item.
 
         The probabilities of yes and no sum to 1. The model reads the history only once.
 

@@ -2,9 +2,9 @@
 
 A prompt is a list of segments, not a string. A segment is either text from the template, or a title
 together with its catalog row and event. The text that precedes each title (the lead, such as a
-space) and the text that ends it (the terminator, such as a line break) belong to the title. So the
-titles in a history have exactly the same form as the title that the model is to write. This module
-deals with texts and catalog rows, not with tokens.
+space) and the text that ends it (the terminator, such as a line break) belong to the title.
+Therefore, the titles in a history have exactly the same form as the title that the model writes.
+This module deals with texts and catalog rows, not with tokens.
 """
 
 from __future__ import annotations

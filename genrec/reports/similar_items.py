@@ -10,7 +10,7 @@ def print_similar(found: SimilarList) -> None:
     """Print similar items with their scores, followed by the meaning of the score and remarks.
 
     If events were counted, a further column shows the number of users. If the score combines counts
-    and titles, two further columns show the value from the counts and the cosine between titles.
+    and titles, two further columns show the share based on counts and the cosine between titles.
     """
     counted, both = found.behavior is not None, found.used == "both"
     names = ["rank", "score", *(["prior", "cosine"] if both else []), *["users"] * counted]

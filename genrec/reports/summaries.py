@@ -356,7 +356,8 @@ def print_faithfulness(faithfulness: Faithfulness) -> None:
     """Print tables about the faithfulness of explanations.
 
     The first tables show the mean drop in the score when events are left out, and when only these
-    events are kept. The last table shows the shares of sentences with certain properties.
+    events are kept. The last table shows the shares of users whose explanations have certain
+    properties; see ``Faithfulness.shares``.
     """
     for title, curves in (
         ("left out", faithfulness.deletion),

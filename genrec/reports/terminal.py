@@ -150,7 +150,7 @@ def describe_request(answer: RecommendationList) -> str:
 
 
 def describe_rules(answer: RecommendationList) -> str:
-    """Say how many of the user's own items were left out, and which options keep them."""
+    """State how many of the user's own items were left out, and which options include them."""
     left_out = answer.left_out
     described = describe_left_out(left_out)
     if not described:

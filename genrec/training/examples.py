@@ -65,7 +65,7 @@ class Examples(TorchDataset[int]):
         return len(self.packs)
 
     def __getitem__(self, index: int) -> int:
-        """Return the given index of a pack, which ``Objective.batch`` later turns into tensors."""
+        """Return the given pack index; ``Objective.batch`` later turns the pack into tensors."""
         return index
 
     @cached_property

@@ -192,7 +192,7 @@ class Head:
         return _widen(logits)
 
     def each(self, states: Tensor, source: Tensor, tokens: Tensor) -> Tensor:
-        """Compute the logit of each token for one of the states.
+        """Compute the logit of each token, given the state that it follows.
 
         Args:
             states: (R, D) the states.

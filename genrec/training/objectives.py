@@ -30,7 +30,7 @@ class Validation(ABC):
 
     @abstractmethod
     def measure(self, parts: int) -> dict[str, Any]:
-        """Measure the model on the first parts, and return its metrics, which include ``nats``."""
+        """Return the metrics on the first ``parts`` parts of the sample, including ``nats``."""
 
     @abstractmethod
     def parts_of(self, values: Mapping[str, Any]) -> int:

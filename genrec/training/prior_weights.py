@@ -100,7 +100,7 @@ class WeightFit:
         Args:
             run: the contents of ``run.json``.
             model: the trained model, with the weights of the run.
-            time: the plan of the run's time.
+            time: the time plan of the run.
         """
         if self.obstacle:
             return self.skip(run, self.obstacle)

@@ -55,7 +55,7 @@ class TimePlan:
         limit: the time limit in seconds, or infinity.
         parts: the number of users (or packs) of each validation; 0 for no validation.
         fit_users: the number of users to fit the prior's weight on; 0 fits nothing.
-        writing: the seconds that writing the run folder takes, in addition to its weights.
+        writing: the seconds that writing the run folder takes, not counting the weights.
         saving: the seconds that writing a checkpoint takes.
         preparing: the seconds that rebuilding the prior for the fit takes.
     """
