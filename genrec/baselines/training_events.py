@@ -82,7 +82,7 @@ class TrainingEvents:
         return np.bincount(self.row, minlength=len(self.catalog)).astype(np.float64)
 
     def matrix(self) -> Any:
-        """Return a sparse (U, N) matrix with a 1 for each of N items that each of U users has."""
+        """Return a sparse (U, N) matrix of users and items, with a 1 wherever a user has an item."""
         from scipy import sparse
 
         shape = (self.n_users, len(self.catalog))

@@ -104,7 +104,7 @@ def check_users_in_splits(data: AuditedData) -> Finding:
 
 
 def check_sequences_in_train(data: AuditedData) -> Finding:
-    """Look for cases whose last items and target also occur in the same order in earlier splits."""
+    """Look for cases whose last items and target also occur as a sequence in an earlier split."""
     c = data.dataset.interactions.columns
     earlier = (c.split < data.split_code) & (c.row >= 0)
     row, user = c.row[earlier], c.user[earlier]

@@ -86,7 +86,7 @@ class AuditedData:
 
     @property
     def or_split_by_time(self) -> str:
-        """A phrase that suggests a split by time, with which a sentence of advice ends."""
+        """A phrase that is appended to advice and suggests splitting the data by time."""
         if self.dataset.info.time_unit == "position":
             return ", or prepare the data without positions and split it by time"
         return ", and also report results on the split by time (--split global-time)"

@@ -374,7 +374,7 @@ def restrict(recommender: Recommender, known: Dataset, before: str) -> Recommend
 
 
 def _settings_in_key(recommender: Recommender) -> Settings:
-    """Return the settings in the form in which the keys of logs contain them.
+    """Return the settings in the form that is used in the keys of logs.
 
     The default of ``prior_events`` has changed from ``train`` to ``all`` since the first logs were
     written. To keep the keys of these logs valid, the new default is replaced with the old one. This

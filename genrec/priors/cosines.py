@@ -1,4 +1,4 @@
-"""Compute cosine similarities between the user sets of items on demand.
+"""Compute the cosine similarities between items' user sets when they are needed.
 
 A single list needs the cosines of only a few items. Once the total number of requested rows reaches
 the number of items, the complete matrix of cosines is computed and cached. Both methods give exactly

@@ -197,7 +197,7 @@ def _groups(
     most: int,
     seed: int,
 ) -> dict[str, Groups]:
-    """Collect the candidates of validation users, labeled with the items that the users chose next.
+    """Collect the candidates of validation users, and label the items that the users chose next.
 
     The features are computed from the train part only. The result is keyed by kind of candidate.
 
