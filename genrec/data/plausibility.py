@@ -7,7 +7,7 @@ changes nothing.
 
 from __future__ import annotations
 
-import re
+import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -181,8 +181,7 @@ def _suggest(table: pa.Table, better: Sequence[str], role: str) -> str:
         cells = [c for c in arrow.to_strings(table[name].slice(0, 1000)) if c]
         shown.append(f"{name!r} (such as {one_line(cells[0])[:40]!r})" if cells else repr(name))
     them = "column" if len(better) == 1 else "columns"
-    first = better[0]
-    quoted = first if re.fullmatch(r"[\w.-]+", first) else f"'{first}'"
+    quoted = shlex.quote(better[0])
     return (
         f"Other possible {them}: {', '.join(shown)}. To use the first, add --column {role}={quoted}"
         if len(better) > 1

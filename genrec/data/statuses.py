@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import unicodedata
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -333,7 +334,7 @@ def _note_unused(table: pa.Table, name: str, seen: BoolArray | None) -> list[str
             return []
         mask = np.array(odd)[code]
         words = " or ".join(repr(one_line(v)) for v, o in zip(values, odd, strict=True) if o)
-        advice = f"--status {_quoted(name)} leaves out cancelled orders and marks returns"
+        advice = f"--status {shlex.quote(name)} leaves out cancelled orders and marks returns"
     open_rows = mask if seen is None else mask & ~seen
     if not open_rows.any() or 10 * open_rows.sum() < mask.sum():
         return []
@@ -341,11 +342,6 @@ def _note_unused(table: pa.Table, name: str, seen: BoolArray | None) -> list[str
         f"the column {name!r} is {words} in {open_rows.mean():.0%} of the rows, which count like all "
         f"others. {advice}"
     ]
-
-
-def _quoted(name: str) -> str:
-    """Quote a name for use in a shell."""
-    return name if re.fullmatch(r"[\w.-]+", name) else f"'{name}'"
 
 
 def _describes(item: pa.ChunkedArray, code: np.typing.NDArray[np.int64]) -> bool:
