@@ -31,6 +31,7 @@ SCHEMA_VERSION = 1
 _POWER = (
     3  # exponent of the cosines in the share of titles, as in the source ``titles`` of the prior
 )
+_LARGEST = 700.0  # the largest logarithm of a boosted score that is shown; exp(710) is infinite
 _TITLES, _GROUPS = "\0titles", "\0groups"  # no column has such a name
 
 
@@ -198,10 +199,13 @@ class SimilarItems:
         counted = None if used == "titles" else counted
         cosines = None if used == "prior" else self._compare_titles(rows)
         scores = _score(used, counted, cosines)
-        if rules.boosts is not None:
-            scores = scores * np.exp(rules.boosts)
         candidates = np.flatnonzero(allowed & (scores > 0))
-        candidates = candidates[np.argsort(-scores[candidates], kind="stable")]
+        if rules.boosts is None:
+            order_by = scores[candidates]
+        else:  # the order must not depend on factors that a float cannot represent
+            order_by = np.log(scores[candidates]) + rules.boosts[candidates]
+            scores[candidates] = np.exp(np.clip(order_by, -_LARGEST, _LARGEST))
+        candidates = candidates[np.argsort(-order_by, kind="stable")]
         chosen = self._choose(candidates, scores, wanted)
         if len(chosen) < wanted.k:
             notes.append(_describe_lack(len(chosen), used))

@@ -348,3 +348,22 @@ def test_no_language_model_is_loaded(tmp_path: Path) -> None:
         "assert not loaded, loaded\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_very_old_items_keep_their_order() -> None:
+    """Factors that a float cannot represent neither lose an item nor tie two of them."""
+    items = [Item(f"i{n}", f"mug {n}", {"published": f"{2020 - 10 * n}-01-01"}) for n in range(6)]
+    finder = SimilarItems(Catalog(items), encoder="ngrams")
+    found = finder.find("i0", 5, by="titles", half_life=0.5, age_column="published")
+    assert [each.item_id for each in found.similar] == ["i1", "i2", "i3", "i4", "i5"]
+    assert not found.notes
+    assert all(each.score > 0 for each in found.similar)
+
+
+def test_huge_factors_keep_their_order() -> None:
+    items = [Item(f"i{n}", f"mug {n}", {"stock": n}) for n in range(6)]
+    finder = SimilarItems(Catalog(items), encoder="ngrams")
+    boosts = {f"stock > {n}": 1e200 for n in range(5)}
+    found = finder.find("i0", 5, by="titles", boosts=boosts)
+    assert [each.item_id for each in found.similar] == ["i5", "i4", "i3", "i2", "i1"]
+    assert np.isfinite([each.score for each in found.similar]).all()
