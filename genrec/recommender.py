@@ -360,6 +360,11 @@ class Recommender:
         """
         return self._priors.fusing
 
+    @property
+    def ranker(self) -> str:
+        """The name of the learned ranking of the prior's best items, or ``none``."""
+        return self._priors.ranker
+
     def understand(self, history: HistoryLike) -> tuple[History, tuple[Understood, ...]]:
         """Read a history in any supported form, and report which item each typed name was matched to.
 

@@ -114,6 +114,7 @@ class RecommenderSystem:
             "template": recommender.template.name,
             "decoder": settings.decoder,
             "prior": None if fusing.prior == "none" else asdict(fusing),
+            **({} if recommender.ranker == "none" else {"ranker": recommender.ranker}),
         }
         # Fusion by score ranks items, but its scores are not a distribution over them.
         by_probability = recommender.prior is None or recommender.fusing.fusion == "node"
@@ -132,6 +133,8 @@ class RecommenderSystem:
             model, encoder = r.model.name, "text"
         parts = [model, r.template.hash, encoder, settings]
         parts += sorted(getattr(r.prior, "unread", ()))
+        rankers = getattr(r.prior, "rankers", None)
+        parts += [] if rankers is None else [rankers.digest()]
         return " ".join([*parts, fusion, repr(getattr(r.prior, "mix", ""))])
 
     def answers(self, cases: Sequence[Case], k: int) -> list[Answer]:
@@ -386,7 +389,8 @@ def _settings_in_key(recommender: Recommender) -> Settings:
 
 def default_name(recommender: Recommender) -> str:
     """Create a recommender's name from its model, its most important settings and its prior."""
-    return name_with_prior(_name_without_prior(recommender), recommender.fusing.prior)
+    name = _name_without_prior(recommender)
+    return name_with_prior(name, recommender.fusing.prior, recommender.ranker)
 
 
 def _name_without_prior(recommender: Recommender) -> str:

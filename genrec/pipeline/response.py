@@ -50,6 +50,8 @@ class ResponseBuilder:
             counted = list(ranked.sources)
             details["parts"] = ["model", "prior"]
             details["prior"] = {**asdict(self._priors.fusing), "counted": counted}
+            if self._priors.ranker != "none":
+                details["prior"]["ranker"] = self._priors.ranker
         if ranking.chosen_from is not None:
             details["chosen_from"] = ranking.chosen_from
         arrays = ranking.rows, ranking.logprobs, ranking.scores, ranking.alone

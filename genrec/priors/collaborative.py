@@ -50,7 +50,7 @@ from genrec.files import map_arrays, write_arrays
 from genrec.priors.counts import Counts, count
 from genrec.priors.mixture import POPULAR, Mixture, normalized_mix
 from genrec.priors.mixture_fit import ENOUGH, fit_on_validation, fit_shares, without
-from genrec.priors.rank_fit import CandidateRankers, fit_rankers
+from genrec.priors.rank_fit import RANKERS_KEY, CandidateRankers, fit_rankers
 from genrec.priors.saved_counts import counts_from_arrays, counts_to_arrays
 from genrec.priors.weights import Weights
 from genrec.types import FloatArray
@@ -356,7 +356,11 @@ class CollaborativePrior:
             "learned": learned,
             "unread": sorted(self.unread),
         }
-        return arrays, {"prior": json.dumps(header)}
+        if self.rankers is None:
+            return arrays, {"prior": json.dumps(header)}
+        trees, about = self.rankers.to_arrays()
+        arrays |= {f"{RANKERS}/{kind}": array for kind, array in trees.items()}
+        return arrays, {"prior": json.dumps(header), **about}
 
     @classmethod
     def load(cls, path: str | Path, data: Dataset | Catalog) -> CollaborativePrior:
@@ -386,17 +390,27 @@ class CollaborativePrior:
         scorers = {}
         for name, fitted in header["learned"].items():
             assert isinstance(data, Dataset)
-            own = {k.removeprefix(f"{name}/"): a for k, a in arrays.items() if "/" in k}
             scorers[name] = load_classes()[name](
-                data.interactions, fitted["behavior"], arrays=own, **fitted["settings"]
+                data.interactions,
+                fitted["behavior"],
+                arrays=_own(arrays, name),
+                **fitted["settings"],
             )
         prior = cls(counts, header["mix"], scorers)
         # Scaling the shares again would change them by a rounding error.
         prior._mixture = replace(prior._mixture, mix=header["mix"])
         prior.unread = frozenset(header.get("unread", ()))
+        if RANKERS_KEY in metadata:
+            prior.rankers = CandidateRankers.from_arrays(_own(arrays, RANKERS), metadata)
         if isinstance(data, Dataset):
             prior.lead_in_behaviors = data.info.lead_in_behaviors
         return prior
+
+
+def _own(arrays: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the arrays whose names begin with ``name/``, under the rest of their names."""
+    prefix = f"{name}/"
+    return {key.removeprefix(prefix): a for key, a in arrays.items() if key.startswith(prefix)}
 
 
 def _describe(dataset: Dataset, before: str, names: Sequence[str], seed: int) -> dict[str, object]:

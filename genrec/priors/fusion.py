@@ -53,19 +53,24 @@ class Fusion:
     fitted: str = ""
 
 
-def name_with_prior(model: str, prior: str) -> str:
+def name_with_prior(model: str, prior: str, ranker: str = "none") -> str:
     """Name a model together with its prior, so that the name says what contributes to the scores.
 
     Args:
         model: the name of the model.
         prior: the name of the prior as in ``Fusion``; ``none`` if there is no prior.
+        ranker: the learned ranking of a collaborative prior's best items; ``none`` if there is none.
 
     >>> name_with_prior("smollm2-135m", "collaborative"), name_with_prior("smollm2-135m", "none")
     ('smollm2-135m + prior', 'smollm2-135m')
+    >>> name_with_prior("smollm2-135m", "collaborative", "lambdarank")
+    'smollm2-135m + ranker'
     """
     if prior == "none":
         return model
-    return f"{model} + prior" if prior == "collaborative" else f"{model} + {prior} prior"
+    if prior != "collaborative":
+        return f"{model} + {prior} prior"
+    return f"{model} + prior" if ranker == "none" else f"{model} + ranker"
 
 
 def choose_prior(settings: Settings, dataset: Dataset | None, behavior: str) -> str:
@@ -261,6 +266,12 @@ class PriorSource:
         if self.own:
             return resolve_fusion(self._settings, "none" if self.prior is None else "own")
         return self._resolved
+
+    @property
+    def ranker(self) -> str:
+        """The name of the learned ranking of the prior's best items, or ``none``."""
+        rankers = getattr(self.prior, "rankers", None)
+        return "lambdarank" if rankers is not None and rankers.by_kind else "none"
 
     @cached_property
     def tuned(self) -> Tuned | None:

@@ -35,6 +35,7 @@ from genrec.priors.ranking import Groups, Ranker, fit_ranker
 from genrec.priors.weights import Weights
 from genrec.types import FloatArray, IntArray
 
+RANKERS_KEY = "rankers"  # the entry of the metadata that describes the rankings
 CUTS = 3  # how many of each user's latest train units serve as labels
 MAX_TRAIN = 10_000  # maximum number of labeled histories to fit the trees to
 _LEAST_MASS = 1e-6  # a source with less mass on a kind of items knows nothing about this kind
@@ -82,7 +83,7 @@ class CandidateRankers:
             for kind, ranker in self.by_kind.items()
         }
         about = {kind: [ranker.scale, ranker.nats] for kind, ranker in self.by_kind.items()}
-        return arrays, {"rankers": json.dumps(about)}
+        return arrays, {RANKERS_KEY: json.dumps(about)}
 
     def digest(self) -> str:
         """Return a SHA-256 hash (hex) of the rankings."""
@@ -94,7 +95,7 @@ class CandidateRankers:
         cls, arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str]
     ) -> CandidateRankers:
         """Rebuild rankings from the result of ``to_arrays``."""
-        about = json.loads(metadata["rankers"])
+        about = json.loads(metadata[RANKERS_KEY])
         return cls({kind: Ranker(bytes(arrays[kind]).decode(), *about[kind]) for kind in about})
 
 

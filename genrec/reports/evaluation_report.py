@@ -248,9 +248,10 @@ def _describe_setup(result: Result) -> str:
     if prior is None:
         return f"{line} without a prior."
     how = "at each step of a title" if prior["fusion"] == "node" else "in the final score"
+    ranker = f" Its best items are ordered by {setup['ranker']}." if "ranker" in setup else ""
     return (
         f"{line} with the {prior['prior']} prior (weight {prior['weight']:.3g}, node temperature "
-        f"{prior['temperature']:.3g}), combined {how}."
+        f"{prior['temperature']:.3g}), combined {how}.{ranker}"
     )
 
 

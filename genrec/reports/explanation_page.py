@@ -220,9 +220,10 @@ def _typed(understood: Sequence[Understood]) -> list[str]:
 
 
 def _about(answer: RecommendationList) -> str:
-    prior = answer.details.get("prior", {}).get("prior", "none")
+    prior = answer.details.get("prior", {})
+    name = name_with_prior(answer.model, prior.get("prior", "none"), prior.get("ranker", "none"))
     return (
-        f"System: {name_with_prior(answer.model, prior)}. Predicted behavior: {answer.behavior}. Prompt: "
+        f"System: {name}. Predicted behavior: {answer.behavior}. Prompt: "
         f"{answer.events} events, {answer.prompt_tokens} tokens."
     )
 

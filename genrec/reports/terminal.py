@@ -304,10 +304,11 @@ def describe_prior(answer: RecommendationList) -> str:
     """Describe in one line how the model and the prior are combined."""
     prior = answer.details["prior"]
     counted = f", counted from {', '.join(prior['counted'])}" if prior["counted"] else ""
+    ranker = f", with its best items in the order of {prior['ranker']}" if "ranker" in prior else ""
     how = "at each step of a title" if prior["fusion"] == "node" else "in the final score"
     return (
         f"The model (node temperature {prior['temperature']:.3g}) and the {prior['prior']} prior (weight "
-        f"{prior['weight']:.3g}{counted}) are combined {how}."
+        f"{prior['weight']:.3g}{counted}{ranker}) are combined {how}."
     )
 
 

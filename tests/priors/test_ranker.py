@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,11 +20,14 @@ from genrec.config import PROTOCOL
 from genrec.data.datasets import load
 from genrec.data.interactions import Interactions
 from genrec.errors import SettingsError
+from genrec.evaluation.systems import RecommenderSystem
 from genrec.priors import rank_features, rank_fit
 from genrec.priors.collaborative import CollaborativePrior
 from genrec.priors.rank_features import FEATURES, KINDS, NEW, SEEN
 from genrec.priors.rank_fit import CandidateRankers, to_dense
 from genrec.priors.ranking import Groups, Ranker, fit_ranker
+from genrec.reports.evaluation_report import remarks
+from genrec.reports.terminal import describe_prior
 
 
 def groups(n: int, seed: int, *, size: int = 8) -> Groups:
@@ -313,3 +317,49 @@ print(_lightgbm().__name__, any("libgomp" in p for p in loaded))
         [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
     assert done.stdout.split() == ["lightgbm", "True"], done.stderr
+
+
+def test_a_saved_prior_has_it(shop: Dataset, tmp_path: Path) -> None:
+    past = shop.interactions.history("u0", before="test")
+    prior = CollaborativePrior.fit(shop, sources=["markov", "ease", "itemknn"])
+    plain = prior.logprobs(past)
+    prior.learn_to_rank(shop, "buy")
+    assert (prior.logprobs(past) != plain).any()
+    prior.save(tmp_path / "prior.safetensors")
+    again = CollaborativePrior.load(tmp_path / "prior.safetensors", shop)
+    assert (again.logprobs(past) == prior.logprobs(past)).all()
+    assert again.rankers is not None
+    assert prior.rankers is not None
+    assert again.rankers.digest() == prior.rankers.digest()
+
+
+def test_a_saved_prior_with_a_baseline_has_it(shop: Dataset, tmp_path: Path) -> None:
+    """Each part of the file goes back to the part that wrote it."""
+    past = shop.interactions.history("u0", before="test")
+    prior = CollaborativePrior.fit(shop, sources=["markov", "userknn"])
+    prior.rankers = BACKWARDS
+    prior.save(tmp_path / "prior.safetensors")
+    again = CollaborativePrior.load(tmp_path / "prior.safetensors", shop)
+    assert again.rankers is not None
+    assert set(again.rankers.by_kind) == set(KINDS)
+    again.rankers = prior.rankers = None
+    assert again.logprobs(past) == pytest.approx(prior.logprobs(past))
+
+
+def test_names_say_that_it_is_used(shop: Dataset) -> None:
+    model = language_model()
+    plain = Recommender(shop, model, exclude_seen=False)
+    ranked = plain.with_settings(ranker="lambdarank")
+    systems = [RecommenderSystem(plain), RecommenderSystem(ranked)]
+    assert [s.name.partition(" + ")[2] for s in systems] == ["prior", "ranker"]
+    assert ["ranker" in s.setup for s in systems] == [False, True]
+    assert systems[0].key != systems[1].key
+    assert ranked.prior.rankers.digest() in systems[1].key  # type: ignore[union-attr]
+    answer = ranked.recommend(shop.interactions.history("u1"), 3)
+    assert answer.details["prior"]["ranker"] == "lambdarank"
+    assert "in the order of lambdarank" in describe_prior(answer)
+    assert "ranker" not in plain.recommend(shop.interactions.history("u1"), 3).details["prior"]
+    evaluation = genrec.evaluate(shop, [ranked], users=5)
+    said = " ".join(remarks(evaluation))
+    assert f"{systems[1].name} is the model {model.name} with" in said
+    assert "ordered by lambdarank" in said
