@@ -4,6 +4,7 @@
     python -m benchmarks.accuracy.public_datasets lastfm --data DIR --systems popular,markov,sasrec --fit train
     python -m benchmarks.accuracy.public_datasets beauty --data DIR --systems zero-shot,few-shot --users 500
     python -m benchmarks.accuracy.public_datasets demo --systems prior
+    python -m benchmarks.accuracy.public_datasets toys --data DIR --systems prior,ranker --fit train
     python -m benchmarks.accuracy.public_datasets lastfm --data DIR --systems zero-shot-prior --users 500
     python -m benchmarks.accuracy.public_datasets lastfm --data DIR --systems sasrec,prior --with sasrec
     python -m benchmarks.accuracy.public_datasets demo --systems tuned,tuned-prior --run RUN --fit train
@@ -53,10 +54,12 @@ from genrec.data.events import History, Interaction
 from genrec.errors import RequestError
 from genrec.evaluation import bootstrap, metrics, tuning
 from genrec.priors.collaborative import COUNTED, LEARNED, CollaborativePrior
+from genrec.priors.rank_features import FEATURES
 from genrec.priors.tuned import Tuned
 
 K = 20
 PRIOR = "prior"  # the collaborative prior alone
+RANKER = "ranker"  # the same with a learned ranking of its best items
 WRITERS = ("zero-shot", "zero-shot-prior", "few-shot", "tuned", "tuned-prior")  # alone or fused
 SHOTS = 2  # demonstrations of few-shot
 AT = 10  # places of a list that a model writes
@@ -392,10 +395,14 @@ def measured(name: str, system: str, fit: str, task: Task, arguments: Any) -> di
     kinds: Any = {}
     if system in WRITERS:
         kinds = [WRITING, adapter_of(system, arguments), *[SHOTS] * (system == "few-shot")]
-    elif system not in (*WRITERS, PRIOR):
+    elif system == RANKER:
+        kinds = [*FEATURES]
+    elif system != PRIOR:
         kinds = dict(registry.load_classes()[system].defaults)
-    if system == PRIOR or system.endswith("-prior"):
+    if system in (PRIOR, RANKER) or system.endswith("-prior"):
         kinds = [kinds, *arguments.mixed] if arguments.mixed else kinds
+    if system in (PRIOR, RANKER) and arguments.seed:
+        kinds = [kinds, arguments.seed]
     state = [
         kinds,
         registry.VERSION, name, system, fit, task.data.info.catalog_hash,
@@ -419,10 +426,8 @@ def measured(name: str, system: str, fit: str, task: Task, arguments: Any) -> di
             if len(found["ranks"]) % 20 == 0:
                 print(f"{len(found['ranks'])} of {len(task.cases)} users", flush=True)
     else:
-        if system == PRIOR:
-            sources = (*COUNTED, *arguments.mixed)
-            prior = CollaborativePrior.fit(task.data, before=to_before(fit), sources=sources)
-            print("  " + ", ".join(f"{n} {w:.3f}" for n, w in prior.mix.items()), flush=True)
+        if system in (PRIOR, RANKER):
+            prior = weighing(system, fit, task.data, arguments)
             between = time.monotonic()
             values = ranks_by(task, prior)
         else:
@@ -443,6 +448,20 @@ def measured(name: str, system: str, fit: str, task: Task, arguments: Any) -> di
     found = {**found, "done": True, "commit": commit(), "date": time.strftime("%Y-%m-%d")}
     _write(path, found)
     return found
+
+
+def weighing(system: str, fit: str, data: Dataset, arguments: Any) -> CollaborativePrior:
+    """Fit the collaborative prior; for the system ``ranker``, also learn to rank its best items."""
+    sources, seed = (*COUNTED, *arguments.mixed), arguments.seed
+    prior = CollaborativePrior.fit(data, before=to_before(fit), sources=sources, seed=seed)
+    print("  " + ", ".join(f"{n} {w:.3f}" for n, w in prior.mix.items()), flush=True)
+    if system == RANKER:
+        behavior = data.info.target_behavior
+        prior.learn_to_rank(data, behavior, seed=seed, threads=arguments.threads)
+        assert prior.rankers is not None
+        for kind, ranker in prior.rankers.by_kind.items():
+            print(f"  {kind}: {ranker.nats:.3f} nats in validation", flush=True)
+    return prior
 
 
 def _write(path: Path, values: dict[str, Any]) -> None:
@@ -466,18 +485,18 @@ def per_user(metric: str, ranks: Sequence[int]) -> Any:
 
 
 def differences(of: dict[str, Any], among: dict[str, Any], last: str) -> Iterator[str]:
-    """Yield each fused row's differences from its model, the prior and the best baseline.
+    """Yield each fused or ranked row's differences from its parts and the best baseline.
 
     Args:
         of: the rows of one fit; system -> metric -> (cases,).
         among: these, and what models alone have.
         last: the metric that the best one is chosen by.
     """
-    counting = {s: v for s, v in of.items() if s not in (*WRITERS, PRIOR)}
+    counting = {s: v for s, v in of.items() if s not in (*WRITERS, PRIOR, RANKER)}
     best = max(counting, key=lambda s: float(np.mean(counting[s][last])), default=None)
-    for system in [s for s in of if s.endswith("-prior")]:
+    for system in [s for s in of if s == RANKER or s.endswith("-prior")]:
         for other in (system.removesuffix("-prior"), PRIOR, best):
-            if other in among:
+            if other in among and other != system:
                 cells = [f"{m} {interval(of[system][m] - among[other][m])}" for m in among[other]]
                 yield f"{system} less {other}: {', '.join(cells)}"
 
@@ -495,6 +514,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, help="run folder, of the systems tuned and tuned-prior")
     parser.add_argument("--with", dest="mixed", nargs="+", default=[], choices=LEARNED,
                         help="fitted baselines that the prior mixes in")  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="of the systems prior and ranker")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=ROOT / ".results" / "accuracy")
     arguments = parser.parse_args()
@@ -531,7 +551,7 @@ def main() -> None:
             cells.append(interval(np.array(list(nats.values())), 3) if whole else "-")
             cells += [f"{found['fit_s']:.0f}", f"{found['rank_s']:.0f}"]
             name = system
-            if arguments.mixed and (system == PRIOR or system.endswith("-prior")):
+            if arguments.mixed and (system in (PRIOR, RANKER) or system.endswith("-prior")):
                 name += f" with {', '.join(arguments.mixed)}"
             lines.append(f"| {name} | {said} | {' | '.join(cells)} |")
             print(lines[-1], flush=True)

@@ -17,6 +17,7 @@ from genrec import Dataset
 from genrec.baselines import registry
 from genrec.evaluation import metrics, tuning
 from genrec.evaluation.audit import Finding, audit
+from genrec.priors.collaborative import CollaborativePrior
 
 DATA = Path(os.environ.get("GENREC_DATA", "/nowhere"))
 PUBLIC = pytest.mark.skipif(
@@ -36,6 +37,27 @@ def test_it_runs_and_goes_on(
     monkeypatch.setattr(registry, "fit", lambda *a, **k: pytest.fail("fitted again"))
     public_datasets.main()
     assert capsys.readouterr().out == first
+
+
+def test_the_ranker_is_the_prior_with_a_learned_ranking(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["demo", "--systems", "prior,ranker,markov", "--fit", "train", "--users", "40"]
+    monkeypatch.setattr(sys, "argv", ["public_datasets.py", *arguments, "--out", str(tmp_path)])
+    public_datasets.main()
+    said = capsys.readouterr().out
+    assert "- train: ranker less prior: hit_rate@5 " in said
+    assert "- train: ranker less markov: hit_rate@5 " in said
+    task = public_datasets.chosen(public_datasets.demo(Path()), 40)
+    prior = CollaborativePrior.fit(task.data)
+    for system in ("prior", "ranker"):
+        if system == "ranker":
+            prior.learn_to_rank(task.data, task.data.info.target_behavior)
+            assert prior.rankers is not None
+            assert prior.rankers.by_kind
+        (path,) = tmp_path.glob(f"demo-{system}-train-*.json")
+        ranks = list(json.loads(path.read_text())["ranks"].values())
+        assert ranks == public_datasets.ranks_by(task, prior)
 
 
 def test_candidates_are_ranked_by_score_alone() -> None:
