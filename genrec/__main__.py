@@ -1,4 +1,4 @@
-"""Run the command line, with ``python -m genrec`` or as the program ``genrec``."""
+"""Run the command-line interface: the program ``genrec``, or ``python -m genrec``."""
 
 import sys
 

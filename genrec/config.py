@@ -295,7 +295,7 @@ class Settings:
         WHAT,
         "Behavior to predict, such as buy.",
         metavar="BEHAVIOR",
-        unset="the dataset's: buy, purchase or order if present, otherwise the most frequent behavior",
+        unset="the dataset's target behavior: buy, purchase or order if present, otherwise the most frequent behavior",
     )
     exclude_seen: bool | None = option(
         None,
@@ -455,6 +455,12 @@ class QueryOptions:
         "Also recommend items of the user's latest basket. If the data has no baskets, this is the "
         "latest event with the target behavior.",
     )
+    allow_same_title: bool = option(
+        False,
+        WHAT,
+        "Also recommend items with the same title as an item that is left out because the user has "
+        "seen it, has returned it or has it in the latest basket.",
+    )
     min_probability: float = option(0.0, WHAT, "Drop items with a probability below this value.")
     per_title: int | None = option(
         None, WHAT, "Maximum number of recommended items with the same title.", unset="no limit"
@@ -488,8 +494,8 @@ class QueryOptions:
     half_life: float | None = option(
         None,
         WHAT,
-        "Halve the ranking score of an item with every DAYS days of its age, for news and other items "
-        "that soon become less interesting. The probabilities stay the same.",
+        "Halve the ranking score of an item for every DAYS days of its age. This suits news and other "
+        "items that soon become less interesting. The probabilities stay the same.",
         metavar="DAYS",
         unset="age does not matter",
     )
@@ -563,7 +569,7 @@ class QueryOptions:
                 msg = f"{name}={share!r} is not valid. Expected a number from 0 to 1."
                 raise RequestError(msg)
         style: object = self.style
-        for name in ("explain", "allow_returned", "allow_last_basket"):
+        for name in ("explain", "allow_returned", "allow_last_basket", "allow_same_title"):
             switch: object = getattr(self, name)
             if not isinstance(switch, bool):
                 msg = f"{name}={switch!r} is not valid. Expected True or False."
@@ -590,7 +596,7 @@ class QueryOptions:
             msg = f"half_life={days!r} is not valid. Expected a positive number of days."
             raise RequestError(msg)
         if self.age_column is not None and days is None:
-            msg = "age_column has no effect without half_life. Set half_life, or leave it out."
+            msg = "age_column has no effect without half_life. Set half_life, or leave out age_column."
             raise RequestError(msg)
         boosts: object = self.boosts
         if not isinstance(boosts, Mapping):
@@ -725,7 +731,9 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise SettingsError(msg)
 
 
-PROTOCOL = QueryOptions(at="any", per_group=None, allow_returned=True, allow_last_basket=True)
+PROTOCOL = QueryOptions(
+    at="any", per_group=None, allow_returned=True, allow_last_basket=True, allow_same_title=True
+)
 """The options under which the evaluation protocols ask for lists.
 
 What a shop would not show may still be what the user bought next.

@@ -428,7 +428,9 @@ class Recommender:
 
         The probabilities of all catalog items sum to 1. They do not change when an option excludes
         items. Items whose latest event is a return and items of the user's latest basket are left
-        out, unless ``allow_returned`` or ``allow_last_basket`` is True.
+        out, unless ``allow_returned`` or ``allow_last_basket`` is True. Other items with the title of
+        such an item, or of a seen item in a list of new items, are left out unless
+        ``allow_same_title`` is True.
 
         Args:
             history: see ``understand``; empty for a new user.
@@ -438,8 +440,8 @@ class Recommender:
             options: a complete set of options; k and the keywords override its fields.
             **keywords: fields of ``genrec.config.QueryOptions``: ``explain``, ``evidence``,
                 ``style``, ``allow``, ``deny``, ``where``, ``show``, ``allow_returned``,
-                ``allow_last_basket``, ``min_probability``, ``per_title``, ``per_group``, ``caps``,
-                ``boosts``, ``pin``, ``at``, ``stock``, ``half_life``, ``age_column``, ``diversity``.
+                ``allow_last_basket``, ``allow_same_title``, ``min_probability``, ``per_title``,
+                ``per_group``, ``caps``, ``boosts``, ``pin``, ``at``, ``stock``, ``half_life``, ``age_column``, ``diversity``.
 
         Raises:
             RequestError: k is below 1, every item is excluded, or an option is invalid.
@@ -588,8 +590,8 @@ class Recommender:
                 that is not set.
             options: a complete set of options; k and the keywords override its fields.
             **keywords: options as in ``recommend``. ``evidence`` and ``style`` control the
-                explanation; ``allow``, ``deny``, ``where``, ``show``, ``allow_returned`` and
-                ``allow_last_basket`` restrict the list, and ``boosts`` change its order.
+                explanation; ``allow``, ``deny``, ``where``, ``show``, ``allow_returned``,
+                ``allow_last_basket`` and ``allow_same_title`` restrict the list, and ``boosts`` change its order.
 
         Raises:
             RequestError: the item is not in the catalog or was removed, or an option is invalid.
@@ -671,8 +673,8 @@ class Recommender:
             options: a complete set of options; candidates and the keywords override its fields.
             strict: True to raise an error if a candidate is not in the catalog.
             **keywords: the options ``k``, ``deny``, ``where``, ``show``, ``allow_returned``,
-                ``allow_last_basket``, ``boosts``, ``explain``, ``evidence`` and ``style`` of
-                ``recommend``. Every candidate is returned unless ``k`` is given.
+                ``allow_last_basket``, ``allow_same_title``, ``boosts``, ``explain``, ``evidence`` and
+                ``style`` of ``recommend``. Every candidate is returned unless ``k`` is given.
 
         Raises:
             RequestError: no candidate is in the catalog, no candidate is left, or an option does
@@ -690,7 +692,7 @@ class Recommender:
         strict: bool = False,
         **keywords: Any,
     ) -> RecommendationList:
-        """Rank the given items as ``rank`` does, but keep the user's own and unavailable items."""
+        """Rank the given items as ``rank`` does, but keep unavailable items and those that the user has had."""
         return self._rank_all(history, candidates, options, keywords, strict=strict, keep_own=True)
 
     def _rank_all(

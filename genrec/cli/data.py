@@ -396,8 +396,8 @@ def audit(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="CSV file of published results with columns such as HR@10 and NDCG@10. Checks whether "
-            "the results are arithmetically possible.",
+            help="CSV file of published results with columns such as HR@10 and NDCG@10. The "
+            "command checks whether the results are arithmetically possible.",
         ),
     ] = None,
     json: AsJson = False,

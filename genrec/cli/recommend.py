@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 # LISTING names the settings for finding a list of items. RANKING names the settings for ranking it.
 LISTING = ("search", "max_nodes", "beam_size", "n_samples", "temperature")
 RANKING = ("node_temperature", *in_panel(Settings, PRIOR))
-OWN = ("show", "allow_returned", "allow_last_basket")  # the options on the user's own items
+# OWN names the options on the user's own items.
+OWN = ("show", "allow_returned", "allow_last_basket", "allow_same_title")
 
 Html = Annotated[
     Path | None,

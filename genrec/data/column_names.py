@@ -83,7 +83,7 @@ def names_of(role: str) -> dict[str, int]:
 
 @cache
 def _listed() -> frozenset[str]:
-    """Return the folded names that are listed for some role."""
+    """Return all known column names, in the form that ``fold`` gives them."""
     roles = known()["roles"].values()
     return frozenset(fold(n) for role in roles for n in (*role["first"], *role["last"]))
 

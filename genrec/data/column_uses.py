@@ -30,7 +30,7 @@ class ColumnUse:
     Attributes:
         column: the name of the column in the file. The names in the items file begin with
             ``items.``, as in ``DatasetInfo.columns``.
-        use: the roles of the column, in genrec's names, or a phrase that says how the column is
+        use: the roles of the column, such as ``user_id``, or a phrase that says how the column is
             handled.
         example: a sample value: the first non-empty cell, or an empty string if the first rows
             have none.

@@ -175,7 +175,7 @@ def _names_items(table: pa.Table, name: str) -> bool:
 
 
 def _suggest(table: pa.Table, better: Sequence[str], role: str) -> str:
-    """Suggest better columns, with sample values and the option that maps the first of them."""
+    """Suggest better columns, with sample values, and say which option chooses the first one."""
     shown = []
     for name in better[:_LISTED]:
         cells = [c for c in arrow.to_strings(table[name].slice(0, 1000)) if c]

@@ -250,7 +250,7 @@ def _unit_times(events: Interactions) -> FloatArray:
 
 
 def _last_unit_start(events: Interactions, wanted: BoolArray) -> IntArray:
-    """Return the (U,) start of the unit that contains each user's last wanted event.
+    """Find where the unit with each user's last wanted event starts, as a (U,) array.
 
     The start is an index into the events, or -1 for users without a wanted event.
     """

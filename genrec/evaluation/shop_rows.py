@@ -25,9 +25,13 @@ from genrec.pipeline.catalog_index import CatalogIndex
 from genrec.pipeline.shop_rules import ShopRules, apply_filters
 from genrec.types import IntArray
 
-RULES = ("show", "allow_returned", "allow_last_basket", "per_group")
+RULES = ("show", "allow_returned", "allow_last_basket", "allow_same_title", "per_group")
 _NAMES = {"all": "all items", "new": "new items only", "again": "repeats only"}
-_ALLOWED = {"allow_returned": "with returned items", "allow_last_basket": "with the latest basket"}
+_ALLOWED = {
+    "allow_returned": "with returned items",
+    "allow_last_basket": "with the latest basket",
+    "allow_same_title": "with items of the same title",
+}
 
 
 @dataclass(frozen=True, slots=True)

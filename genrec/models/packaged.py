@@ -40,8 +40,8 @@ class PackagedModel:
             If a file is split across several wheels, they are listed in the order of its parts.
         size: size of the download as text, such as "93 MB".
         about: short description of the model, with its languages and its license.
-        gguf: string that the names of the GGUF file's parts in the wheels contain; empty for a
-            model that is not stored as GGUF.
+        gguf: text in the name of the GGUF file, or of each of its parts, inside the wheel; empty
+            for a model that is not stored as GGUF.
         folder: folder in the wheel that is copied unchanged; empty for a GGUF model.
         terms: file name suffix of the terms of use, which are stored with the model; empty if there
             are none.

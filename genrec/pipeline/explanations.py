@@ -169,13 +169,8 @@ class Explanations:
         if allowed.count_items(request.order.n_items) < 1:
             listed = allowed.also(place)
         filters = {"filters": request.allowed, **rules}
-        reasons = (
-            "filters",
-            "returned",
-            "last_basket",
-            "seen",
-            "unseen",
-        )  # the clearest ones first
+        # the clearest reasons first
+        reasons = ("filters", "returned", "last_basket", "seen", "same_title", "unseen")
         excluding = [r for r in reasons if r in filters and not filters[r].keeps(place)[0]]
         question = self._search.question(replace(request, allowed=listed))
 

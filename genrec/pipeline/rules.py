@@ -242,14 +242,14 @@ def _find_boosts(
     what = f"{' and '.join(names)} {'does' if names == ['half_life'] else 'do'} not work with"
     if settings.search == "sample":
         msg = (
-            f"{what} search='sample', which draws items according to their probabilities. Leave this "
-            "out, or choose another search."
+            f"{what} search='sample', which draws items according to their probabilities. Leave "
+            f"out {' and '.join(names)}, or choose another search."
         )
         raise RequestError(msg)
     if settings.decoder == "match":
         msg = (
-            f"{what} decoder='match', which does not score all items of the catalog. Leave this out, "
-            "or use decoder='trie'."
+            f"{what} decoder='match', which does not score all items of the catalog. Leave out "
+            f"{' and '.join(names)}, or use decoder='trie'."
         )
         raise RequestError(msg)
     logs = np.zeros(len(index.catalog))
@@ -276,7 +276,7 @@ def _find_ages(
         column = next((n for n in _AGE_COLUMNS if n in index.catalog.columns), None)
     if column is None:
         msg = (
-            "half_life needs a column with the times since which the items have existed. The catalog "
+            "half_life needs a column with the time at which each item was released. The catalog "
             f"has neither a column {' nor a column '.join(_AGE_COLUMNS)}. Name another one with "
             "age_column (`--age-column`)."
         )

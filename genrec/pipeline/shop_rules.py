@@ -1,18 +1,21 @@
 """Leave items out of lists based on the user's own history, as a shop would.
 
-There are three rules. One leaves out the items that the user has seen, or all items that the user
-has not had before. The other two leave out items that the user returned and the items in the user's
-latest basket. This module deals with histories and filters, not with prompts or models.
+There are four rules. One leaves out the items that the user has seen, or all items that the user
+has not had before. Two leave out items that the user returned and the items in the user's latest
+basket. The last one leaves out other items with the title of such an item, since shops often list a
+product under several ids. This module deals with histories and filters, not with prompts or models.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 
 from genrec.config import QueryOptions, Settings
+from genrec.data.catalog import Catalog
 from genrec.data.dataset import Dataset
 from genrec.data.events import History
 from genrec.data.info import DatasetInfo
@@ -21,6 +24,7 @@ from genrec.decoding.filters import Filter
 from genrec.errors import RequestError
 from genrec.pipeline.catalog_index import CatalogIndex, Order
 from genrec.pipeline.types import describe_left_out
+from genrec.text import normalized
 from genrec.types import IntArray
 
 
@@ -121,24 +125,48 @@ class ShopRules:
             RequestError: the options contradict the settings; see ``show``.
         """
         show, n = self.show(options), order.n_positions
-        filters: dict[str, Filter] = {}
+        had = history.had_by(self.behavior)
+        denied: dict[str, Collection[str]] = {}
         if show == "new":
-            seen = history.had(self.lead_in_behaviors)
-            filters["seen"] = Filter.deny(self._places(seen, order), n)
-        elif show == "again":
-            had = history.had_by(self.behavior)
-            filters["unseen"] = Filter.allow(self._places(had, order), n)
+            denied["seen"] = history.had(self.lead_in_behaviors)
         if not (options.allow_returned or is_return(self.behavior)):
-            filters["returned"] = Filter.deny(self._places(history.returned(), order), n)
+            denied["returned"] = history.returned()
         if not options.allow_last_basket:
-            basket = history.latest_basket(self.behavior)
-            filters["last_basket"] = Filter.deny(self._places(basket, order), n)
+            denied["last_basket"] = history.latest_basket(self.behavior)
+        filters: dict[str, Filter] = {}
+        if show == "again":
+            filters["unseen"] = Filter.allow(self._places(had, order), n)
+        elif denied and not options.allow_same_title:
+            ids = chain.from_iterable(denied.values())
+            denied["same_title"] = self._same_titles(list(ids)) - set(had)
+        filters |= {name: Filter.deny(self._places(ids, order), n) for name, ids in denied.items()}
         return filters
+
+    def _same_titles(self, item_ids: Sequence[str]) -> set[str]:
+        """Return the ids of all items with the same title as one of the given items.
+
+        Titles are compared without regard to case and punctuation.
+        """
+        catalog = self.index.catalog
+        by_title = self.index.made("rows of titles", lambda: _rows_of_titles(catalog))
+        titles = {_key(catalog[row].title) for row in catalog.rows(item_ids)}
+        return {catalog[row].item_id for title in titles for row in by_title[title]}
 
     def _places(self, item_ids: Iterable[str], order: Order) -> IntArray:
         """Return the positions of items in ascending order. Removed items are left out."""
         rows = self.index.catalog.rows(list(dict.fromkeys(item_ids)))
         return order.positions_of(np.array(rows, dtype=np.int64))
+
+
+def _key(title: str) -> str:
+    return normalized(title) or title
+
+
+def _rows_of_titles(catalog: Catalog) -> dict[str, list[int]]:
+    rows: dict[str, list[int]] = {}
+    for row, title in enumerate(catalog.titles):
+        rows.setdefault(_key(title), []).append(row)
+    return rows
 
 
 def apply_filters(

@@ -18,6 +18,7 @@ _LEFT_OUT = {  # what each rule on the user's own items leaves out, for one item
     "returned": ("returned item", "returned items"),
     "last_basket": ("item of the latest basket", "items of the latest basket"),
     "seen": ("item that the user has seen", "items that the user has seen"),
+    "same_title": ("other item with the same title", "other items with the same title"),
 }
 
 
@@ -110,8 +111,8 @@ class RecommendationList(Sequence[Recommendation]):
         show: which items the list was chosen from: ``all``, ``new`` or ``again``.
         left_out: the rules about the user's own items that were applied, with the number of items
             that each of them removed: ``seen`` for a list of new items, ``unseen`` for a list of
-            items that the user had before, ``returned`` and ``last_basket``. An item that several
-            rules remove counts for the first of them.
+            items that the user had before, ``returned``, ``last_basket`` and ``same_title``. An
+            item that several rules remove counts for the first of them.
         details: further values that ``to_dict`` returns, such as the device, the certificate and
             the prior.
     """

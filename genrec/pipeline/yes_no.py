@@ -97,8 +97,8 @@ class YesNo:
     def _fail(self, problem: str) -> None:
         msg = (
             f"Template {self.template.name!r} cannot ask whether a user wants an item: {problem}. "
-            'Expected answers such as " yes", " no" in the header, and the events before exactly one '
-            "{{ item }}, as in the shipped would_like.jinja."
+            'Expected two answers such as " yes" and " no" in the header, and exactly one {{ item }}, which '
+            "follows the events, as in the shipped would_like.jinja."
         )
         raise PromptError(msg)
 

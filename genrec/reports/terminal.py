@@ -30,6 +30,7 @@ _EXCLUDED = {  # the reason for each value of ``ItemExplanation.excluded_by``
     "returned": "the user has returned it",
     "last_basket": "it is in the user's latest basket",
     "seen": "the user has already interacted with it",
+    "same_title": "it has the same title as an item that is left out",
     "unseen": "the user has not had it before",
 }
 
@@ -155,9 +156,8 @@ def describe_rules(answer: RecommendationList) -> str:
     described = describe_left_out(left_out)
     if not described:
         return "The rules on the user's own items leave out no item."
-    flags = [
-        f"--allow-{r.replace('_', '-')}" for r in ("returned", "last_basket") if left_out.get(r)
-    ]
+    rules = ("returned", "last_basket", "same_title")
+    flags = [f"--allow-{r.replace('_', '-')}" for r in rules if left_out.get(r)]
     advice = f" To include such items, use {' and '.join(flags)}." if flags else ""
     return f"The list leaves out {described}.{advice}"
 

@@ -226,7 +226,7 @@ class Session:
         self._save(state)
 
     def _agree_on(self, number: int) -> int:
-        """Broadcast the first process's number to all processes, whose clocks may differ."""
+        """Broadcast a number that the first process derived from its clock, so that all processes agree."""
         if self._trainer.args.world_size == 1:
             return number
         from accelerate.utils import broadcast

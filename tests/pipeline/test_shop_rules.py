@@ -18,6 +18,8 @@ from genrec.data.column_names import known
 from genrec.data.datasets import load
 from genrec.data.protocols import sample
 from genrec.errors import RequestError
+from genrec.reports.terminal import describe_rules
+from genrec.text import normalized
 
 WORDS = ["buy", "buy", "buy", "view", "cart", "return", "refunded", "Storno"]
 
@@ -88,7 +90,7 @@ def rules(
     ),
     k=st.integers(1, 16),
     show=st.sampled_from([None, *SHOWS]),
-    allowed=st.tuples(st.booleans(), st.booleans()),
+    allowed=st.tuples(st.booleans(), st.booleans(), st.booleans()),
     repeats=st.booleans(),
     leads=st.booleans(),
     deny=st.lists(st.integers(0, 13), max_size=3),
@@ -100,7 +102,7 @@ def test_lists_equal_filtering_all_scored_items(
     events: list[tuple[int, str, str | None]],
     k: int,
     show: str | None,
-    allowed: tuple[bool, bool],
+    allowed: tuple[bool, bool, bool],
     repeats: bool,
     leads: bool,
     deny: list[int],
@@ -120,14 +122,19 @@ def test_lists_equal_filtering_all_scored_items(
             ),
         )
     )
-    returned, basket = allowed
+    returned, basket, same = allowed
     options: dict[str, Any] = {"allow_returned": returned, "allow_last_basket": basket}
-    options["per_group"] = None
+    options |= {"allow_same_title": same, "per_group": None}
     options["deny"] = [ids[n % len(ids)] for n in deny]
     shown = show or ("all" if repeats else "new")
     lead_in = set(recommender.lead_in_behaviors)
     assert ("view" in lead_in) == leads
     ruled = rules(history, shown, lead_in, returned=returned, basket=basket)
+    if not same and shown != "again" and ruled:
+        titled = [normalized(name) or name for name in names]
+        own = {titled[ids.index(i)] for left_out in ruled.values() for i in left_out}
+        had = {e.item_id for e in history.interactions if e.behavior == "buy"}
+        ruled["same_title"] = {i for i, t in zip(ids, titled, strict=True) if t in own} - had
     left = set(ids) - set(options["deny"])
     removed = {}
     for rule, own in ruled.items():
@@ -165,6 +172,36 @@ def test_a_decoder_that_writes_follows_the_rules_too() -> None:
         assert last or not {f"i{n}" for n in range(20, 30)} & {r.item_id for r in answer}
 
 
+def test_another_item_with_the_same_title_counts_like_it() -> None:
+    recommender = make(["Red mug", "red mug!", "bag", "Bag", "lamp", "doll"], repeats=True)
+    bought = [Interaction(f"i{n}", b, t) for t, (n, b) in enumerate(
+        [(0, "buy"), (2, "buy"), (3, "buy"), (2, "return"), (5, "buy")])]  # fmt: skip
+    history = History(tuple(bought))
+
+    def listed(**options: Any) -> set[str]:
+        answer = recommender.recommend(history, 6, per_group=None, **options)
+        return {r.item_id for r in answer}
+
+    assert listed(show="new") == {"i4"}
+    assert listed(show="new", allow_same_title=True) == {"i1", "i4"}
+    # The bag that was bought and kept is not the one that was returned.
+    assert listed(show="all") == {"i0", "i1", "i3", "i4"}
+    answer = recommender.recommend(history, 6, show="new", per_group=None)
+    assert answer.left_out == {"seen": 4, "returned": 0, "last_basket": 0, "same_title": 1}
+    assert "1 other item with the same title" in describe_rules(answer)
+    assert "--allow-same-title" in describe_rules(answer)
+    assert recommender.explain(history, "i1", show="new").excluded_by == "same_title"
+
+
+def test_a_removed_item_also_counts_by_its_title() -> None:
+    """A product that is listed again under a new id."""
+    recommender = make(["mug", "bag", "lamp"])
+    recommender.add_items([Item("j0", "Mug")])
+    recommender.remove_items(["i0"])
+    history = History((Interaction("i0", "buy", 0), Interaction("i1", "buy", 1)))
+    assert {r.item_id for r in recommender.recommend(history, show="new")} == {"i2"}
+
+
 def test_the_latest_event_of_an_item_decides() -> None:
     recommender = make(["mug", "bag", "lamp", "doll"])
 
@@ -183,7 +220,7 @@ def test_every_word_for_a_return_is_one(word: str) -> None:
     history = History((Interaction("i0", "buy"), Interaction("i0", word), Interaction("i1", "buy")))
     answer = make(["mug", "bag", "lamp"]).recommend(history, show="all")
     assert {r.item_id for r in answer} == {"i2"}
-    assert answer.left_out == {"returned": 1, "last_basket": 1}
+    assert answer.left_out == {"returned": 1, "last_basket": 1, "same_title": 0}
 
 
 def test_returns_can_be_what_is_predicted() -> None:
@@ -261,7 +298,7 @@ def test_the_answer_says_what_was_left_out() -> None:
     recommender = make(["mug", "bag", "lamp", "doll"])
     history = "i0; i1; returned: i0; i1; i2"
     answer = recommender.recommend(history, show="new")
-    assert answer.left_out == {"seen": 3, "returned": 0, "last_basket": 0}
+    assert answer.left_out == {"seen": 3, "returned": 0, "last_basket": 0, "same_title": 0}
     assert "left out: 3 items that the user has seen" in repr(answer).splitlines()
     again = recommender.recommend(history, show="again")
     assert again.left_out == {"unseen": 1, "returned": 1, "last_basket": 1}

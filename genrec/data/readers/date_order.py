@@ -76,7 +76,7 @@ class Family:
 
     @cached_property
     def _possible(self) -> list[str]:
-        """The orders that fit at least one row and are not clearly worse than another order."""
+        """The orders of day, month and year that fit at least one row and nearly as many as the best one."""
         orders = [o for o, seconds in self.readings.items() if np.isfinite(seconds).any()]
         return [o for o in orders if not any(self._beats(p, o) for p in orders)]
 

@@ -58,8 +58,8 @@ class _Layout:
         title: the text of the lines before the header that are not blank.
         has_rows: True if there is text after the header.
         share: the fraction of sampled rows that have as many cells as the header.
-        form: the contents of a well-known file without a header, such as ``MovieLens's ratings``;
-            empty for other files.
+        form: the kind of a well-known file without a header, such as ``MovieLens's ratings``; empty
+            for other files.
         quoted: True if quotes may surround a cell; False if they are part of it.
     """
 
