@@ -113,6 +113,19 @@ class Scorer(ABC):
                 raise SettingsError(msg)
         return {**cls.defaults, **given}
 
+    @classmethod
+    def memory(cls, events: TrainingEvents, settings: Mapping[str, Any]) -> int:
+        """Estimate how many bytes of memory ``learn`` needs for matrices of items by items.
+
+        Args:
+            events: the events to use.
+            settings: the values of all settings.
+
+        Returns:
+            The estimate; 0 if the memory grows only with the number of events, users and items.
+        """
+        return 0
+
     @abstractmethod
     def learn(self, events: TrainingEvents) -> Arrays:
         """Fit the model to events, and return the arrays that are needed to compute scores.

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from genrec.baselines.base import Scorer
+from genrec.baselines.inverse import invert
 from genrec.baselines.ranking import fill_by_popularity, replace_unknown
 from genrec.baselines.sparse import (
     Arrays,
@@ -20,6 +21,12 @@ from genrec.baselines.sparse import (
 from genrec.baselines.training_events import TrainingEvents
 from genrec.data.events import History
 from genrec.types import FloatArray
+
+_ROWS = 512  # rows of a matrix of items by items that are computed at a time
+_SAMPLED = 200  # the number of items whose neighbors are counted to estimate the memory
+_BYTES_PER_PAIR = (
+    48  # the cosine of two items, with its indices, in the matrix and in its transpose
+)
 
 
 class ItemKNN(Scorer):
@@ -38,6 +45,14 @@ class ItemKNN(Scorer):
 
     name = "itemknn"
     defaults: ClassVar[Mapping[str, Any]] = {"neighbours": None, "itself": True}
+
+    @classmethod
+    def memory(cls, events: TrainingEvents, settings: Mapping[str, Any]) -> int:
+        """Estimate the memory for the cosines from those of some items; see ``Scorer.memory``."""
+        items = events.matrix().T.tocsr()
+        some = np.random.default_rng(0).permutation(items.shape[0])[:_SAMPLED]
+        pairs = (items[np.sort(some)] @ items.T).nnz / max(len(some), 1) * items.shape[0]
+        return int(pairs * _BYTES_PER_PAIR)
 
     def learn(self, events: TrainingEvents) -> Arrays:
         """Compute a sparse matrix of the cosines between the user sets of all pairs of items."""
@@ -104,15 +119,26 @@ class EASE(Scorer):
     name = "ease"
     defaults: ClassVar[Mapping[str, Any]] = {"penalty": 250.0}
 
+    @classmethod
+    def memory(cls, events: TrainingEvents, settings: Mapping[str, Any]) -> int:
+        """Return the size of an (N, N) matrix of float64 and one of float32; see ``Scorer.memory``."""
+        return (8 + 4) * len(events.catalog) ** 2
+
     def learn(self, events: TrainingEvents) -> Arrays:
         """Compute the (N, N) float32 weights between all pairs of N items."""
-        x = events.matrix()
-        gram = (x.T @ x).toarray()
+        x, n = events.matrix(), len(events.catalog)
+        items, gram = x.T.tocsr(), np.empty((n, n))
+        for first in range(0, n, _ROWS):  # avoids a second matrix of all pairs
+            gram[first : first + _ROWS] = (items[first : first + _ROWS] @ x).toarray()
         gram[np.diag_indices_from(gram)] += self.settings["penalty"]
-        inverse = np.linalg.inv(gram)
-        weights = inverse / -np.diag(inverse)
+        inverse = invert(gram)
+        scale = -np.diag(inverse)
+        weights = np.empty(inverse.shape, dtype=np.float32)
+        for first in range(0, n, _ROWS):
+            rows = slice(first, first + _ROWS)
+            weights[rows] = inverse[rows] / scale
         np.fill_diagonal(weights, 0.0)
-        return {"weights": weights.astype(np.float32), "popularity": events.popularity()}
+        return {"weights": weights, "popularity": events.popularity()}
 
     def scores_many(self, histories: Sequence[History]) -> FloatArray:
         """Score all items with the weights between items, or by popularity for an empty history.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from genrec.baselines.sparse import Arrays
 from genrec.baselines.training_events import TrainingEvents
 from genrec.data.dataset import Dataset
 from genrec.errors import DataError, SettingsError
+from genrec.memory import check_memory as check_memory_for
 from genrec.types import Log
 
 VERSION = 1  # version of the saved arrays; increasing it makes old files unusable
@@ -86,39 +88,22 @@ def fit(
             ``markov`` defaults to True.
 
     Raises:
-        SettingsError: the baseline or a setting is unknown, or a required package is not installed.
+        SettingsError: the baseline or a setting is unknown, a required package is not installed, or
+            fitting would need more memory than is free.
         DataError: a saved file is damaged.
     """
-    if name not in NAMES:
-        msg = f"{name!r} is not a baseline. Expected one of: {', '.join(NAMES)}."
-        raise SettingsError(msg)
-    kind = SIMPLE.get(name) or load_classes()[name]
-    if name == "markov":
-        settings.setdefault("keep_repeats", not dataset.info.exclude_seen)
-    if "seed" in kind.defaults:
-        settings.setdefault("seed", seed)
-    behavior = dataset.info.target_behavior
-    about = {
-        "baseline": name,
-        "version": VERSION,
-        "catalog": dataset.catalog.hash(),
-        "events": TrainingEvents.of(dataset.interactions, behavior, before).digest(),
-        "behavior": behavior,
-        "before": before,
-        "settings": kind.settings_of(settings),
-    }
-    text = json.dumps(about, sort_keys=True)
-    if folder is None and dataset.folder is not None:
-        folder = dataset.folder / FOLDER
-    key = hashlib.sha256(text.encode()).hexdigest()[:16]
-    path = None if folder is None else Path(folder) / f"{name}-{key}.safetensors"
+    kind, settings = _resolve(name, dataset, seed, settings)
+    events = TrainingEvents.of(dataset.interactions, dataset.info.target_behavior, before)
+    path, text = _locate(kind, dataset, events, before, folder, settings)
     arrays = None if path is None else _load(path, text)
     if path is not None and arrays is None and (problem := files.find_write_problem(path)):
         log(_describe_unsaved(name, path.parent, problem))
         path = None
+    if arrays is None:
+        _check_memory(kind, events, settings)
     work = None if path is None else path.with_suffix(".work")
     fitted = kind(
-        dataset.interactions, behavior, before=before, arrays=arrays, work=work,
+        dataset.interactions, events.behavior, before=before, arrays=arrays, work=work,
         index=dataset.folder, log=log, **settings,
     )  # fmt: skip
     fitted.lead_in_behaviors = dataset.info.lead_in_behaviors
@@ -128,6 +113,88 @@ def fit(
         except OSError as error:
             log(_describe_unsaved(name, path.parent, files.describe_error(error)))
     return fitted
+
+
+def check_memory(
+    names: Sequence[str], dataset: Dataset, *, before: str = "validation", seed: int = 0
+) -> None:
+    """Check that there is enough memory to fit baselines, before any of them is fitted.
+
+    Args:
+        names: the names of baselines, each of which is one of ``NAMES``.
+        dataset: the dataset, as in ``fit``.
+        before: as in ``fit``.
+        seed: as in ``fit``.
+
+    Raises:
+        SettingsError: a baseline is unknown, or would need more memory than is free.
+    """
+    for name in names:
+        kind, settings = _resolve(name, dataset, seed, {})
+        events = TrainingEvents.of(dataset.interactions, dataset.info.target_behavior, before)
+        path, _ = _locate(kind, dataset, events, before, None, settings)
+        if path is None or not path.is_file():
+            _check_memory(kind, events, settings)
+
+
+def _check_memory(kind: type[Scorer], events: TrainingEvents, settings: Mapping[str, Any]) -> None:
+    needed = kind.memory(events, kind.settings_of(settings))
+    check_memory_for(
+        f"The baseline {kind.name!r}, with {len(events.catalog):,} items,",
+        needed,
+        "Leave this baseline out, such as by naming others with --against, or use a machine with more "
+        "memory.",
+    )
+
+
+def _resolve(
+    name: str, dataset: Dataset, seed: int, settings: Mapping[str, Any]
+) -> tuple[type[Scorer], dict[str, Any]]:
+    """Find the class of a baseline, and add the defaults that depend on the dataset and the seed.
+
+    Raises:
+        SettingsError: the baseline is unknown, or a required package is not installed.
+    """
+    if name not in NAMES:
+        msg = f"{name!r} is not a baseline. Expected one of: {', '.join(NAMES)}."
+        raise SettingsError(msg)
+    kind = SIMPLE.get(name) or load_classes()[name]
+    settings = dict(settings)
+    if name == "markov":
+        settings.setdefault("keep_repeats", not dataset.info.exclude_seen)
+    if "seed" in kind.defaults:
+        settings.setdefault("seed", seed)
+    return kind, settings
+
+
+def _locate(
+    kind: type[Scorer],
+    dataset: Dataset,
+    events: TrainingEvents,
+    before: str,
+    folder: str | Path | None,
+    settings: Mapping[str, Any],
+) -> tuple[Path | None, str]:
+    """Find the file for a fitted baseline.
+
+    Returns:
+        The path, which is None if nothing is saved, and a JSON text that describes the data and the
+        settings.
+    """
+    about = {
+        "baseline": kind.name,
+        "version": VERSION,
+        "catalog": dataset.catalog.hash(),
+        "events": events.digest(),
+        "behavior": events.behavior,
+        "before": before,
+        "settings": kind.settings_of(settings),
+    }
+    text = json.dumps(about, sort_keys=True)
+    if folder is None and dataset.folder is not None:
+        folder = dataset.folder / FOLDER
+    key = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return None if folder is None else Path(folder) / f"{kind.name}-{key}.safetensors", text
 
 
 def _describe_unsaved(name: str, folder: Path, problem: str) -> str:

@@ -252,7 +252,10 @@ def build_systems(
 
     Raises:
         RequestError: an object cannot be evaluated, or two systems have the same name.
+        SettingsError: a baseline would need more memory than is free.
     """
+    names = [s for _, s in map(split_name, given) if isinstance(s, str) and s in registry.NAMES]
+    registry.check_memory(names, dataset, before=before, seed=seed)
     systems: list[System] = []
     for each in given:
         name, system = split_name(each)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from genrec.baselines.inverse import invert
 from genrec.baselines.neighbors import EASE
 from genrec.baselines.sparse import count_transitions, weigh_latest
 from genrec.baselines.training_events import TrainingEvents
@@ -264,7 +265,6 @@ class Counts:
 
     def _solve_ease(self) -> Any:
         from scipy import sparse
-        from scipy.linalg import lapack
 
         n, users = len(self.catalog), self.both.diagonal()
         some = np.sort(
@@ -272,19 +272,13 @@ class Counts:
         )
         if not len(some):
             return sparse.csr_array((n, n))
-        gram = self.both[some][:, some].toarray().T  # symmetric; transposed for LAPACK's order
+        gram = self.both[some][:, some].toarray()
         gram[np.diag_indices_from(gram)] += _PENALTY
-        # The matrix is positive definite, so a Cholesky factorization suffices. LAPACK fills only
-        # the lower half of the inverse.
-        factor, failed = lapack.dpotrf(gram, lower=1, overwrite_a=1)
-        assert not failed
-        inverse, failed = lapack.dpotri(factor, lower=1, overwrite_c=1)
-        assert not failed
+        inverse = invert(gram)
         scale, parts = -np.diag(inverse), []
         for first in range(0, len(some), _CHUNK):  # avoids a second full matrix in memory
             row = np.arange(first, min(first + _CHUNK, len(some)))
-            lower = np.arange(len(some)) <= row[:, None]
-            weights = np.where(lower, inverse[row], inverse[:, row].T) / scale
+            weights = inverse[row] / scale
             weights[row - first, row] = 0.0
             size = min(_EASE_NEAR, len(some))
             near = np.argpartition(-weights, size - 1, axis=1)[:, :size]

@@ -6,7 +6,7 @@ from __future__ import annotations
 # does not lead back.
 ORDER = [
     "errors", "types", "version", "json_text", "text", "keys", "config", "files", "cache", "extras",
-    "runs",
+    "runs", "memory",
     "data", "models", "prompts", "matching", "decoding", "baselines", "priors", "explain", "pipeline",
     "recommender", "evaluation", "training", "reports", "cli", "__main__",
 ]  # fmt: skip
