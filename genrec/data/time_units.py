@@ -49,7 +49,7 @@ _ORIGINS = {  # the start of each count, in seconds since 1970
     "webkit": -11_644_473_600.0,
 }
 
-_SINCE_1970 = ("s", "ms", "us", "ns")
+SINCE_1970 = ("s", "ms", "us", "ns")
 _TICKS = ("dotnet", "filetime", "webkit")  # units whose numbers are too large for most others
 _NAMES = {
     "s": "seconds since 1970",
@@ -74,8 +74,8 @@ _SHORT = 1000  # events within a few days that are worth a remark
 _DAY = 86_400.0
 _EXCEL_DAYS = 25_569  # Excel's number for 1970-01-01
 _FIRST_EXCEL = 32_874  # 1990-01-01
-_YEAR = 366 * _DAY
-_FIRST_SURE = 1e8  # 1973: smaller numbers of seconds may be something else
+YEAR = 366 * _DAY
+FIRST_SURE = 1e8  # 1973: smaller numbers of seconds may be something else
 _LAST_PLAUSIBLE = 4_102_444_800.0  # the year 2100
 _NO_TIME = 1e19  # larger numbers are not times in any unit
 _MOST = 0.95  # the share of cells in a form that makes it the form of the column
@@ -147,7 +147,7 @@ def _choose_epoch(numbers: FloatArray, where: str) -> str | None:
 def _is_recent(seconds: FloatArray) -> bool:
     """Check whether the median time is between 1995 and now and no time is far in the future."""
     middle = float(np.median(seconds))
-    return _OLD <= middle <= time.time() and seconds.max() < time.time() + _YEAR
+    return _OLD <= middle <= time.time() and seconds.max() < time.time() + YEAR
 
 
 def _ambiguous(numbers: FloatArray, units: tuple[str, str], where: str) -> str:
@@ -165,13 +165,13 @@ def _ambiguous(numbers: FloatArray, units: tuple[str, str], where: str) -> str:
 
 def _epoch_unit(number: float) -> str | None:
     """Return the unit (seconds or shorter) that puts a number between 1973 and 2100, or None."""
-    fitting = (u for u in _SINCE_1970 if _FIRST_SURE <= number * TIME_UNITS[u] < _LAST_PLAUSIBLE)
+    fitting = (u for u in SINCE_1970 if FIRST_SURE <= number * TIME_UNITS[u] < _LAST_PLAUSIBLE)
     return next(fitting, None)
 
 
 def _last_excel() -> float:
     """Return the number that Excel uses for the day one year from now."""
-    return (time.time() + _YEAR) / _DAY + _EXCEL_DAYS
+    return (time.time() + YEAR) / _DAY + _EXCEL_DAYS
 
 
 def _likely_unit(number: float) -> str | None:
@@ -198,7 +198,7 @@ def check_plausible(numbers: FloatArray, seconds: FloatArray, unit: str, where: 
     if not len(dates):
         raise DataError(_implausible(number, "They are not dates in digits (YYYYMMDD)", where))
     middle = float(np.median(dates))
-    likely = _likely_unit(number) if 0 <= middle < _FIRST_SURE else None
+    likely = _likely_unit(number) if 0 <= middle < FIRST_SURE else None
     if not 0 <= middle < _LAST_PLAUSIBLE or likely not in {None, unit}:
         year = 1970 + middle / (365.2425 * _DAY)
         problem = f"With the time unit {unit!r}, that is the year {year:.0f}"
@@ -215,7 +215,7 @@ def _implausible(number: float, problem: str, where: str) -> str:
         )
     else:
         moment = format_time(float(to_seconds(np.array([number]), unit)[0]))
-        advice = f"As {_NAMES[unit].partition(' since')[0] if unit in _SINCE_1970 else unit}, this number means {moment}: set --time-unit {unit}."
+        advice = f"As {_NAMES[unit].partition(' since')[0] if unit in SINCE_1970 else unit}, this number means {moment}: set --time-unit {unit}."
     return (
         f"{where}: the times are numbers such as {number:.15g}. {problem}. Expected years from 1970 "
         f"to 2100. {advice}"
@@ -273,7 +273,7 @@ def describe_span(numbers: FloatArray, unit: str) -> str:
     if not len(usual):
         return ""
     doubts = []
-    if usual.max() > time.time() + _YEAR:
+    if usual.max() > time.time() + YEAR:
         doubts.append("Some dates are in the future")
     elif usual.max() < _EARLY:
         doubts.append("All dates are before 2000")
@@ -282,7 +282,7 @@ def describe_span(numbers: FloatArray, unit: str) -> str:
     said = f", {_range(usual)}"
     if not doubts:
         return said
-    long = np.median(finite) >= _FIRST_SURE
+    long = np.median(finite) >= FIRST_SURE
     others = [
         u
         for u in _NAMES

@@ -17,12 +17,16 @@ from genrec.data.readers.date_order import ORDERS
 from genrec.data.readers.dates import parse_iso, read_dates
 from genrec.data.readers.numbers import ascii_digits, read_numbers
 from genrec.data.time_units import (
+    FIRST_SURE,
+    SINCE_1970,
+    YEAR,
     check_plausible,
     describe_span,
     guess_unit,
     to_seconds,
 )
 from genrec.errors import DataError, SettingsError
+from genrec.text import quantity
 from genrec.types import BoolArray, FloatArray, IntArray
 
 _ERAS = r"(令和|平成|昭和|大正|明治)|[RHS]\d{1,2}[./年]"  # of the Japanese calendar
@@ -77,21 +81,28 @@ def read_times(
     counted = int(np.isfinite(numbers).sum())
     dates = read_dates(text, date_format, where, rivals=counted)
     problems = [(_spread(mask, places, len(cells)), reason) for mask, reason in dates.problems]
+    dated = np.full(len(numbers), np.nan)
+    dated[places] = dates.seconds
     if np.isfinite(dates.seconds).sum() > counted:
-        seconds = np.full(len(numbers), np.nan)
-        seconds[places] = dates.seconds
+        among = _epochs_near(numbers, dated) if unit == "auto" else np.full(len(numbers), np.nan)
+        seconds = np.where(np.isnan(dated), among, dated)
+        notes += _note_mixed(among, "numbers among dates are read as times since 1970")
         first = text[int(np.argmax(np.isfinite(dates.seconds)))].as_py()
         doubts = check_dates(seconds, first, where, short=dates.short, past=past)
         notes += [*dates.notes, *doubts]
-        problems += [_mixed(np.isfinite(numbers)), *find_unusable(seconds, past=past)]
+        strange = np.isfinite(numbers) & np.isnan(among)
+        problems += [_mixed(strange), *find_unusable(seconds, past=past)]
         return seconds, "s", problems
-    mixed = _mixed(_spread(np.isfinite(dates.seconds), places, len(cells)))
     if not counted and not form:
         numbers, remark = read_numbers(cells)
         if remark:
             notes.append(f"column {column!r}: {remark}")
     seconds, unit, more = _from_numbers(numbers, column, unit, notes, where, past)
-    return seconds, unit, [mixed, *problems, *more]
+    near = _is_near(dated, seconds) if unit in SINCE_1970 else np.zeros(len(dated), dtype=np.bool_)
+    among = np.where(near, dated, np.nan)
+    notes += _note_mixed(among, "dates among numbers are read as well")
+    strange = np.isfinite(dated) & ~near
+    return np.where(near, dated, seconds), unit, [_mixed(strange), *problems, *more]
 
 
 def describe_unreadable(cells: pa.ChunkedArray, date_format: str | None = None) -> str:
@@ -180,6 +191,37 @@ def _from_numbers(
         return seconds, unit, []
     no_date = np.isfinite(numbers) & np.isnan(seconds)
     return seconds, unit, [(no_date, _NO_DIGITS), *find_unusable(seconds, past=past)]
+
+
+def _epochs_near(numbers: FloatArray, dates: FloatArray) -> FloatArray:
+    """Convert numbers since 1970 to seconds if they fall near the dates in the same column.
+
+    MongoDB, for example, exports one time as a date and another as milliseconds.
+
+    Args:
+        numbers: the (E,) numbers, with NaN for other cells.
+        dates: the (E,) dates in seconds, with NaN for other cells.
+    """
+    found = np.full(len(numbers), np.nan)
+    for unit in SINCE_1970:
+        seconds = to_seconds(numbers, unit)
+        found = np.where(_is_near(seconds, dates) & (seconds >= FIRST_SURE), seconds, found)
+    return found
+
+
+def _is_near(seconds: FloatArray, others: FloatArray) -> BoolArray:
+    """Return an (E,) mask of the times that are at most a year outside the range of other times."""
+    known = others[np.isfinite(others)]
+    if not len(known):
+        return np.zeros(len(seconds), dtype=np.bool_)
+    first, last = float(known.min()) - YEAR, float(known.max()) + YEAR
+    return (seconds >= first) & (seconds <= last)
+
+
+def _note_mixed(among: FloatArray, remark: str) -> list[str]:
+    """Return a remark with the number of times in the rarer form, or none if there are no such times."""
+    count = int(np.isfinite(among).sum())
+    return [f"{quantity(count, 'time')}: {remark}"] if count else []
 
 
 def _spread(mask: BoolArray, places: IntArray, size: int) -> BoolArray:

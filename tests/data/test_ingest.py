@@ -197,7 +197,7 @@ def test_json_lines(tmp_path: Path) -> None:
 def test_times_of_another_kind_are_said_to_be_so(tmp_path: Path) -> None:
     head = "user_id,item_id,timestamp,behavior\n"
     numbers = [f"u,a,{1_300_000_000 + n},buy\n" for n in range(3)]
-    dates = [f"u,a,2011-01-0{n},buy\n" for n in range(1, 4)]
+    dates = [f"u,a,2001-01-0{n},buy\n" for n in range(1, 4)]  # ten years before the numbers
     for most, other in ((numbers, dates[:1]), (dates, numbers[:1])):
         items, path = write(tmp_path, events=head + "".join([*other, *most, "u,a,soon,buy\n"]))
         data, rejects = Dataset.prepare(items, path)

@@ -88,6 +88,15 @@ def test_exports_of_apis(tmp_path: Path, rows: list[Any], basket: bool, kind: st
         assert c.unit[0] == c.unit[1]
 
 
+def test_dates_of_mongo_may_be_written_in_several_ways(tmp_path: Path) -> None:
+    moment = "2019-03-01T09:00:00Z"
+    forms = [{"$date": moment}, {"$date": {"$numberLong": "1551430800000"}}, moment]
+    rows = [{**MONGO[0], "date": form} for form in forms]
+    data, (rejects,) = Dataset.prepare(None, write(tmp_path / "e.json", rows, "jsonl"))
+    assert data.interactions.columns.timestamp.tolist() == [1551430800] * 3
+    assert not rejects.rows
+
+
 def test_a_row_without_items_is_rejected_and_shown_as_in_the_file(tmp_path: Path) -> None:
     rows = [*ANALYTICS, {**ANALYTICS[0], "event_name": "session_start", "items": []}]
     data, (rejects,) = Dataset.prepare(None, write(tmp_path / "e.jsonl", rows, "jsonl"))

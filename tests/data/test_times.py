@@ -263,6 +263,23 @@ def test_forms_that_are_clear_may_be_mixed() -> None:
     assert read(cells)[0] == [seconds(dt.datetime(*d)) for d in expected]
 
 
+@pytest.mark.parametrize("unit", ["s", "ms", "us"])
+@pytest.mark.parametrize("dates", [1, 3])
+def test_numbers_since_1970_and_dates_of_the_same_year_may_be_mixed(unit: str, dates: int) -> None:
+    moments = [dt.datetime(2019, 2, day) for day in range(1, 5)]
+    numbers = [f"{seconds(m) * {'s': 1, 'ms': 10**3, 'us': 10**6}[unit]:.0f}" for m in moments]
+    cells = [m.isoformat() for m in moments[:dates]] + numbers[dates:]
+    times, _, notes = read(cells)
+    assert times == [seconds(m) for m in moments]
+    assert any("1 time: " in note or "3 times: " in note for note in notes)
+
+
+def test_numbers_far_from_the_dates_are_not_mixed_with_them() -> None:
+    dates = [f"2019-02-0{day}" for day in range(1, 5)]
+    cells = [*dates, "7", "17928", f"{seconds(dt.datetime(2009, 2, 1)):.0f}"]
+    assert np.isfinite(read(cells)[0]).tolist() == [True] * 4 + [False] * 3
+
+
 # A form that the user gives.
 
 
