@@ -13,13 +13,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from genrec.data import column_cells
-from genrec.data.column_names import fold, known, names_of
+from genrec.data.column_guesses import guess_columns
+from genrec.data.column_names import fold
 from genrec.data.columns import Recognized
 from genrec.data.readers import arrow
-from genrec.data.readers.dates import read_dates
 from genrec.errors import DataError, SettingsError
 from genrec.text import one_line
 
@@ -43,11 +42,7 @@ _ZONES = frozenset(
         "时区", "時區", "タイムゾーン",
     )
 )  # fmt: skip
-_TITLES = ("title", "titel", "subject", "description")
 _SAMPLE = 1000  # the rows that show what a column holds
-_SHORTEST = 4  # letters of a word that is searched for inside a column name
-_FEW = 12  # distinct numbers of a column that may hold quantities
-_ORDER = ("timestamp", "title", "item_id", "user_id")  # the order in which roles are guessed
 
 
 def check_mapping(given: Mapping[str, str], source: str, *, option: str = "--column") -> None:
@@ -167,85 +162,6 @@ def list_names(names: Sequence[str]) -> str:
     """Join column names for a message, shortening a very long list."""
     listed = ", ".join(one_line(n) for n in names[:_LISTED]) or "none"
     return listed + (f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else "")
-
-
-def guess_columns(missing: Sequence[str], read: Recognized) -> dict[str, str]:
-    """Return the most likely column for each missing role, omitting roles without a likely column.
-
-    A column is preferred if a part of its name is a known word, such as ``Customer`` in
-    ``Paying Customer Ref``. Otherwise, the cells decide: times must be readable, titles must
-    contain letters, and item ids must fit the titles.
-    """
-    taken = {*read.names.values(), *_ROLES, arrow.ROW}
-    present = {*arrow.column_names(read.table)} - taken
-    free = [n for n in read.found if n in present][:_LISTED]  # without copies and renamed columns
-    table = read.table.slice(0, _SAMPLE)
-    title = table["title"] if "title" in table.column_names else None
-    found: dict[str, str] = {}
-    for role in sorted(missing, key=lambda r: _ORDER.index(r) if r in _ORDER else len(_ORDER)):
-        scores = {n: _score(role, n, table[n]) for n in free if n not in found.values()}
-        if role == "item_id" and title is not None:
-            scores = {
-                n: score / max(column_cells.misfit(table[n], title)) for n, score in scores.items()
-            }
-        best = max(scores, key=lambda n: scores[n], default=None)
-        if best is not None and scores[best] > 0:
-            found[role] = best
-            title = table[best] if role == "title" else title
-    return found
-
-
-def _score(role: str, name: str, column: pa.ChunkedArray) -> float:
-    """Score how well a column fits a role; 0 means that it cannot have this role."""
-    if pa.types.is_nested(column.type):
-        return 0.0
-    try:
-        cells = arrow.to_text(column)
-    except DataError:
-        return 0.0
-    filled = cells.filter(pc.not_equal(cells, ""))
-    if not len(filled):
-        return 0.0
-    dates = _are_dates(column, filled)
-    named = _named(role, name)
-    if role == "timestamp":
-        return dates * (1.0 + named)
-    if role not in _ORDER:
-        return float(named)
-    distinct = len(pc.unique(filled))
-    others = {"user_id": ("item_id", "title"), "item_id": ("user_id",), "title": ("user_id",)}[role]
-    if dates or (any(_named(other, name) for other in others) and not named):
-        return 0.0
-    numbers = arrow.to_floats(pa.chunked_array([pc.unique(filled)]))
-    amounts = bool(np.isfinite(numbers).all()) and (distinct <= _FEW or bool((numbers % 1).any()))
-    letters = column_cells.holds_names(column)
-    if (role == "title" and not letters) or (amounts and not named):
-        return 0.0
-    varied = float(np.log(distinct)) * (distinct < len(filled))
-    return len(filled) / len(cells) * (varied + 10.0 * named)
-
-
-def _named(role: str, name: str) -> bool:
-    """Check whether a column name is known for a role, or contains one of the role's words."""
-    folded = fold(name)
-    listed = _TITLES if role == "title" else known()["roles"][role]["words"]
-    words = (fold(w) for w in listed)
-    inside = any(w in folded for w in words if len(w) >= _SHORTEST or not w.isascii())
-    return folded in names_of(role) or inside
-
-
-def _are_dates(column: pa.ChunkedArray, filled: pa.ChunkedArray) -> bool:
-    """Check whether most cells can be read as dates."""
-    if pa.types.is_temporal(column.type):
-        return True
-    sample = filled.slice(0, 50).combine_chunks()
-    if not np.isnan(arrow.to_floats(pa.chunked_array([sample]))).any():
-        return False
-    try:
-        dates = read_dates(sample, None, "")
-    except DataError:
-        return True  # the order of day and month is open
-    return bool(np.isfinite(dates.seconds).mean() > 0.5)
 
 
 def _join(parts: Sequence[str]) -> str:

@@ -37,6 +37,7 @@ from genrec.data.plausibility import check_parts
 from genrec.data.readers import arrow, huggingface
 from genrec.data.readers.files import read as read_table
 from genrec.data.readers.rejects import Rejects, write_rejected
+from genrec.data.readers.repeated import NUMBERED
 from genrec.data.splits import SplitOptions, split_events
 from genrec.errors import DataError, SettingsError
 
@@ -424,9 +425,10 @@ def _read(
 
 
 def _doubts(notes: list[str], tables: list[pa.Table | None]) -> str:
-    """Return the remarks on guessed encodings that may explain why columns were not recognized."""
+    """Return the remarks on names and encodings that may explain why columns were not recognized."""
     names = [n for table in tables if table is not None for n in arrow.column_names(table)]
     doubts = [n for n in notes if "--encoding" in n] if not "".join(names).isascii() else []
+    doubts += [n for n in notes if NUMBERED in n]
     return "".join(f" Note that {n}." for n in doubts)
 
 

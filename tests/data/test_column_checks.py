@@ -153,3 +153,41 @@ def test_thai_and_hindi_names_are_recognized(names: tuple[str, ...], tmp_path: P
     path.write_text(",".join(names) + "\n" + rows, encoding="utf-8")
     columns = prepare(path).info.columns
     assert [columns[n] for n in ("user_id", "item_id", "title", "timestamp")] == list(names)
+
+
+def joined_tables(tmp_path: Path) -> Path:
+    """Three tables joined by a query that does not rename their columns: orders, customers, items."""
+    lines = ["id,created_at,id,name,id,name,quantity"]
+    for n in range(60):
+        order, customer, item = n // 3, n // 3 % 7, (n + n // 5) % 9
+        lines.append(f"{500 + order},2024-03-{1 + order % 28:02d} 10:{order:02d},{40 + customer},"
+                     f"Person {'ABCDEFG'[customer]},{item},Lamp {'RSTUVWXYZ'[item]},1")  # fmt: skip
+    path = tmp_path / "joined.csv"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def test_columns_with_one_name_are_told_apart_by_their_cells(tmp_path: Path) -> None:
+    path = joined_tables(tmp_path)
+    with pytest.raises(DataError, match="3 columns are called 'id', and are read as") as error:
+        prepare(path)
+    pasted = shlex.split(str(error.value).partition("Add ")[2].partition(" to the command")[0])
+    columns = dict(one.split("=", 1) for one in pasted[1::2])
+    assert columns == {"user_id": "id.2", "item_id": "id.3", "title": "name.2"}
+    data = prepare(path, columns=columns)
+    assert (data.info.events, data.info.items, data.info.users) == (60, 9, 7)
+    assert data.catalog[0].title.startswith("Lamp")
+    baskets = prepare(path, columns=columns, unit="id.1").interactions
+    assert len(set(baskets.columns.unit.tolist())) == 20
+
+
+def test_neither_an_order_nor_a_duration_is_suggested_as_the_user(tmp_path: Path) -> None:
+    lines = ["Ticket,Began,Length,Who was it,Product,Product name"]
+    for n in range(60):
+        ticket = n // 2
+        lines.append(f"T{ticket},2024-03-{1 + ticket % 28:02d} 10:{ticket:02d},00:{n % 50:02d}:{n:02d},"
+                     f"W{ticket % 9},P{n % 7},Lamp {n % 7}")  # fmt: skip
+    path = tmp_path / "e.csv"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"--column user_id='Who was it' --column timestamp=Began"):
+        prepare(path)

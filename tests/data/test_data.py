@@ -57,7 +57,7 @@ def test_catalog_keeps_order_attributes_and_types(tmp_path: Path) -> None:
     [
         ("", "is empty"),
         ("id,title\na,b\n", "no column 'item_id'"),
-        ("item_id,title,title\na,b,c\n", "column 'title' twice"),
+        ("item_id,title,title\na,b,c\n", "found item_id, title.1, title.2"),
         ("item_id,title\n", "has no items"),
         ("item_id,title\n,mug\n", "data row 1: empty item_id"),
         ("item_id,title\na,mug\na,doll\n", "data row 2: duplicate item_id 'a'"),

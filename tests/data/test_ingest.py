@@ -230,7 +230,7 @@ def test_rejected_rows_keep_their_cells(tmp_path: Path) -> None:
         ("user_id,item_id,timestamp,behavior\n", "it has no rows"),
         ("user_id,item_id,timestamp,behavior\nu,q,1,buy\n", "every row was rejected"),
         ("é caf\udce9,item_id\nu,a\n", "header"),
-        ("user_id,item_id,timestamp,behavior,user_id\nu,a,1,buy,u\n", "column 'user_id' twice"),
+        ("user_id,item_id,timestamp,behavior,user_id\nu,a,1,buy,v\n", "user_id.1, item_id,"),
         ("\x00\x01\x02", "recognized as user_id (the user)"),
         ('"user_id,item_id\n', "recognized as user_id (the user)"),
     ],

@@ -14,7 +14,6 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +24,7 @@ from genrec.data.readers import headerless
 from genrec.data.readers.arrow import ROW
 from genrec.data.readers.encodings import BROKEN, Encoding, open_text, open_utf8
 from genrec.data.readers.rejects import BadRow, Rejects
+from genrec.data.readers.repeated import name_columns
 from genrec.data.readers.sources import Source
 from genrec.errors import DataError
 from genrec.text import quantity
@@ -116,8 +116,8 @@ def read(source: Source, encoding: Encoding, rejects: Rejects, notes: list[str])
     elif not layout.named:
         notes.append(f"the file has no header, so its columns are called {names[0]} to {names[-1]}")
     if not layout.has_rows:  # pyarrow cannot skip a header without rows
-        empty = [pa.array([], pa.string()) for _ in names]
-        table = _named(source, empty, names)
+        empty = [pa.chunked_array([], pa.string()) for _ in names]
+        table = name_columns(names, empty, notes)
         return table.append_column(ROW, pa.array([], pa.int64()))
     table, broken = _parse(source, encoding, layout)
     numbers = _row_numbers(table.num_rows, {number for number, _, _ in broken})
@@ -135,7 +135,7 @@ def read(source: Source, encoding: Encoding, rejects: Rejects, notes: list[str])
         broken.append((int(numbers[place]), reason, " | ".join(row.values())))
     for number, reason, text in sorted(broken):
         rejects.add(number, reason, [text.replace(BROKEN, "\ufffd")])
-    table = _named(source, table.columns, names).append_column(ROW, pa.array(numbers))
+    table = name_columns(names, table.columns, notes).append_column(ROW, pa.array(numbers))
     return table.filter(pa.array(~bad)) if bad.any() else table
 
 
@@ -324,40 +324,6 @@ def _check_header(source: Source, encoding: Encoding, names: Sequence[str]) -> N
         raise DataError(msg)
     if ROW in names:
         msg = f"{path!r} has a column named {ROW!r}, which is reserved for genrec. Rename it."
-        raise DataError(msg)
-
-
-def _named(
-    source: Source, columns: Sequence[pa.Array | pa.ChunkedArray], names: Sequence[str]
-) -> pa.Table:
-    """Name the columns, dropping empty columns whose names are missing or repeated.
-
-    Raises:
-        DataError: two columns with values have the same name.
-    """
-    kept: list[tuple[str, pa.Array | pa.ChunkedArray]] = []
-    counts = Counter(names)
-    final = {name: place for place, name in enumerate(names)}
-    taken = set[str]()
-    for place, (name, column) in enumerate(zip(names, columns, strict=True)):
-        extra = not name or counts[name] > 1
-        last = final[name] == place and name not in taken
-        if extra and not (name and last) and not pc.any(pc.not_equal(column, "")).as_py():
-            continue
-        kept.append((name, column))
-        taken.add(name)
-    check_distinct(source.path, [name for name, _ in kept])
-    return pa.table(dict(kept))
-
-
-def check_distinct(path: Path, names: Sequence[str]) -> None:
-    """Raise a DataError if a column name occurs twice."""
-    twice = [n for n, count in Counter(names).items() if count > 1]
-    if twice:
-        msg = (
-            f"{str(path)!r} has the column {twice[0]!r} twice. Expected distinct column "
-            "names. Rename or remove one."
-        )
         raise DataError(msg)
 
 

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from genrec.data.readers import delimited, encodings, folders, json_files, sources
 from genrec.data.readers.encodings import Encoding
 from genrec.data.readers.rejects import Rejects
+from genrec.data.readers.repeated import name_columns
 from genrec.data.readers.sources import Source
 from genrec.errors import DataError
 from genrec.text import quantity
@@ -185,7 +186,7 @@ def _read_file(
     """Read a file of any kind."""
     kind = _kind(source, encoding)
     if kind == "Parquet":
-        return _read_parquet(source)
+        return _read_parquet(source, notes)
     if kind == "JSON":
         table = json_files.read(source, encoding, rejects, scalar)
     else:
@@ -194,14 +195,13 @@ def _read_file(
     return table
 
 
-def _read_parquet(source: Source) -> pa.Table:
+def _read_parquet(source: Source, notes: list[str]) -> pa.Table:
     """Read a Parquet file, preserving its column types."""
     with source.open() as stream:
         content = pa.BufferReader(stream.read()) if source.packed else str(source.path)
-    delimited.check_distinct(source.path, pq.ParquetFile(content).schema_arrow.names)
     table = pq.ParquetFile(content).read()
     table.validate(full=True)  # other writers may have stored text that is not UTF-8
-    return table
+    return name_columns(table.column_names, table.columns, notes)
 
 
 _CONTROLS = re.compile("[\0-\x08\x0e-\x1f]")

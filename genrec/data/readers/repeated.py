@@ -1,0 +1,101 @@
+"""Tell columns with the same name apart, as a join of database tables or a report may have them.
+
+This module deals with names and cells only, not with files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from genrec.text import one_line
+
+NUMBERED = "and are read as"
+"""Part of the remark on columns that got numbers."""
+
+
+def name_columns(
+    names: Sequence[str], columns: Sequence[pa.ChunkedArray], notes: list[str]
+) -> pa.Table:
+    """Build a table in which every column has a name of its own.
+
+    If all filled cells of a column are also in another column of the same name, the column is left
+    out. Columns that differ get numbers, such as ``id.1`` and ``id.2``, so that none of them is
+    mistaken for the only one. An empty column without a name is left out.
+
+    Args:
+        names: the name of each column; an empty text stands for none.
+        columns: the cells of each column.
+        notes: the list to which remarks for the user are added.
+    """
+    places: dict[str, list[int]] = {}
+    for place, name in enumerate(names):
+        places.setdefault(name, []).append(place)
+    final: dict[int, str] = {}
+    for name, group in places.items():
+        kept = _distinct(group, columns)
+        if not name:
+            kept = [place for place in kept if not _is_empty(columns[place])]
+        if len(kept) == 1:
+            final[kept[0]] = name
+            if len(group) > 1 and not all(_is_empty(columns[p]) for p in group if p not in kept):
+                notes.append(
+                    f"the column {one_line(name)!r} occurs {len(group)} times, but its cells are equal"
+                )
+        elif kept:
+            new = _numbered(name, group, kept, {*names, *final.values()})
+            final |= new
+            *first, last = [repr(one_line(n)) for n in new.values()]
+            which = f"are called {one_line(name)!r}" if name else "have no name"
+            notes.append(f"{len(kept)} columns {which}, {NUMBERED} {', '.join(first)} and {last}")
+    return pa.table({final[place]: columns[place] for place in sorted(final)})
+
+
+def _distinct(group: Sequence[int], columns: Sequence[pa.ChunkedArray]) -> list[int]:
+    """Leave out the columns whose filled cells are all in another column of the group."""
+    kept: list[int] = []
+    for place in group:
+        if any(_is_within(columns[place], columns[other]) for other in kept):
+            continue
+        kept = [other for other in kept if not _is_within(columns[other], columns[place])]
+        kept.append(place)
+    return kept
+
+
+def _is_within(one: pa.ChunkedArray, other: pa.ChunkedArray) -> bool:
+    """Check whether every filled cell of a column has the same value in another column."""
+    if one.type != other.type:
+        return False
+    if pa.types.is_nested(one.type):
+        return bool(one.equals(other))
+    same = pc.fill_null(pc.equal(one, other), False)
+    return bool(pc.all(pc.or_(same, _empty_cells(one)), min_count=0).as_py())
+
+
+def _is_empty(column: pa.ChunkedArray) -> bool:
+    """Check whether a column has no filled cell."""
+    return bool(pc.all(_empty_cells(column), min_count=0).as_py())
+
+
+def _empty_cells(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a mask of the cells that are null or an empty text."""
+    missing = pc.is_null(column)
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return missing
+    return pc.or_(missing, pc.fill_null(pc.equal(column, ""), False))
+
+
+def _numbered(
+    name: str, group: Sequence[int], kept: Sequence[int], taken: set[str]
+) -> dict[int, str]:
+    """Number columns by their place among those of the same name, or in the table without a name."""
+    found: dict[int, str] = {}
+    for place in kept:
+        new = f"{name}.{group.index(place) + 1}" if name else f"column_{place + 1}"
+        while new in taken:
+            new += "_"
+        taken.add(new)
+        found[place] = new
+    return found
