@@ -72,6 +72,12 @@ def holds_names(column: pa.ChunkedArray) -> bool:
     return words > 0.5 * len(cells)
 
 
+def mostly_filled(column: pa.ChunkedArray) -> bool:
+    """Check whether at least half of the cells have a value."""
+    filled = pc.not_equal(arrow.to_text(column), "")
+    return not len(column) or bool(pc.mean(filled.cast(pa.int8())).as_py() >= 0.5)
+
+
 def holds_behaviors(column: pa.ChunkedArray, *, known_only: bool) -> bool:
     """Check whether a column has so few distinct values that it may hold behaviors.
 

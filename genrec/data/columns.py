@@ -190,6 +190,9 @@ class _Finder:
 
     def find(self, role: str) -> None:
         """Find the column for a role, unless the user or the table itself names one."""
+        asked = "position" in self.given or role != "timestamp"
+        if not asked and self._own(role) == "position" and self.candidates(role):
+            self.aside.add("position")  # of a line in its order
         if role in self.names or self._own(role) is not None:
             return
         if role in {"rating", "value"} and {"rating", "value"} & self.names.keys():
@@ -312,7 +315,10 @@ class _Finder:
             titles += [] if own_title is None else self.candidates("title")
             words = known_words("roles", "item_id", "words")
             named = (n for f, n in self.folded.items() if f in words and n not in titles)
-            titles += [n for n in named if column_cells.holds_names(self.table[n])]
+            titles += [
+                n for n in named
+                if column_cells.holds_names(self.table[n]) and column_cells.mostly_filled(self.table[n])
+            ]  # fmt: skip
         fits = {
             (i, t): column_cells.misfit(self.table[i], self.table[t])
             for i in ids
@@ -457,7 +463,7 @@ class _Finder:
         for name in self.table.column_names:
             new = theirs.get(name, name)
             if name not in theirs and (name in theirs.values() or name in self.aside):
-                new = name + "_given" if name in EVENT_ROLES else name
+                new = name + "_given" if name in {*EVENT_ROLES, "position"} else name
             while new in names or (new != name and new not in theirs.values() and new in given):
                 new += "_given"
             names[new] = None

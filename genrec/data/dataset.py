@@ -33,7 +33,7 @@ from genrec.data.info import (
 )
 from genrec.data.ingest import EventOptions
 from genrec.data.interactions import Interactions
-from genrec.data.plausibility import check_parts
+from genrec.data.plausibility import check_parts, check_rejects
 from genrec.data.readers import arrow, huggingface
 from genrec.data.readers.files import read as read_table
 from genrec.data.readers.rejects import Rejects, write_rejected
@@ -263,7 +263,11 @@ class Dataset:
             split_times=starts,
             columns=imported.names,
             uses=[asdict(use) for use in imported.uses],
-            warnings=imported.warnings + check_parts(events.table, split_name),
+            warnings=[
+                *imported.warnings,
+                *check_rejects(events.table, bad_events),
+                *check_parts(events.table, split_name),
+            ],
             notes=notes,
             rows=rows,
             rejected={why: n for r in rejected_from for why, n in r.counts(sources=True).items()},

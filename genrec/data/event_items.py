@@ -103,6 +103,8 @@ def leave_out_unread(
     if used.all():
         return catalog, found
     no_user = pc.equal(arrow.to_text(table["user_id"]), "")
+    if "timestamp" in table.column_names:  # a row of totals has neither a user nor a time
+        no_user = pc.and_(no_user, pc.not_equal(arrow.to_text(table["timestamp"]), ""))
     sold = set(pc.unique(arrow.to_text(table["item_id"]).filter(no_user)).to_pylist())
     keep = used | np.array([i.item_id in sold for i in catalog], dtype=bool)
     left = [item.title for item, stays in zip(catalog, keep.tolist(), strict=True) if not stays]

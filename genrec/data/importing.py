@@ -85,6 +85,8 @@ def import_tables(
     given = dict(options.columns)
     if options.status not in {None, returns.IGNORED}:
         given["status"] = str(options.status)
+    if options.time_unit == "position" and "position" in flat.column_names:
+        given.setdefault("position", "position")  # even if there are dates
     column_checks.check_mapping(options.columns, bad_events.source)
     column_checks.check_mapping(item_columns, bad_items.source, option="--item-column")
     recognized = columns.recognize_events(

@@ -20,6 +20,7 @@ from genrec.data.column_names import names_of, spellings
 from genrec.data.columns import EVENT_ROLES
 from genrec.data.events import SPLITS, EventTable
 from genrec.data.readers import arrow
+from genrec.data.readers.rejects import Rejects
 from genrec.errors import DataError
 from genrec.text import one_line, quantity
 
@@ -32,6 +33,7 @@ _FEW_TITLES = 0.2  # titles for each item
 _ROUNDED = r"(?i)^\d([.,]\d+)?e\+\d+$"
 _SAMPLE = 20_000
 _LISTED = 3
+_OF_COLUMNS = ("empty ", "no title", "not in the items", "time is", "the time is")
 
 
 def check_columns(
@@ -141,6 +143,23 @@ def check_parts(events: EventTable, split: str) -> list[str]:
     else:
         why = "hardly any user has several events. If the users are wrong, map another column with --column"
     return [f"the {parts} {has} no events, so nothing can be measured on {them}: {why}"]
+
+
+def check_rejects(events: EventTable, rejects: Rejects) -> list[str]:
+    """Return a warning if more rows were rejected for what their columns hold than were kept.
+
+    Args:
+        events: the events that were kept.
+        rejects: the record of the rejected rows.
+    """
+    kept = len(events.columns.row)
+    lost = sum(reason.startswith(_OF_COLUMNS) for _, _, reason, _ in rejects.rows)
+    if lost <= kept or lost < _FEW:
+        return []
+    return [
+        f"only {quantity(kept, 'event')} could be read, and {lost:,} rows were rejected, most often for this "
+        f"reason: {rejects.most_frequent()}. If such rows should count, map other columns with --column"
+    ]
 
 
 def _better(table: pa.Table, others: Collection[str], role: str, count: int) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from genrec import Dataset
 from genrec.data.column_names import RoleNames, fold, known, names_of
 from genrec.data.columns import recognize_events, recognize_items
+from genrec.data.ingest import EventOptions
 from genrec.errors import DataError
 
 CELLS = {"behavior": "view", "rating": "4", "value": "2", "timestamp": "2019-03-01"}
@@ -135,6 +137,29 @@ EVENTS = {
         "Sale No,Sold On,Cust,Prod Code,Prod Desc,Pcs,Amt",
         {"unit": "Sale No", "timestamp": "Sold On", "user_id": "Cust", "item_id": "Prod Code",
          "title": "Prod Desc", "value": "Pcs"},
+        "buy",
+    ),
+    "SAP": (
+        "Verkaufsbeleg;Position;Auftraggeber;Name 1;Material;Bezeichnung;Auftragsmenge;Belegdatum",
+        {"unit": "Verkaufsbeleg", "user_id": "Auftraggeber", "item_id": "Material",
+         "title": "Bezeichnung", "value": "Auftragsmenge", "timestamp": "Belegdatum"},
+        "buy",
+    ),
+    "SAP with technical names": (
+        "VBELN,POSNR,KUNNR,MATNR,ARKTX,KWMENG,AUDAT",
+        {"unit": "VBELN", "user_id": "KUNNR", "item_id": "MATNR", "title": "ARKTX",
+         "value": "KWMENG", "timestamp": "AUDAT"},
+        "buy",
+    ),
+    "Koha": (
+        "borrowernumber,biblionumber,title,issuedate,date_due",
+        {"user_id": "borrowernumber", "item_id": "biblionumber", "timestamp": "issuedate"},
+        "interact",
+    ),
+    "a Japanese till": (
+        "レシート番号,取引日時,会員番号,商品コード,商品名,数量",
+        {"unit": "レシート番号", "timestamp": "取引日時", "user_id": "会員番号", "item_id": "商品コード",
+         "title": "商品名", "value": "数量"},
         "buy",
     ),
     "WooCommerce": (
@@ -419,3 +444,19 @@ def test_role_names_hold_what_is_mapped_or_recognized() -> None:
     assert "Customer ID" in names
     assert "product_id" not in names
     assert "price" not in names
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"time_unit": "position"}, {"columns": {"position": "position"}}]
+)
+def test_a_position_beside_dates_is_that_of_a_line_unless_asked_for(
+    options: dict[str, Any],
+) -> None:
+    rows = pa.table(
+        {"customer": ["u", "u", "v"], "sku": ["a1", "b2", "a1"], "position": ["2", "1", "1"],
+         "product name": ["Mug", "Pot", "Mug"], "order date": ["2024-03-01", "2024-03-02", "2024-03-02"]}
+    )  # fmt: skip
+    data = Dataset.from_tables(None, rows, name="f", options=EventOptions(**options))
+    first, second = data.interactions.history("u").interactions
+    assert (first.item_id, second.item_id) == (("b2", "a1") if options else ("a1", "b2"))
+    assert data.info.time_unit == ("position" if options else "s")

@@ -46,6 +46,7 @@ CELLS: dict[str, Callable[[int], str]] = {
     ],
     "page": lambda n: f"/docs/page-{item(n)}",
     "order": lambda n: f"A{n // 2}",
+    "few": lambda n: "TB-X" if item(n) == 3 else "",
     "quantity": lambda n: str(n % 4 + 1),
     "unit": lambda n: ["ea", "ea", "kg"][n % 3],
     "piece": lambda n: "ea",
@@ -105,6 +106,10 @@ UNDERSTOOD = {
         table(Date="time", Customer__ID="user", Item="name", SKU="id", unit="piece",
               Transaction__ID="order"),
         {"unit": "Transaction ID"},
+    ),
+    "a few codes beside names": (
+        table(Date="time", Customer__ID="user", Item="name", SKU="few"),
+        {"item_id": "SKU", "title": "Item"},
     ),
     "note in words": (
         table(customer_id="user", product_id="id", product_name="name", quantity="quantity",
@@ -186,6 +191,18 @@ def test_what_looks_wrong_is_a_warning(kind: str) -> None:
         assert text in warnings
 
 
+@pytest.mark.parametrize(("untitled", "warned"), [(299, False), (301, True)])
+def test_more_rejected_rows_than_events_are_a_warning(untitled: int, warned: bool) -> None:
+    given = table(user_id="user", item_id="id", date="time", title="name").to_pylist()
+    rows = [
+        {**row, "item_id": f"X{n}", "title": ""} if n < untitled else row
+        for n, row in enumerate(given)
+    ]
+    warnings = prepare(pa.Table.from_pylist(rows)).info.warnings
+    said = f"only {ROWS - untitled} events could be read, and {untitled} rows were rejected"
+    assert any(said in one and "no title for the item" in one for one in warnings) == warned
+
+
 @pytest.mark.parametrize(
     ("options", "extra", "expected"),
     [
@@ -247,6 +264,14 @@ def test_lines_that_are_no_events_are_no_items() -> None:
     assert any("1 item occurs only in rows that cannot be read" in n for n in data.info.notes)
     first = data.interactions.history("c000").interactions[0]
     assert first.item_id == CELLS["id"](0)
+
+
+def test_a_row_of_totals_is_no_item() -> None:
+    given = table(customer_id="user", product_name="name", order_date="time", quantity="quantity")
+    total = {"customer_id": "", "product_name": "Total", "order_date": "", "quantity": "1500"}
+    data = prepare(pa.Table.from_pylist([*given.to_pylist(), total]))
+    assert len(data.catalog) == 30
+    assert "Total" not in {i.title for i in data.catalog}
 
 
 def test_escapes_of_postgresql() -> None:

@@ -8,7 +8,6 @@ import gzip
 import io
 import json
 import lzma
-import re
 import sqlite3
 import zipfile
 from collections.abc import Callable
@@ -117,42 +116,6 @@ def test_empty_columns_without_a_name_are_dropped(
     assert list(table) == columns
     assert table["id"] == ["1", "2"][: text.count("\n") - 1]
     assert table["title"] == ["a", "b"][: text.count("\n") - 1]
-
-
-@pytest.mark.parametrize(
-    ("text", "columns"),
-    [
-        (
-            "id,n,id,n\n1,a,7,b\n2,c,8,\n",
-            {"id.1": "12", "n.1": "ac", "id.2": "78", "n.2": ["b", ""]},
-        ),
-        ("id,id,id\n1,1,5\n2,2,6\n", {"id.1": "12", "id.3": "56"}),
-        ("id,,\n1,a,b\n2,c,d\n", {"id": "12", "column_2": "ac", "column_3": "bd"}),
-        ("id,x,x,x.2\n1,a,b,c\n", {"id": "1", "x.1": "a", "x.2_": "b", "x.2": "c"}),
-        ("sum,sum\n5,\n,6\n", {"sum.1": ["5", ""], "sum.2": ["", "6"]}),
-        ("id,x,id\n1,a,1\n2,b,2\n", {"id": "12", "x": "ab"}),
-        ("id,x,id\n1,a,1\n,b,2\n", {"x": "ab", "id": "12"}),
-    ],
-)
-@pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_columns_with_one_name_are_numbered_unless_they_agree(
-    tmp_path: Path, text: str, columns: dict[str, Any], kind: str
-) -> None:
-    expected = {name: list(cells) for name, cells in columns.items()}
-    notes: list[str] = []
-    if kind == "csv":
-        table = text_table(tmp_path / "i.csv", text, notes=notes)
-    else:
-        names, *rows = (line.split(",") for line in text.splitlines())
-        arrays = [pa.array([cell or None for cell in cells]) for cells in zip(*rows, strict=True)]
-        pq.write_table(pa.Table.from_arrays(arrays, names), tmp_path / "i.parquet")
-        read = files.read(tmp_path / "i.parquet", notes=notes)
-        table = {n: [v or "" for v in read[n].to_pylist()] for n in read.column_names}
-    assert table == expected
-    assert list(table) == list(expected)
-    numbered = [name for name in table if re.search(r"\.\d_?$|^column_", name) and name not in text]
-    assert all(any(repr(name) in note for note in notes) for name in numbered)
-    assert notes
 
 
 @pytest.mark.parametrize(

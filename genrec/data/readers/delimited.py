@@ -23,6 +23,7 @@ import pyarrow.csv as pa_csv
 from genrec.data.readers import headerless
 from genrec.data.readers.arrow import ROW
 from genrec.data.readers.encodings import BROKEN, Encoding, open_text, open_utf8
+from genrec.data.readers.header_rows import find_headers
 from genrec.data.readers.rejects import BadRow, Rejects
 from genrec.data.readers.repeated import name_columns
 from genrec.data.readers.sources import Source
@@ -127,11 +128,16 @@ def read(source: Source, encoding: Encoding, rejects: Rejects, notes: list[str])
     invalid = np.zeros(table.num_rows, dtype=bool)
     for column in [] if encoding.intact else table.columns:
         invalid |= np.asarray(pc.match_substring(column, BROKEN), dtype=bool)
-    bad = invalid | np.isin(numbers, list(misquoted))
+    problems = [
+        (invalid, f"not valid {encoding.label}"),
+        (np.isin(numbers, list(misquoted)), _MISQUOTED),
+        *(find_headers(table.columns, names) if layout.named else []),
+    ]
+    bad = np.any([mask for mask, _ in problems], axis=0)
     places = np.flatnonzero(bad)
     cells = table.take(pa.array(places)).to_pylist()
     for place, row in zip(places.tolist(), cells, strict=True):
-        reason = f"not valid {encoding.label}" if invalid[place] else _MISQUOTED
+        reason = next(reason for mask, reason in problems if mask[place])
         broken.append((int(numbers[place]), reason, " | ".join(row.values())))
     for number, reason, text in sorted(broken):
         rejects.add(number, reason, [text.replace(BROKEN, "\ufffd")])
