@@ -192,6 +192,12 @@ def misfit(ids: pa.ChunkedArray, titles: pa.ChunkedArray) -> tuple[float, float]
     return pairs / (codes[0].max() + 1), pairs / (codes[1].max() + 1)
 
 
+def count_pairs(ids: pa.ChunkedArray, titles: pa.ChunkedArray) -> int:
+    """Count the rows that have both an id and a title."""
+    filled = [pc.not_equal(arrow.to_text(c.slice(0, _COMPARED)), "") for c in (ids, titles)]
+    return int(pc.sum(pc.and_(*filled)).as_py() or 0)
+
+
 def _all_match(column: pa.ChunkedArray, pattern: str) -> bool:
     """Check whether all non-empty cells match a pattern, and there is at least one such cell."""
     if not is_text(column) and not pa.types.is_integer(column.type):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import pyarrow as pa
 
+from genrec.data import column_cells
 from genrec.data.column_names import fold, known_words
 
 Fits = dict[tuple[str, str], tuple[float, float]]
@@ -80,3 +82,21 @@ def prefer_own(fits: Fits, own: str | None, notes: list[str]) -> Fits:
         return mine
     notes.append(f"{own!r} {NO_TITLES}, since most items have several values there")
     return others
+
+
+def choose_pair(fits: Fits, table: pa.Table) -> tuple[str, str]:
+    """Return the first pair of an id column and a title column that fits about as well as the best.
+
+    A pair is passed over if another one that fits has values in more than twice as many rows, such
+    as a product's name beside the titles of the few pages that were recorded.
+
+    Args:
+        fits: the result of ``misfit`` for each pair.
+        table: the table with the columns.
+    """
+    best = min(max(fit) for fit in fits.values())
+    good = [pair for pair, fit in fits.items() if max(fit) <= 1.1 * best]
+    if len(good) == 1 or not np.isfinite(best):
+        return good[0]
+    rows = [column_cells.count_pairs(table[i], table[t]) for i, t in good]
+    return next(pair for pair, count in zip(good, rows, strict=True) if 2 * count >= max(rows))

@@ -329,7 +329,7 @@ class _Finder:
         fits = column_choice.prefer_own(fits, own_title, self.notes)
         if fits:
             best = min(max(fit) for fit in fits.values())
-            id_, title = next(pair for pair, fit in fits.items() if max(fit) <= 1.1 * best)
+            id_, title = column_choice.choose_pair(fits, self.table)
             given = {own_title, *self.names.values()}
             if np.isfinite(best) and fits[id_, title][0] > _MOST_TITLES and title not in given:
                 title = ""

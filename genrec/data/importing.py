@@ -81,7 +81,8 @@ def import_tables(
         raise DataError(msg)
     interactions = arrow.number_rows(interactions)
     notes: list[str] = []
-    flat = nested.unnest(interactions, bad_events.source, notes)
+    asked = [*options.columns.values(), *filter(None, (options.unit, options.status))]
+    flat = nested.unnest(interactions, bad_events.source, notes, asked)
     given = dict(options.columns)
     if options.status not in {None, returns.IGNORED}:
         given["status"] = str(options.status)
@@ -97,7 +98,7 @@ def import_tables(
     if events is recognized.table:
         bad_events.given = interactions  # the rows of both have the same numbers
     read = replace(recognized, table=events, unit=unit)
-    read = _with_time(read, options, bad_events, with_titles=items is None)
+    read = _with_time(read, options, bad_events, interactions, with_titles=items is None)
     notes += recognized.notes + column_checks.note_time_zone(flat, read.table)
     table = cleaning.clean_events(read, notes, items)
     status = read.names.get("status", options.status)
@@ -148,9 +149,21 @@ def import_tables(
 
 
 def _with_time(
-    read: columns.Recognized, options: EventOptions, rejects: Rejects, *, with_titles: bool
+    read: columns.Recognized,
+    options: EventOptions,
+    rejects: Rejects,
+    raw: pa.Table,
+    *,
+    with_titles: bool,
 ) -> columns.Recognized:
     """Check that the required columns exist, and add positions if the time unit is ``position``.
+
+    Args:
+        read: the recognized columns.
+        options: the options of the events.
+        rejects: the record of bad rows, which knows the name of the table.
+        raw: the table as it was read. If columns are missing, they may be inside its objects.
+        with_titles: True if the titles must be in the table.
 
     Raises:
         DataError: a column is missing. The message lists all missing columns.
@@ -166,6 +179,9 @@ def _with_time(
     if with_titles and "title" not in present:
         missing.append("title")
     if missing:
+        table = nested.add_parts(read.table, raw)
+        found = (*read.found, *table.column_names[read.table.num_columns :])
+        read = replace(read, table=table, found=found)
         msg = column_checks.describe_missing(missing, read, rejects.source)
         if "timestamp" in missing:
             msg += " If the rows have no times but are in order, use --time-unit position."

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Container, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,9 @@ _IMPRESSIONS = r"^\S+-[01]( \S+-[01])*$"
 Row = dict[str, Any]
 
 
-def unnest(table: pa.Table, source: str, notes: list[str]) -> pa.Table:
+def unnest(
+    table: pa.Table, source: str, notes: list[str], wanted: Collection[str] = ()
+) -> pa.Table:
     """Turn columns of objects that hold users, items and so on into plain columns.
 
     A table without such objects is returned unchanged. A row with a list of items becomes one row
@@ -41,14 +43,17 @@ def unnest(table: pa.Table, source: str, notes: list[str]) -> pa.Table:
         table: the table, with the column names of the file.
         source: the name of the table, for use in messages.
         notes: the list of remarks.
+        wanted: columns that the user named, some of which may be parts of objects, such as
+            ``properties.plan``.
 
     Raises:
         DataError: a column that is named like a user or item column holds objects that cannot be
             used.
     """
     table = _clicks(table, notes)
-    parsed = {name: _parse(table[name]) for name in arrow.column_names(table)}
-    nested = {name: values for name, values in parsed.items() if values is not None}
+    nested = _parse_columns(table)
+    if nested and not _has_items(table, nested):
+        table, nested = _spread(table, nested, notes)
     done: set[str] = set()
     for name, values in list(nested.items()):
         ids = _ids(name, values)
@@ -57,10 +62,11 @@ def unnest(table: pa.Table, source: str, notes: list[str]) -> pa.Table:
             del nested[name]
             continue
         wider = _flatten(table, name, values, notes)
+        for path in (p for p in wanted if p.startswith(f"{name}.") and p not in wider.column_names):
+            wider = wider.append_column(path, _column([_part(v, path) for v in values]))
         done = {*done, name} if wider is not table else done
         table = wider
-    plain = [n for n in arrow.column_names(table) if n not in nested]
-    if not any(_is_known(n, _ITEM) and n.lower() not in _VAGUE for n in plain):
+    if not _has_items(table, nested):
         found = next((n for n, values in nested.items() if _holds_items(values)), None)
         if found is not None:
             return _explode(table, found, nested[found], notes).drop_columns([*done - {found}])
@@ -76,6 +82,85 @@ def unnest(table: pa.Table, source: str, notes: list[str]) -> pa.Table:
             )
             raise DataError(msg)
     return table.drop_columns([*done])
+
+
+def _parse_columns(table: pa.Table) -> dict[str, list[Any]]:
+    """Return the values of each column that holds objects."""
+    parsed = {name: _parse(table[name]) for name in arrow.column_names(table)}
+    return {name: values for name, values in parsed.items() if values is not None}
+
+
+def _has_items(table: pa.Table, nested: Container[str]) -> bool:
+    """Check whether a plain column is called like ids or titles of items."""
+    plain = (n for n in arrow.column_names(table) if n not in nested)
+    return any(_is_known(n, _ITEM) and n.lower() not in _VAGUE for n in plain)
+
+
+def _spread(
+    table: pa.Table, nested: dict[str, list[Any]], notes: list[str]
+) -> tuple[pa.Table, dict[str, list[Any]]]:
+    """Return one row for each item in the lists inside the objects of a column.
+
+    Analytics tools write the product of a view as ``{"product_id": 1}`` and those of an order as
+    ``{"products": [{"product_id": 1}]}`` in the same column. The keys of each item are added to its
+    object, with the prefix ``item_`` if the object has the same key.
+
+    Args:
+        table: the table.
+        nested: the values of its columns of objects.
+        notes: the list of remarks.
+    """
+    for name, values in nested.items():
+        objects = [v if isinstance(v, dict) else {} for v in values]
+        lists = {k for o in objects for k, v in o.items() if isinstance(v, list)}
+        key = next((k for k in sorted(lists) if _holds_lines([o.get(k) for o in objects])), None)
+        if key is None:
+            continue
+        lines: list[list[Row]] = [_objects(o.get(key)) or [{}] for o in objects]
+        parent = np.repeat(np.arange(len(lines)), [len(one) for one in lines]).tolist()
+        items = [item for one in lines for item in one]
+        own = [{k: v for k, v in o.items() if k != key} for o in objects]
+        merged = [_merge(own[place], item) for place, item in zip(parent, items, strict=True)]
+        others = {n: [v[place] for place in parent] for n, v in nested.items()}
+        count = sum(bool(item) for item in items)
+        notes.append(
+            f"every item in {key!r} of {name!r} counts as an event: {quantity(count, 'event')}"
+        )
+        return table.take(pa.array(parent)), others | {name: merged}
+    return table, nested
+
+
+def _merge(order: Row, item: Row) -> Row:
+    """Add the keys of an item to its order, with a prefix if the order has the same key."""
+    return order | {k if order.get(k) is None else f"item_{k}": v for k, v in item.items()}
+
+
+def add_parts(table: pa.Table, raw: pa.Table) -> pa.Table:
+    """Add the values inside objects as columns such as ``properties.plan``, to show them to the user.
+
+    Args:
+        table: the unnested table. If it does not have the rows of the raw one, the cells are empty.
+        raw: the table as it was read.
+    """
+    known = set(arrow.column_names(table))
+    for name, values in _parse_columns(raw).items():
+        objects = [v if isinstance(v, dict) else {} for v in values]
+        for path in _keys([_scalars(o, mark=".") for o in objects]):
+            full = f"{name}.{path}"
+            parts = [_part(o, full) for o in objects]
+            shown = {full, path, path.replace(".", "_"), full.replace(".", "_")}
+            if shown & known or any(isinstance(v, dict | list) for v in parts):
+                continue
+            same = table.num_rows == raw.num_rows
+            table = table.append_column(full, _column(parts if same else [None] * table.num_rows))
+    return table
+
+
+def _part(value: Any, path: str) -> Any:
+    """Return the part of an object at a path, whose first name is that of the column."""
+    for key in path.split(".")[1:]:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
 
 
 def _parse(column: pa.ChunkedArray) -> list[Any] | None:
@@ -130,8 +215,11 @@ def _flatten(table: pa.Table, name: str, values: list[Any], notes: list[str]) ->
         joined = {k: f"{name}_{k}" for k in _keys(rows)}
         item = any(_is_known(j, _ITEM) for j in joined.values())
         columns = {k: j for k, j in joined.items() if item or _is_known(j)}
-        alone = (k for k in joined if k not in columns and _is_specific(k))
-        columns |= {k: k for k in alone if k not in table.column_names}
+        alone = [k for k in joined if k not in columns and _is_specific(k)]
+        if any(_is_known(k, ("item_id",)) for k in alone):  # the object describes an item
+            alone = [k for k in joined if k not in columns]
+            columns |= {k: f"item_{k}" for k in alone if k in _VAGUE}
+        columns |= {k: k for k in alone if k not in {*table.column_names, *columns}}
     for key, new in columns.items():
         if new not in table.column_names:
             table = table.append_column(new, _column([row.get(key) for row in rows]))
@@ -151,15 +239,20 @@ def _is_specific(key: str) -> bool:
 
 
 def _keys(rows: Sequence[Row]) -> list[str]:
-    return list(dict.fromkeys(k for row in rows[:_SAMPLE] for k in row))[:_MOST_KEYS]
+    """List the keys of objects: all that are known, and the first few of the others."""
+    keys = dict.fromkeys(k for row in rows for k in row)
+    known = {k for k in keys if _is_known(k)}
+    others = {k for k in keys if k not in known}
+    kept = known | {*[k for k in keys if k in others][:_MOST_KEYS]}
+    return [k for k in keys if k in kept]
 
 
-def _scalars(value: Row, prefix: str = "", depth: int = 2) -> Row:
+def _scalars(value: Row, prefix: str = "", depth: int = 2, mark: str = "_") -> Row:
     """Return an object's plain values, including those of inner objects, keyed by their paths."""
     found: Row = {}
     for key, inner in value.items():
         if isinstance(inner, dict) and depth > 1:
-            found |= _scalars(inner, f"{prefix}{key}_", depth - 1)
+            found |= _scalars(inner, f"{prefix}{key}{mark}", depth - 1, mark)
         else:
             found[f"{prefix}{key}"] = inner
     return found
@@ -178,8 +271,16 @@ def _pairs(value: Any) -> Row:
 
 def _holds_items(values: list[Any]) -> bool:
     """Check whether the objects in lists have a key for the id or the title of an item."""
-    objects = [o for v in values[:_SAMPLE] if isinstance(v, list) for o in _objects(v)]
+    objects = [o for v in values if isinstance(v, list) for o in _objects(v)]
     return any(_is_known(key, _ITEM) for key in _keys(objects))
+
+
+def _holds_lines(values: list[Any]) -> bool:
+    """Check whether the objects in lists have item ids, or titles and quantities."""
+    keys = _keys([o for v in values if isinstance(v, list) for o in _objects(v)])
+    roles = ("item_id", "title", "value")
+    item, title, value = (any(_is_known(k, (role,)) for k in keys) for role in roles)
+    return item or (title and value)
 
 
 def _explode(table: pa.Table, name: str, values: list[Any], notes: list[str]) -> pa.Table:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from genrec import Dataset
+from genrec.data.ingest import EventOptions
 from genrec.data.nested import unnest
 from genrec.errors import DataError
 
@@ -166,3 +167,70 @@ def test_clicks_in_impressions(tmp_path: Path) -> None:
     assert data.catalog[0].title == 'Title "of 1'
     assert [row[1:3] for row in rejects.rows] == [(2, "empty item_id")]
     assert any("3 items shown without a click" in note for note in data.info.notes)
+
+
+def viewed(n: int, **more: Any) -> dict[str, Any]:
+    """An event as Segment, Mixpanel and PostHog write them."""
+    product = {"product_id": f"p{n}", "name": f"Lamp {n}", "price": 10 + n}
+    return {"event": "Viewed", "name": "Page", "properties": {**product, **more}}
+
+
+def test_events_with_one_product_and_orders_with_several(tmp_path: Path) -> None:
+    lines = [{"product_id": f"p{n}", "name": f"Lamp {n}", "price": 10 + n} for n in range(3)]
+    rows = [
+        {"userId": "u", "timestamp": "2024-03-01T10:00:00Z", **viewed(0)},
+        {"userId": "u", "timestamp": "2024-03-01T10:01:00Z", "event": "Login", "properties": {}},
+        {"userId": "u", "timestamp": "2024-03-01T10:02:00Z", "event": "Ordered",
+         "properties": {"order_id": "o1", "products": lines}},
+        {"userId": "v", "timestamp": "2024-03-01T10:03:00Z", **viewed(2), "context": {"page": {"title": "Shop"}}},
+    ]  # fmt: skip
+    data, (rejects,) = Dataset.prepare(None, write(tmp_path / "e.jsonl", rows, "jsonl"))
+    c = data.interactions.columns
+    found = [
+        (data.interactions.behaviors[c.behavior[n]], data.catalog[int(c.row[n])].title)
+        for n in range(len(c.row))
+    ]
+    assert found == [
+        ("Viewed", "Lamp 0"),
+        *(("Ordered", f"Lamp {n}") for n in range(3)),
+        ("Viewed", "Lamp 2"),
+    ]
+    assert data.catalog[1].attributes["price"] == 11
+    assert [row[1:3] for row in rejects.rows] == [(2, "empty item_id")]
+    assert (
+        "every item in 'products' of 'properties' counts as an event: 3 events" in data.info.notes
+    )
+
+
+def test_lines_inside_an_order_do_not_replace_the_keys_of_the_order() -> None:
+    lines = [{"id": 91, "product_id": 7, "name": "Mug"}, {"id": 92, "product_id": 8, "name": "Pot"}]
+    rows = [{"user": "u", "order": {"id": 500, "name": "#1", "lines": lines}}]
+    table = unnest(pa.Table.from_pylist(rows), "f", [])
+    assert table["order_id"].to_pylist() == ["500", "500"]
+    assert table["product_id"].to_pylist() == ["7", "8"]
+    assert table["item_name"].to_pylist() == ["Mug", "Pot"]
+
+
+def test_the_time_beside_a_product_is_the_time_of_the_event(tmp_path: Path) -> None:
+    rows = [viewed(n % 3, time=1_700_000_000 + n, distinct_id=f"u{n % 2}") for n in range(6)]
+    data, _ = Dataset.prepare(None, write(tmp_path / "e.jsonl", rows, "jsonl"))
+    assert (data.info.events, data.info.users, data.info.items) == (6, 2, 3)
+    assert data.interactions.columns.timestamp.min() == 1_700_000_000
+
+
+def test_parts_of_objects_can_be_named(tmp_path: Path) -> None:
+    rows = [
+        {"sku": f"s{n % 3}", "product name": f"Lamp {n % 3}",
+         "meta": {"who": {"key": f"person {n % 4}"}, "seen": f"2024-03-0{n % 9 + 1}T10:00:00Z"}}
+        for n in range(24)
+    ]  # fmt: skip
+    path = write(tmp_path / "e.jsonl", rows, "jsonl")
+    with pytest.raises(DataError) as error:
+        Dataset.prepare(None, path)
+    assert "--column user_id=meta.who.key --column timestamp=meta.seen" in str(error.value)
+    columns = {"user_id": "meta.who.key", "timestamp": "meta.seen"}
+    data, _ = Dataset.prepare(None, path, options=EventOptions(columns=columns))
+    assert (data.info.events, data.info.users, data.info.items) == (24, 4, 3)
+    nowhere = EventOptions(columns={**columns, "user_id": "meta.nobody.key"})
+    with pytest.raises(DataError, match="every row was rejected"):
+        Dataset.prepare(None, path, options=nowhere)
