@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from genrec.data import column_cells
 from genrec.data.column_guesses import guess_columns
-from genrec.data.column_names import fold
+from genrec.data.column_names import fold, names_of
 from genrec.data.columns import Recognized
 from genrec.data.readers import arrow
 from genrec.errors import DataError, SettingsError
@@ -133,6 +133,17 @@ def describe_missing(
     return (
         f"{source} has no column that could be recognized as {wanted}. Found the columns: "
         f"{list_names(read.found)}. {advice}"
+    )
+
+
+def point_to_folder(names: Sequence[str]) -> str:
+    """Return a sentence on how to join a table of orders if a table of order lines refers to one."""
+    order = next((n for n in names if fold(n) in names_of("unit") and fold(n) != "unit"), None)
+    if order is None:
+        return ""
+    return (
+        f" If users and times are in another file with the column {one_line(order)!r}, put both files in "
+        "a folder and pass the folder."
     )
 
 

@@ -185,6 +185,8 @@ def _with_time(
         msg = column_checks.describe_missing(missing, read, rejects.source)
         if "timestamp" in missing:
             msg += " If the rows have no times but are in order, use --time-unit position."
+        if {"user_id", "timestamp"} & {*missing}:
+            msg += column_checks.point_to_folder(read.found)
         if "title" in missing:
             msg += " If the titles are in another file, pass it with --items."
             doubts = [n for n in read.notes if column_choice.NO_TITLES in n]

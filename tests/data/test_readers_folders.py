@@ -172,3 +172,85 @@ def test_folders_without_a_table(tmp_path: Path) -> None:
     (tmp_path / "cut.parquet").write_bytes(b"PAR1")
     with pytest.raises(DataError, match=r"cut\.parquet' cannot be read"):
         files.read(tmp_path)
+
+
+ORDERS = "id,customer_id,created_at,status\n" + "".join(
+    f"{500 + n},{n % 3},2024-03-{n + 1:02d} 10:00,{'cancelled' if n == 9 else 'paid'}\n"
+    for n in range(10)
+)
+LINES = "id,order_id,product_id,quantity\n" + "".join(
+    f"{n},{500 + n // 2},{n % 4},{1 + n % 2}\n" for n in range(20)
+)
+PRODUCTS = "id,name,category_id,created_at\n" + "".join(
+    f"{n},Mug {n},{n % 2},2020-01-01\n" for n in range(6)
+)
+CUSTOMERS = "id,name,email\n" + "".join(f"{n},Ann {n},ann{n}@x\n" for n in range(3))
+CATEGORIES = "id,name\n0,Cups\n1,Pots\n"
+SHOP = {"orders": ORDERS, "order_items": LINES, "products": PRODUCTS, "customers": CUSTOMERS,
+        "categories": CATEGORIES}  # fmt: skip
+
+
+def write_tables(folder: Path, tables: dict[str, str]) -> Path:
+    folder.mkdir()
+    for name, text in tables.items():
+        (folder / f"{name}.csv").write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize("left_out", [(), ("customers",), ("customers", "categories")])
+def test_tables_of_a_database_are_joined(tmp_path: Path, left_out: tuple[str, ...]) -> None:
+    tables = {name: text for name, text in SHOP.items() if name not in left_out}
+    data, rejects = Dataset.prepare(None, write_tables(tmp_path / "shop", tables))
+    c = data.interactions.columns
+    assert (data.info.events, data.info.users, data.info.items) == (18, 3, 4)
+    assert {i.item_id: i.title for i in data.catalog} == {f"{n}": f"Mug {n}" for n in range(4)}
+    assert len(set(c.unit.tolist())) == 9
+    assert c.timestamp.min() == 1_709_287_200  # of the order, not of the product
+    assert c.value.tolist().count(2) == 9
+    assert [r[:2] for r in rejects[0].rows] == [("shop/order_items.csv", n) for n in (19, 20)]
+    assert rejects[0].rows[0][2].startswith("cancelled order")
+    if not left_out:
+        assert data.catalog[0].attributes["category_name"] == "Cups"
+    remark = (
+        "every row of order_items is an event, joined with orders (by 'order_id'), products (by"
+    )
+    assert any(remark in note for note in data.info.notes)
+
+
+def test_a_row_that_refers_to_nothing_is_rejected(tmp_path: Path) -> None:
+    tables = SHOP | {"order_items": LINES + "20,999,1,1\n"}
+    _, (rejects,) = Dataset.prepare(None, write_tables(tmp_path / "shop", tables))
+    assert (21, "empty user_id") in {(r[1], r[2]) for r in rejects.rows}
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        {"views": LINES, "sales": LINES.replace("quantity", "amount"), "products": PRODUCTS},
+        {"order_items": LINES, "products": PRODUCTS.replace("5,Mug", "4,Mug").replace("3,Mug", "2,Mug")},
+        {"order_items": LINES, "products": PRODUCTS.replace("\n", "\n9")},
+        {"a": CUSTOMERS, "b": PRODUCTS},
+    ],
+)  # fmt: skip
+def test_tables_without_a_clear_center_are_refused(tmp_path: Path, tables: dict[str, str]) -> None:
+    with pytest.raises(DataError, match="or tables of which one refers to the keys of the others"):
+        Dataset.prepare(None, write_tables(tmp_path / "shop", tables))
+
+
+def test_tables_that_nothing_refers_to_are_named(tmp_path: Path) -> None:
+    payments = "order_id,amount\n" + "".join(f"{500 + n // 3},5\n" for n in range(30))
+    tables = SHOP | {"payments": payments}
+    data, _ = Dataset.prepare(None, write_tables(tmp_path / "shop", tables))
+    assert data.info.events == 18
+    assert any(note.endswith("; not used: payments") for note in data.info.notes)
+
+
+def test_a_table_of_order_lines_alone_leads_to_its_folder(tmp_path: Path) -> None:
+    folder = write_tables(tmp_path / "shop", {"order_items": LINES, "orders": ORDERS})
+    (tmp_path / "products.csv").write_text(PRODUCTS)
+    with pytest.raises(
+        DataError, match="another file with the column 'order_id', put both files in"
+    ):
+        Dataset.prepare(tmp_path / "products.csv", folder / "order_items.csv")
+    data, _ = Dataset.prepare(tmp_path / "products.csv", folder)
+    assert (data.info.events, data.info.users, data.info.items) == (18, 3, 6)

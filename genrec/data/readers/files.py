@@ -43,8 +43,8 @@ def read(
     CSV may have any common delimiter, and JSON may be JSON Lines or an array of objects. The file
     may be compressed (gzip, bzip2, xz, Zstandard, or a zip archive with one file).
 
-    The files in a folder are read in alphabetical order and must have the same columns. Files whose
-    names begin with ``_`` or ``.`` are skipped. A folder name such as ``month=5`` becomes a column
+    The files in a folder are read in alphabetical order and must have the same columns, or refer to
+    each other by keys, as tables of orders, order lines and products do. Files whose names begin with ``_`` or ``.`` are skipped. A folder name such as ``month=5`` becomes a column
     ``month`` with the value 5.
 
     Args:
@@ -150,9 +150,12 @@ def _read_folder(
         notes.append(
             f"similar remarks apply to {quantity(len(said) - 1, 'other file')} in the folder"
         )
+    optional = found[0][2] == "JSON"
+    related = folders.relate(parts, tables, rejects, notes, optional=optional)
+    if related is not None:
+        return related
     if len(parts) > 1:
         notes.append(f"the {len(parts)} files of the folder are read as one table")
-    optional = found[0][2] == "JSON"
     return folders.join(folder, parts, tables, rejects, optional=optional)
 
 

@@ -1,4 +1,4 @@
-"""Find and join the files of a table that is stored as a folder of files.
+"""Find and join the files of a table, or of several related tables, that are stored in a folder.
 
 This module deals with file names and Arrow tables, not with reading files.
 """
@@ -13,6 +13,7 @@ from urllib.parse import unquote
 import numpy as np
 import pyarrow as pa
 
+from genrec.data.readers import relations
 from genrec.data.readers.arrow import ROW, column_names, row_numbers
 from genrec.data.readers.rejects import Rejects
 from genrec.errors import DataError
@@ -82,6 +83,46 @@ def check_kinds(folder: Path, parts: Sequence[Part], kinds: Sequence[str]) -> No
         raise DataError(msg)
 
 
+def relate(
+    parts: Sequence[Part],
+    tables: Sequence[pa.Table],
+    rejects: Rejects,
+    notes: list[str],
+    *,
+    optional: bool,
+) -> pa.Table | None:
+    """Join tables that refer to each other by keys; see ``relations``.
+
+    Args:
+        parts: the files of the folder.
+        tables: the table of each file.
+        rejects: the object that records bad rows; it is told the file whose rows are the events.
+        notes: the list of remarks.
+        optional: see ``join``.
+
+    Returns:
+        The joined table, or None if the files are parts of one table or cannot be joined.
+    """
+    if len(tables) < 2 or all(_are_alike(tables[0], t, optional=optional) for t in tables):
+        return None
+    named = {part.path.name.split(".")[0]: n for n, part in enumerate(parts)}
+    if len(named) < len(tables) or any(part.values for part in parts):
+        return None
+    found = relations.join_tables({name: tables[n] for name, n in named.items()}, notes)
+    if found is None:
+        return None
+    root, table = found
+    rejects.parts.append((1, parts[named[root]].name))
+    return table
+
+
+def _are_alike(first: pa.Table, other: pa.Table, *, optional: bool) -> bool:
+    """Check whether two tables have the same columns, or mostly the same if some are optional."""
+    names, theirs = set(column_names(first)), set(column_names(other))
+    common = len(names & theirs) * 2
+    return names == theirs or (optional and common >= max(len(names), len(theirs)))
+
+
 def join(
     folder: Path,
     parts: Sequence[Part],
@@ -103,16 +144,14 @@ def join(
     Raises:
         DataError: the files have different columns, or columns of incompatible types.
     """
-    first = set(column_names(tables[0]))
     for part, table in zip(parts, tables, strict=True):
-        names = set(column_names(table))
-        common = len(names & first) * 2
-        if names != first and not (optional and common >= max(len(names), len(first))):
+        if not _are_alike(tables[0], table, optional=optional):
             msg = (
                 f"The files of the folder {str(folder)!r} differ in their columns: {parts[0].name} "
                 f"has {', '.join(column_names(tables[0]))}; {part.name} has "
-                f"{', '.join(column_names(table))}. Expected the parts of one table. Pass one of the "
-                "files, or make their columns equal."
+                f"{', '.join(column_names(table))}. Expected the parts of one table, or tables of which "
+                "one refers to the keys of the others. Pass one of the files, make their columns equal, or "
+                "move files away that are not needed."
             )
             raise DataError(msg)
     start = 0
