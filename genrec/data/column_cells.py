@@ -74,6 +74,8 @@ def holds_names(column: pa.ChunkedArray) -> bool:
 
 def mostly_filled(column: pa.ChunkedArray) -> bool:
     """Check whether at least half of the cells have a value."""
+    if pa.types.is_nested(column.type):
+        return False
     filled = pc.not_equal(arrow.to_text(column), "")
     return not len(column) or bool(pc.mean(filled.cast(pa.int8())).as_py() >= 0.5)
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import difflib
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from genrec.data import column_cells
 from genrec.data.column_guesses import guess_columns
@@ -43,6 +44,9 @@ _ZONES = frozenset(
     )
 )  # fmt: skip
 _SAMPLE = 1000  # the rows that show what a column holds
+_COMPARED = 20_000  # the rows that show whether a column holds baskets
+_REPEATED = 0.9  # distinct values for each row, at most
+_SPLIT = 1.1  # baskets for each user and time, at most
 
 
 def check_mapping(given: Mapping[str, str], source: str, *, option: str = "--column") -> None:
@@ -145,6 +149,51 @@ def point_to_folder(names: Sequence[str]) -> str:
         f" If users and times are in another file with the column {one_line(order)!r}, put both files in "
         "a folder and pass the folder."
     )
+
+
+def point_to_constant(read: Recognized) -> str:
+    """Return a sentence on how to read the history of one person, if a column could stand for them."""
+    columns = (n for n in read.found if n in read.table.column_names)
+    plain = (n for n in columns if not pa.types.is_nested(read.table[n].type))
+    same = next((n for n in plain if len(set(arrow.to_strings(read.table[n]))) == 1), None)
+    if same is None or not arrow.to_strings(read.table[same].slice(0, 1))[0]:
+        return ""
+    return (
+        f" If all rows are of one person, use a column that is the same in all rows: --column "
+        f"user_id={shlex.quote(same)}."
+    )
+
+
+def note_baskets(table: pa.Table, names: Collection[str]) -> list[str]:
+    """Return a remark if a column seems to identify baskets, although its name is not known.
+
+    That is so if the rows with a value all have the same user and time, and hardly any user has
+    several values at one time.
+
+    Args:
+        table: the events, with genrec's names of the users and the times.
+        names: the columns that have no role.
+    """
+    if not {"user_id", "timestamp"} <= set(table.column_names):
+        return []
+    table = table.slice(0, _COMPARED)
+    if any(pa.types.is_nested(table[n].type) for n in ("user_id", "timestamp")):
+        return []
+    table = table.filter(pc.not_equal(arrow.to_text(table["user_id"]), ""))  # without totals
+    if not table.num_rows:
+        return []
+    user, time = (arrow.encode(table[n])[1] for n in ("user_id", "timestamp"))
+    owner = np.unique(user * len(time) + time, return_inverse=True)[1]
+    for name in (n for n in names if column_cells.may_hold_ids(table[n])):
+        values, code = arrow.encode(table[name])
+        pairs = len(np.unique(code * len(owner) + owner))
+        repeated = len(values) <= _REPEATED * len(code)
+        if "" not in values and repeated and pairs == len(values) <= _SPLIT * (owner.max() + 1):
+            return [
+                f"{name!r} may identify baskets, since rows with the same value have the same user and "
+                f"time; --unit {shlex.quote(name)} uses it"
+            ]
+    return []
 
 
 def note_time_zone(table: pa.Table, events: pa.Table) -> list[str]:

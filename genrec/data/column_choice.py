@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from genrec.data import column_cells
 from genrec.data.column_names import fold, known_words
+from genrec.text import quantity
 
 Fits = dict[tuple[str, str], tuple[float, float]]
 NO_TITLES = "does not hold the items' titles"  # part of the remarks on columns called title
@@ -59,6 +60,22 @@ def are_registers(first: tuple[int, int], other: tuple[int, int]) -> bool:
     (rows, users), (other_rows, other_users) = first, other
     few = users <= _MOST_REGISTERS and rows > 30 * users
     return few and other_users >= 5 * users and other_rows >= 0.5 * rows
+
+
+def compare_users(column: pa.ChunkedArray, first: tuple[int, int], other: tuple[int, int]) -> str:
+    """Return why another column identifies users better than the first one, or "" if it does not.
+
+    Args:
+        column: the cells of the first column.
+        first: for the first column, the number of rows with a user and of distinct users.
+        other: the same two counts for the other column.
+    """
+    (rows, users), (other_rows, other_users) = first, other
+    if other_users >= users and other_rows > rows:
+        return f"identifies no user in {quantity(other_rows - rows, 'row')}"
+    if other_users > users and other_rows == rows and column_cells.holds_names(column):
+        return f"holds names, which tell only {users:,} of {other_users:,} users apart"
+    return ""
 
 
 def prefer_own(fits: Fits, own: str | None, notes: list[str]) -> Fits:

@@ -19,6 +19,7 @@ from genrec.data.column_names import fold, known, names_of
 from genrec.data.columns import EVENT_ROLES, Recognized
 from genrec.data.readers import arrow
 from genrec.data.readers.dates import read_dates
+from genrec.data.time_units import SINCE_1970, is_recent, to_seconds
 from genrec.errors import DataError
 from genrec.types import IntArray
 
@@ -78,7 +79,7 @@ def _score(role: str, name: str, column: pa.ChunkedArray) -> float:
     dates = _are_dates(column, filled)
     named = _named(role, name)
     if role == "timestamp":
-        return dates * (1.0 + named)
+        return (1.0 if dates else 0.5 * _are_epochs(filled)) * (1.0 + named)
     if role not in _ORDER:
         return float(named)
     distinct = len(pc.unique(filled))
@@ -117,6 +118,14 @@ def _are_dates(column: pa.ChunkedArray, filled: pa.ChunkedArray) -> bool:
     except DataError:
         return True  # the order of day and month is open
     return bool(np.isfinite(dates.seconds).mean() > 0.5)
+
+
+def _are_epochs(filled: pa.ChunkedArray) -> bool:
+    """Check whether all cells are numbers that could be seconds since 1970, or fractions of them."""
+    numbers = arrow.to_floats(filled)
+    if not np.isfinite(numbers).all():
+        return False
+    return any(is_recent(to_seconds(numbers, unit)) for unit in SINCE_1970)
 
 
 def _moments(times: pa.ChunkedArray) -> IntArray | None:

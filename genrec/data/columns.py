@@ -252,11 +252,9 @@ class _Finder:
                 )
                 self.take("user_id", name)
                 return
-            if rows > counts[0][0] and users >= counts[0][1]:
-                lacking = quantity(rows - counts[0][0], "row")
-                self.notes.append(
-                    f"users are identified by {name!r}, since {names[0]!r} identifies no user in {lacking}"
-                )
+            why = column_choice.compare_users(self.table[names[0]], counts[0], (rows, users))
+            if why:
+                self.notes.append(f"users are identified by {name!r}, since {names[0]!r} {why}")
                 self.take("user_id", name)
                 return
         if names and not own:

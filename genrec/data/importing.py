@@ -20,7 +20,7 @@ from genrec.data.event_items import catalog_from_events, leave_out_unread, note_
 from genrec.data.ingest import EventOptions, Ingested, ingest
 from genrec.data.item_times import with_iso_times
 from genrec.data.missing import blank_missing
-from genrec.data.plausibility import check_columns, check_titles
+from genrec.data.plausibility import check_columns, check_copies, check_titles
 from genrec.data.readers import arrow
 from genrec.data.readers.rejects import Rejects
 from genrec.errors import DataError
@@ -107,8 +107,12 @@ def import_tables(
     if unit is not None:
         names["unit"] = unit
         notes.append(f"baskets come from the column {unit!r}; --unit none ignores them")
+    elif options.unit is None:
+        free = [n for n in recognized.found if n in table.column_names and n not in names.values()]
+        notes += column_checks.note_baskets(table, free)
     if items is None:
-        warnings = check_titles(table, names) if "title" in table.column_names else []
+        titled = "title" in table.column_names
+        warnings = check_titles(table, names) + check_copies(table, names) if titled else []
         catalog = catalog_from_events(table, bad_items, notes, unit=unit)
         described = sorted({*catalog.columns} & {*table.column_names})
         gone = {*described} - {"item_id", "title"}
@@ -187,6 +191,8 @@ def _with_time(
             msg += " If the rows have no times but are in order, use --time-unit position."
         if {"user_id", "timestamp"} & {*missing}:
             msg += column_checks.point_to_folder(read.found)
+        if "user_id" in missing:
+            msg += column_checks.point_to_constant(read)
         if "title" in missing:
             msg += " If the titles are in another file, pass it with --items."
             doubts = [n for n in read.notes if column_choice.NO_TITLES in n]

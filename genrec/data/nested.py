@@ -52,8 +52,9 @@ def unnest(
     """
     table = _clicks(table, notes)
     nested = _parse_columns(table)
+    lines = None
     if nested and not _has_items(table, nested):
-        table, nested = _spread(table, nested, notes)
+        table, nested, lines = _spread(table, nested, notes)
     done: set[str] = set()
     for name, values in list(nested.items()):
         ids = _ids(name, values)
@@ -61,7 +62,7 @@ def unnest(
             table = table.set_column(table.column_names.index(name), name, ids)
             del nested[name]
             continue
-        wider = _flatten(table, name, values, notes)
+        wider = _flatten(table, name, values, notes, lines=name == lines)
         for path in (p for p in wanted if p.startswith(f"{name}.") and p not in wider.column_names):
             wider = wider.append_column(path, _column([_part(v, path) for v in values]))
         done = {*done, name} if wider is not table else done
@@ -98,7 +99,7 @@ def _has_items(table: pa.Table, nested: Container[str]) -> bool:
 
 def _spread(
     table: pa.Table, nested: dict[str, list[Any]], notes: list[str]
-) -> tuple[pa.Table, dict[str, list[Any]]]:
+) -> tuple[pa.Table, dict[str, list[Any]], str | None]:
     """Return one row for each item in the lists inside the objects of a column.
 
     Analytics tools write the product of a view as ``{"product_id": 1}`` and those of an order as
@@ -109,6 +110,10 @@ def _spread(
         table: the table.
         nested: the values of its columns of objects.
         notes: the list of remarks.
+
+    Returns:
+        The table, the values of its columns of objects, and the name of the column that had lists
+        of items, or None if none had.
     """
     for name, values in nested.items():
         objects = [v if isinstance(v, dict) else {} for v in values]
@@ -123,11 +128,16 @@ def _spread(
         merged = [_merge(own[place], item) for place, item in zip(parent, items, strict=True)]
         others = {n: [v[place] for place in parent] for n, v in nested.items()}
         count = sum(bool(item) for item in items)
+        plain = table.take(pa.array(parent))
         notes.append(
             f"every item in {key!r} of {name!r} counts as an event: {quantity(count, 'event')}"
         )
-        return table.take(pa.array(parent)), others | {name: merged}
-    return table, nested
+        if "id" in plain.column_names and "order_id" not in plain.column_names:
+            plain = plain.rename_columns(
+                ["order_id" if n == "id" else n for n in plain.column_names]
+            )
+        return plain, others | {name: merged}, name
+    return table, nested, None
 
 
 def _merge(order: Row, item: Row) -> Row:
@@ -204,8 +214,18 @@ def _ids(name: str, values: list[Any]) -> pa.Array | None:
     return _column([v.get("id") if isinstance(v, dict) else v for v in values])
 
 
-def _flatten(table: pa.Table, name: str, values: list[Any], notes: list[str]) -> pa.Table:
-    """Add plain columns for a column's objects, or for its lists of key-value pairs."""
+def _flatten(
+    table: pa.Table, name: str, values: list[Any], notes: list[str], *, lines: bool = False
+) -> pa.Table:
+    """Add plain columns for a column's objects, or for its lists of key-value pairs.
+
+    Args:
+        table: the table.
+        name: the name of the column.
+        values: its values.
+        notes: the list of remarks.
+        lines: True if each object is known to describe an item.
+    """
     if any(isinstance(v, list) for v in values):
         rows = [_pairs(v) for v in values]
         kept = [k for k in _keys(rows) if _is_known(k)]
@@ -216,7 +236,7 @@ def _flatten(table: pa.Table, name: str, values: list[Any], notes: list[str]) ->
         item = any(_is_known(j, _ITEM) for j in joined.values())
         columns = {k: j for k, j in joined.items() if item or _is_known(j)}
         alone = [k for k in joined if k not in columns and _is_specific(k)]
-        if any(_is_known(k, ("item_id",)) for k in alone):  # the object describes an item
+        if lines or any(_is_known(k, ("item_id",)) for k in alone):
             alone = [k for k in joined if k not in columns]
             columns |= {k: f"item_{k}" for k in alone if k in _VAGUE}
         columns |= {k: k for k in alone if k not in {*table.column_names, *columns}}

@@ -33,6 +33,8 @@ _FEW_TITLES = 0.2  # titles for each item
 _ROUNDED = r"(?i)^\d([.,]\d+)?e\+\d+$"
 _SAMPLE = 20_000
 _LISTED = 3
+_ONE = 1.05  # titles for each item, or items for each title, if each has one
+_COPIES = 2
 _OF_COLUMNS = ("empty ", "no title", "not in the items", "time is", "the time is")
 
 
@@ -116,6 +118,32 @@ def check_titles(table: pa.Table, names: Mapping[str, str]) -> list[str]:
     return [
         f"{several:,} of {len(ids):,} items have several titles in the column {column!r}; for example, "
         f"{one_line(ids[place])!r} has {listed}. {advice}"
+    ]
+
+
+def check_copies(table: pa.Table, names: Mapping[str, str]) -> list[str]:
+    """Return a warning if items are copies or sizes of one product, and another column has its id.
+
+    Args:
+        table: the events, with genrec's names for the item and title columns.
+        names: maps genrec's names to those in the file.
+    """
+    titles, ids = column_cells.misfit(table["item_id"], table["title"])
+    if not np.isfinite(ids) or titles > _ONE or ids < _COPIES:
+        return []
+    others = [n for n in arrow.column_names(table) if n not in {*names, *EVENT_ROLES}]
+    whole = [
+        n
+        for n in others
+        if column_cells.mostly_filled(table[n]) and not column_cells.holds_names(table[n])
+    ]
+    better = [n for n in whole if max(column_cells.misfit(table[n], table["title"])) <= _ONE]
+    if not better:
+        return []
+    column = names.get("item_id", "item_id")
+    return [
+        f"there are {ids:.1f} items for each title, so {column!r} may hold copies or sizes of one product. "
+        f"{_suggest(table, better, 'item_id')}"
     ]
 
 

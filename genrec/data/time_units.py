@@ -133,21 +133,21 @@ def _choose_epoch(numbers: FloatArray, where: str) -> str | None:
     unit = _epoch_unit(middle)
     since_1970 = float(to_seconds(np.array([middle]), unit)[0]) if unit else np.inf
     if since_1970 < _OLD or unit is None:
-        found = [u for u in _TICKS if _is_recent(to_seconds(numbers, u))]
+        found = [u for u in _TICKS if is_recent(to_seconds(numbers, u))]
         unit = found[0] if len(found) == 1 else unit
     if unit != "s":
         return unit
     seconds = to_seconds(numbers, "s")
     other = "apple" if seconds.max() < _OLD else "sas"
-    if _is_recent(to_seconds(numbers, other)) and (other == "apple" or since_1970 > time.time()):
+    if is_recent(to_seconds(numbers, other)) and (other == "apple" or since_1970 > time.time()):
         raise DataError(_ambiguous(numbers, ("s", other), where))
     return unit
 
 
-def _is_recent(seconds: FloatArray) -> bool:
+def is_recent(seconds: FloatArray) -> bool:
     """Check whether the median time is between 1995 and now and no time is far in the future."""
     middle = float(np.median(seconds))
-    return _OLD <= middle <= time.time() and seconds.max() < time.time() + YEAR
+    return bool(_OLD <= middle <= time.time() and seconds.max() < time.time() + YEAR)
 
 
 def _ambiguous(numbers: FloatArray, units: tuple[str, str], where: str) -> str:
@@ -288,7 +288,7 @@ def describe_span(numbers: FloatArray, unit: str) -> str:
         for u in _NAMES
         if u not in {unit, "yyyymmdd"}
         and (long or TIME_UNITS[u] == _DAY)
-        and _is_recent(to_seconds(finite, u))
+        and is_recent(to_seconds(finite, u))
     ]
     tried = [f"{u} ({_range(to_seconds(finite, u))})" for u in others]
     units = f" Other units that were tried: {', '.join(tried)}" if tried else ""

@@ -181,6 +181,33 @@ def test_columns_with_one_name_are_told_apart_by_their_cells(tmp_path: Path) -> 
     assert len(set(baskets.columns.unit.tolist())) == 20
 
 
+def test_the_history_of_one_person_needs_a_column_that_is_always_the_same(tmp_path: Path) -> None:
+    rows = "".join(f"web,Film {n % 9},2024-03-{1 + n % 28:02d} 10:{n:02d}\n" for n in range(40))
+    path = tmp_path / "e.csv"
+    path.write_text("source,title,time\n" + rows, encoding="utf-8")
+    with pytest.raises(
+        DataError, match=r"If all rows are of one person, .*--column user_id=source"
+    ):
+        prepare(path)
+    data = prepare(path, columns={"user_id": "source"})
+    assert (data.info.users, data.info.items, data.info.events) == (1, 9, 40)
+    path.write_text("title,time\n" + rows.replace("web,", ""), encoding="utf-8")
+    with pytest.raises(DataError, match="recognized as user_id") as error:
+        prepare(path)
+    assert "of one person" not in str(error.value)
+
+
+def test_numbers_since_1970_are_suggested_as_times(tmp_path: Path) -> None:
+    rows = "".join(
+        f"u{n % 5},{n % 9},Film {n % 9},{n + 7_000_000},{1_700_000_000 + n * 999}\n"
+        for n in range(40)
+    )
+    path = tmp_path / "e.csv"
+    path.write_text("user_id,item_id,title,serial,happened\n" + rows, encoding="utf-8")
+    with pytest.raises(DataError, match="Add --column timestamp=happened to the command"):
+        prepare(path)
+
+
 def test_neither_an_order_nor_a_duration_is_suggested_as_the_user(tmp_path: Path) -> None:
     lines = ["Ticket,Began,Length,Who was it,Product,Product name"]
     for n in range(60):

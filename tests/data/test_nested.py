@@ -202,6 +202,29 @@ def test_events_with_one_product_and_orders_with_several(tmp_path: Path) -> None
     )
 
 
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_page_of_invoices_with_lists_in_objects(tmp_path: Path, indent: int | None) -> None:
+    rows = [
+        {"id": f"in_{n}", "customer": f"c{n % 2}", "created": 1_700_000_000 + n,
+         "lines": {"object": "list", "data": [
+             {"id": f"il_{n}{m}", "description": f"Plan {m}", "quantity": 1, "price": {"id": f"p{m}"}}
+             for m in range(1 + n % 2)
+         ]}}
+        for n in range(6)
+    ]  # fmt: skip
+    path = tmp_path / "invoices.json"
+    path.write_text(json.dumps({"object": "list", "data": rows, "has_more": False}, indent=indent))
+    data, _ = Dataset.prepare(None, path)
+    assert (data.info.events, data.info.users, data.info.items) == (9, 2, 2)
+    assert data.info.unit == "order_id"
+    assert len(set(data.interactions.columns.unit.tolist())) == 6
+
+
+def test_one_order_on_a_line_of_its_own_is_one_order(tmp_path: Path) -> None:
+    data, _ = Dataset.prepare(None, write(tmp_path / "e.jsonl", SHOPIFY[:1], "jsonl"))
+    assert (data.info.events, data.info.users, data.info.items) == (2, 1, 2)
+
+
 def test_lines_inside_an_order_do_not_replace_the_keys_of_the_order() -> None:
     lines = [{"id": 91, "product_id": 7, "name": "Mug"}, {"id": 92, "product_id": 8, "name": "Pot"}]
     rows = [{"user": "u", "order": {"id": 500, "name": "#1", "lines": lines}}]

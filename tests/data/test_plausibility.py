@@ -47,6 +47,7 @@ CELLS: dict[str, Callable[[int], str]] = {
     "page": lambda n: f"/docs/page-{item(n)}",
     "order": lambda n: f"A{n // 2}",
     "few": lambda n: "TB-X" if item(n) == 3 else "",
+    "copy": lambda n: f"{item(n)}/{n // 30 % 2}",
     "quantity": lambda n: str(n % 4 + 1),
     "unit": lambda n: ["ea", "ea", "kg"][n % 3],
     "piece": lambda n: "ea",
@@ -170,6 +171,11 @@ WRONG = {
         {"item_id": "page", "title": "event"},
         ["30 items have only 1 different title,", "--column title=COLUMN"],
     ),
+    "copies": (
+        table(reader="user", item_id="copy", title="name", record="id", date="time"),
+        {},
+        ["there are 2.0 items for each title", "--column item_id=record"],
+    ),
     "rounded items": (
         table(user="user", item_id="rounded", title="name", date="time"),
         {},
@@ -264,6 +270,40 @@ def test_lines_that_are_no_events_are_no_items() -> None:
     assert any("1 item occurs only in rows that cannot be read" in n for n in data.info.notes)
     first = data.interactions.history("c000").interactions[0]
     assert first.item_id == CELLS["id"](0)
+
+
+def test_a_column_that_may_identify_baskets_is_a_remark() -> None:
+    rows = [
+        {"customer": f"c{n // 3 % 7}", "item": f"{NAMES[n % 7]}", "when": f"2024-03-{1 + n // 3:02d} 10:00",
+         "Beleg": f"B{n // 3}", "clerk": "amy", "weight": f"{n * 37 % 90}"}
+        for n in range(60)
+    ]  # fmt: skip
+    data = prepare(pa.Table.from_pylist(rows), columns={"timestamp": "when"})
+    assert not any("identify baskets" in note for note in data.info.notes)  # "Beleg" is known
+    renamed = [{"Vorgang": row.pop("Beleg"), **row} for row in rows]
+    notes = prepare(pa.Table.from_pylist(renamed), columns={"timestamp": "when"}).info.notes
+    (remark,) = [note for note in notes if "identify baskets" in note]
+    assert "--unit Vorgang uses it" in remark
+    alone = [row for n, row in enumerate(renamed) if n % 3 == 0]
+    notes = prepare(pa.Table.from_pylist(alone), columns={"timestamp": "when"}).info.notes
+    assert not any("identify baskets" in note for note in notes)
+
+
+@pytest.mark.parametrize("people", ["person", "user"])
+def test_an_address_that_tells_more_people_apart_than_names_is_the_user(people: str) -> None:
+    given = table(client="person", sku="id", product_name="name", order_date="time").to_pylist()
+    mails = [
+        f"{CELLS['person'](n)}{n * 11 % 40 if people == 'user' else ''}@x" for n in range(ROWS)
+    ]
+    twins = [
+        {**row, "client": row["client"][:3], "email": mail}
+        for row, mail in zip(given, mails, strict=True)
+    ]
+    data = prepare(pa.Table.from_pylist(twins))
+    assert data.info.users == len(set(mails)) > 4
+    assert any("'client' holds names, which tell only 4 of" in note for note in data.info.notes)
+    same = [{**row, "email": f"{row['client']}@x"} for row in given]
+    assert prepare(pa.Table.from_pylist(same)).info.columns["user_id"] == "client"
 
 
 def test_a_row_of_totals_is_no_item() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from genrec.data.column_names import RoleNames
 from genrec.data.readers.arrow import ROW
 from genrec.data.readers.encodings import BROKEN, Encoding, open_text
 from genrec.data.readers.rejects import BadRow, Rejects
@@ -159,8 +160,9 @@ def _values(source: Source, encoding: Encoding) -> Iterator[tuple[str, Any, str]
     """Yield each row's text (if it is a single line), its parsed value, and its problem, if any."""
     with open_text(source.open, encoding.name, newline="\n") as stream:
         first = next((line for line in stream if line.strip()), "")
-        whole = _ARRAY.match(first + stream.read(4096))
-    if whole or (first.lstrip().startswith("{") and parse(first)[1]):
+        more = stream.read(4096)
+        whole = _ARRAY.match(first + more)
+    if whole or (first.lstrip().startswith("{") and (parse(first)[1] or not more.strip())):
         with open_text(source.open, encoding.name, newline="\n") as stream:
             text = stream.read()
         value, problem = parse(text)
@@ -187,10 +189,13 @@ def _rows_of(value: Any) -> list[Any]:
     """Return the rows of a JSON value.
 
     They are the elements of an array, the elements of the only array of objects inside an object,
-    or the value itself.
+    or the value itself. An object with a user or a time is a single order with its lines.
     """
     if isinstance(value, list):
         return value
+    known = RoleNames(("user_id", "timestamp"), {})
+    if any(name in known for name, inner in value.items() if not isinstance(inner, list)):
+        return [value]
     tables = [v for v in value.values() if isinstance(v, list) and v and isinstance(v[0], dict)]
     return tables[0] if len(tables) == 1 else [value]
 
