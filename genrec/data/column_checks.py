@@ -123,6 +123,14 @@ def describe_missing(
     wanted = _join([f"{n} ({_MEANINGS.get(n, n)})" for n in missing])
     guesses = guess_columns(missing, read) if len(read.found) > 1 else {}
     paste = " ".join(f"{option} {n}={shlex.quote(guesses.get(n, 'COLUMN'))}" for n in missing)
+    basket = _find_baskets(
+        read.table,
+        [n for n in read.found if n in read.table.column_names and n not in guesses.values()],
+        guesses.get("user_id", "user_id"),
+        guesses.get("timestamp", "timestamp"),
+    )
+    if basket is not None and read.unit is None:
+        paste += f" --unit {shlex.quote(basket)}"
     if not guesses:
         advice = f"Choose a column with {paste}, or rename a column."
         if len(read.found) == 1:
@@ -167,33 +175,37 @@ def point_to_constant(read: Recognized) -> str:
 def note_baskets(table: pa.Table, names: Collection[str]) -> list[str]:
     """Return a remark if a column seems to identify baskets, although its name is not known.
 
-    That is so if the rows with a value all have the same user and time, and hardly any user has
-    several values at one time.
-
     Args:
         table: the events, with genrec's names of the users and the times.
         names: the columns that have no role.
     """
-    if not {"user_id", "timestamp"} <= set(table.column_names):
+    name = _find_baskets(table, names, "user_id", "timestamp")
+    if name is None:
         return []
+    return [
+        f"{name!r} may identify baskets, since rows with the same value have the same user and time; "
+        f"--unit {shlex.quote(name)} uses it"
+    ]
+
+
+def _find_baskets(table: pa.Table, names: Collection[str], user: str, time: str) -> str | None:
+    """Find a column whose values each have one user and time, while hardly any user has two at once."""
     table = table.slice(0, _COMPARED)
-    if any(pa.types.is_nested(table[n].type) for n in ("user_id", "timestamp")):
-        return []
-    table = table.filter(pc.not_equal(arrow.to_text(table["user_id"]), ""))  # without totals
+    needed = {user, time}
+    if needed - {*table.column_names} or any(pa.types.is_nested(table[n].type) for n in needed):
+        return None
+    table = table.filter(pc.not_equal(arrow.to_text(table[user]), ""))  # without totals
     if not table.num_rows:
-        return []
-    user, time = (arrow.encode(table[n])[1] for n in ("user_id", "timestamp"))
-    owner = np.unique(user * len(time) + time, return_inverse=True)[1]
+        return None
+    users, times = (arrow.encode(table[n])[1] for n in (user, time))
+    owner = np.unique(users * len(times) + times, return_inverse=True)[1]
     for name in (n for n in names if column_cells.may_hold_ids(table[n])):
         values, code = arrow.encode(table[name])
         pairs = len(np.unique(code * len(owner) + owner))
         repeated = len(values) <= _REPEATED * len(code)
         if "" not in values and repeated and pairs == len(values) <= _SPLIT * (owner.max() + 1):
-            return [
-                f"{name!r} may identify baskets, since rows with the same value have the same user and "
-                f"time; --unit {shlex.quote(name)} uses it"
-            ]
-    return []
+            return name
+    return None
 
 
 def note_time_zone(table: pa.Table, events: pa.Table) -> list[str]:

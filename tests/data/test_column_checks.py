@@ -172,7 +172,8 @@ def test_columns_with_one_name_are_told_apart_by_their_cells(tmp_path: Path) -> 
     with pytest.raises(DataError, match="3 columns are called 'id', and are read as") as error:
         prepare(path)
     pasted = shlex.split(str(error.value).partition("Add ")[2].partition(" to the command")[0])
-    columns = dict(one.split("=", 1) for one in pasted[1::2])
+    assert pasted[-2:] == ["--unit", "id.1"]
+    columns = dict(one.split("=", 1) for one in pasted[1:-2:2])
     assert columns == {"user_id": "id.2", "item_id": "id.3", "title": "name.2"}
     data = prepare(path, columns=columns)
     assert (data.info.events, data.info.items, data.info.users) == (60, 9, 7)
