@@ -101,6 +101,44 @@ def test_the_blocks_run(page: Path, folder: Path, genrec: Genrec) -> None:
     run_page(page, genrec)
 
 
+def transcripts(page: Path) -> list[tuple[str, str]]:
+    """Return the commands of a page that are followed by their output, with this output."""
+    text = "".join(block for _, language, block in blocks(page) if language == "console")
+    parts = re.findall(r"^\$ (genrec .*\n)((?:(?!\$ ).*\n)*)", text, re.M)
+    return [(command.strip(), output) for command, output in parts if output]
+
+
+def is_part_of(said: str, printed: str) -> bool:
+    """Check whether a text was printed; a line with three dots stands for any lines."""
+    lines = (
+        r"(?:.*\n)*?" if line == "..." else re.escape(line) + r" *\n" for line in said.splitlines()
+    )
+    return re.match("".join(lines), printed) is not None
+
+
+WITH_OUTPUT = [page for page in PAGES if transcripts(page)]
+
+
+@pytest.mark.parametrize("page", WITH_OUTPUT, ids=[str(p.relative_to(DOCS)) for p in WITH_OUTPUT])
+def test_what_prepare_prints_is_true(page: Path, folder: Path, genrec: Genrec) -> None:
+    said = [one for one in transcripts(page) if one[0].startswith("genrec prepare ")]
+    assert said
+    for command, output in said:
+        printed = genrec(*shlex.split(command.replace("tests/", f"{ROOT}/tests/"))[1:])
+        assert is_part_of(output, printed), printed
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("page", WITH_OUTPUT, ids=[str(p.relative_to(DOCS)) for p in WITH_OUTPUT])
+def test_what_commands_print_is_true_but_for_digits(
+    page: Path, genrec: Genrec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command, output in transcripts(page):
+        printed = genrec(*shlex.split(command.replace("tests/", f"{ROOT}/tests/"))[1:])
+        assert is_part_of(*(re.sub(r"\d+", "#", text) for text in (output, printed))), printed
+
+
 SLOW = [page for page in PAGES if any(mark == "slow" for mark, _, _ in blocks(page))]
 
 
