@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from genrec.data import column_cells
-from genrec.data.column_guesses import guess_columns
+from genrec.data.column_guesses import are_dates, guess_columns
 from genrec.data.column_names import fold, names_of
 from genrec.data.columns import Recognized
 from genrec.data.readers import arrow
@@ -199,7 +199,8 @@ def _find_baskets(table: pa.Table, names: Collection[str], user: str, time: str)
         return None
     users, times = (arrow.encode(table[n])[1] for n in (user, time))
     owner = np.unique(users * len(times) + times, return_inverse=True)[1]
-    for name in (n for n in names if column_cells.may_hold_ids(table[n])):
+    likely = (n for n in names if column_cells.may_hold_ids(table[n]) and not are_dates(table[n]))
+    for name in likely:
         values, code = arrow.encode(table[name])
         pairs = len(np.unique(code * len(owner) + owner))
         repeated = len(values) <= _REPEATED * len(code)

@@ -31,6 +31,7 @@ _FEW = 12  # distinct numbers of a column that may hold quantities
 _FEWEST_ORDERS = 3  # times with several rows
 _UNLIKELY = 0.1  # the weight of a column that varies otherwise than its role would
 _ID = re.compile(r"((^|[\W_])[Ii][Dd]|[a-z]I[Dd])(\.\d+)?$")  # such as id.2, user_id
+_OBJECT = re.compile(r"\s*[{\[]")
 _ORDER = ("timestamp", "title", "item_id", "user_id")  # the order in which roles are guessed
 _TAKEN = (*EVENT_ROLES, "position", "text", "split", "status", arrow.ROW)
 
@@ -45,7 +46,7 @@ def guess_columns(missing: Sequence[str], read: Recognized) -> dict[str, str]:
     present = {*arrow.column_names(read.table)} - {*read.names.values(), *_TAKEN}
     free = [n for n in read.found if n in present][:_MOST_COLUMNS]  # not copied or renamed ones
     table = read.table.slice(0, _SAMPLE)
-    title = table["title"] if "title" in table.column_names else None
+    item, title = (table[n] if n in table.column_names else None for n in ("item_id", "title"))
     time = "timestamp" if "timestamp" in table.column_names else None
     found: dict[str, str] = {}
     for role in sorted(missing, key=lambda r: _ORDER.index(r) if r in _ORDER else len(_ORDER)):
@@ -53,10 +54,10 @@ def guess_columns(missing: Sequence[str], read: Recognized) -> dict[str, str]:
         moments = None if time is None else _moments(table[time])
         if moments is not None:
             scores = {n: s * _agreement(role, table[n], moments) for n, s in scores.items() if s}
-        if role == "item_id" and title is not None:
-            scores = {
-                n: score / max(column_cells.misfit(table[n], title)) for n, score in scores.items()
-            }
+        partner = {"item_id": title, "title": item}.get(role)
+        if partner is not None:
+            fits = {n: max(column_cells.misfit(table[n], partner)) for n in scores}
+            scores = {n: score / fits[n] for n, score in scores.items()}
         best = max(scores, key=lambda n: scores[n], default=None)
         if best is not None and scores[best] > 0:
             found[role] = best
@@ -76,7 +77,7 @@ def _score(role: str, name: str, column: pa.ChunkedArray) -> float:
     filled = cells.filter(pc.not_equal(cells, ""))
     if not len(filled):
         return 0.0
-    dates = _are_dates(column, filled)
+    dates = are_dates(column)
     named = _named(role, name)
     if role == "timestamp":
         return (1.0 if dates else 0.5 * _are_epochs(filled)) * (1.0 + named)
@@ -86,7 +87,9 @@ def _score(role: str, name: str, column: pa.ChunkedArray) -> float:
     others = {"user_id": ("item_id", "title", "unit"), "item_id": ("user_id", "unit"),
               "title": ("user_id",)}[role]  # fmt: skip
     foreign = any(_named(other, name) for other in others) and not named
-    if dates or foreign or column_cells.holds_clocks(filled):
+    if dates or foreign or column_cells.holds_clocks(filled) or _OBJECT.match(str(filled[0])):
+        return 0.0
+    if distinct == 1 and len(filled) > _FEW:
         return 0.0
     numbers = arrow.to_floats(pa.chunked_array([pc.unique(filled)]))
     amounts = bool(np.isfinite(numbers).all()) and (distinct <= _FEW or bool((numbers % 1).any()))
@@ -106,11 +109,12 @@ def _named(role: str, name: str) -> bool:
     return folded in names_of(role) or inside
 
 
-def _are_dates(column: pa.ChunkedArray, filled: pa.ChunkedArray) -> bool:
-    """Check whether most cells can be read as dates."""
+def are_dates(column: pa.ChunkedArray) -> bool:
+    """Check whether most filled cells can be read as dates, and are not just numbers."""
     if pa.types.is_temporal(column.type):
         return True
-    sample = filled.slice(0, 50).combine_chunks()
+    cells = arrow.to_text(column)
+    sample = cells.filter(pc.not_equal(cells, "")).slice(0, 50).combine_chunks()
     if not np.isnan(arrow.to_floats(pa.chunked_array([sample]))).any():
         return False
     try:

@@ -409,8 +409,9 @@ class _Finder:
         dates = names_of("timestamp")
         others = [n for f, n in self.folded.items() if n != name and n not in taken]
         for other in others:
-            date, clock = (name, other) if fold(other) in clocks else (other, name)
-            known_pair = fold(clock) in clocks and fold(date) in dates
+            later = fold(other) in clocks or fold(other) == fold(name).replace("date", "time")
+            date, clock = (name, other) if later else (other, name)
+            known_pair = (later or fold(clock) in clocks) and fold(date) in dates
             if known_pair and column_cells.are_date_and_clock(self.table[date], self.table[clock]):
                 cells = [arrow.to_text(self.table[n]) for n in (date, clock)]
                 joined = pc.utf8_trim_whitespace(

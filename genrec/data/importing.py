@@ -189,9 +189,9 @@ def _with_time(
         msg = column_checks.describe_missing(missing, read, rejects.source)
         if "timestamp" in missing:
             msg += " If the rows have no times but are in order, use --time-unit position."
-        if {"user_id", "timestamp"} & {*missing}:
+        if "user_id=COLUMN" in msg or "timestamp=COLUMN" in msg:
             msg += column_checks.point_to_folder(read.found)
-        if "user_id" in missing:
+        if "user_id=COLUMN" in msg:
             msg += column_checks.point_to_constant(read)
         if "title" in missing:
             msg += " If the titles are in another file, pass it with --items."

@@ -25,6 +25,7 @@ _SAMPLE = 1000  # the rows that show what a column holds
 _MOST_KEYS = 40
 _ITEM = ("item_id", "title")
 _VAGUE = ("name", "title", "description")  # of an order as well as of an item
+_TIMES = ("timestamp", "time", "datetime", "ts")
 _NEEDED = ("user_id", "item_id", "title", "timestamp", "behavior")
 _IMPRESSIONS = r"^\S+-[01]( \S+-[01])*$"
 
@@ -258,6 +259,11 @@ def _is_specific(key: str) -> bool:
     )
 
 
+def _is_time(key: str) -> bool:
+    """Check whether a key is surely the time of its object, and not for example that of delivery."""
+    return key.lower() in _TIMES or (_is_specific(key) and _is_known(key, ("timestamp",)))
+
+
 def _keys(rows: Sequence[Row]) -> list[str]:
     """List the keys of objects: all that are known, and the first few of the others."""
     keys = dict.fromkeys(k for row in rows for k in row)
@@ -315,6 +321,8 @@ def _explode(table: pa.Table, name: str, values: list[Any], notes: list[str]) ->
     keys = _keys(rows)
     others = table.drop_columns(name)
     names = [f"order_{n}" if n in keys or n == "id" else n for n in others.column_names]
+    if any(_is_time(k) for k in keys):  # of each event, while others are of the user, for example
+        names = [f"outer_{n}" if _is_known(n, ("timestamp",)) else n for n in names]
     if "order_id" not in names:  # MongoDB's name for the id of the order itself
         names = ["order_id" if n == "_id" else n for n in names]
     columns = {

@@ -209,6 +209,40 @@ def test_numbers_since_1970_are_suggested_as_times(tmp_path: Path) -> None:
         prepare(path)
 
 
+def test_titles_are_suggested_that_fit_the_item_ids(tmp_path: Path) -> None:
+    lines = ["date;client code;nom;code article;nom"]
+    for n in range(60):
+        lines.append(
+            f"2024-03-{1 + n % 25:02d};K{n % 11};Chez {'ABCDEFGHIJK'[n % 11]};A{n % 7};Pain {'RSTUVWX'[n % 7]}"
+        )
+    path = tmp_path / "e.csv"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"Add --column title=nom\.2 to the command"):
+        prepare(path)
+
+
+def test_a_column_with_one_value_is_not_suggested_as_the_user(tmp_path: Path) -> None:
+    rows = "".join(
+        f"staff,x{n % 9},B{n % 7},Book {n % 7},{1 + n % 28:02d}.03.2024,{9 + n % 9}:30,{1 + n % 28:02d}.04.2024\n"
+        for n in range(60)
+    )
+    path = tmp_path / "e.csv"
+    path.write_text(
+        "user group,main identifier,book id,title,loan date,loan time,due date\n" + rows,
+        encoding="utf-8",
+    )
+    with pytest.raises(
+        DataError, match="Add --column user_id='main identifier' to the command"
+    ) as error:
+        prepare(path)
+    assert "of one person" not in str(error.value)
+    data = prepare(path, columns={"user_id": "main identifier"})
+    assert (data.info.users, data.info.items) == (9, 7)
+    assert set((data.interactions.columns.timestamp % 3600).tolist()) == {
+        1800
+    }  # with the loan time
+
+
 def test_neither_an_order_nor_a_duration_is_suggested_as_the_user(tmp_path: Path) -> None:
     lines = ["Ticket,Began,Length,Who was it,Product,Product name"]
     for n in range(60):

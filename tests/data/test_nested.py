@@ -241,6 +241,30 @@ def test_the_time_beside_a_product_is_the_time_of_the_event(tmp_path: Path) -> N
     assert data.interactions.columns.timestamp.min() == 1_700_000_000
 
 
+@pytest.mark.parametrize("key", ["played_at", "timestamp"])
+def test_the_time_of_an_item_goes_before_that_of_its_user(tmp_path: Path, key: str) -> None:
+    rows = [
+        {"player_id": f"p{n}", "created_at": "2001-01-01T00:00:00Z", "history": [
+            {"game_id": f"g{m}", "title": f"Game {m}", key: f"2024-03-0{m + 1}T10:00:00Z"} for m in range(3)
+        ]}
+        for n in range(4)
+    ]  # fmt: skip
+    data, _ = Dataset.prepare(None, write(tmp_path / "e.jsonl", rows, "jsonl"))
+    assert data.info.events == 12
+    assert data.interactions.columns.timestamp.min() == 1_709_287_200
+
+
+def test_the_parts_that_fit_each_other_are_suggested(tmp_path: Path) -> None:
+    rows = [
+        {"user_id": f"u{n % 5}", "event_time": f"2024-03-01 10:{n:02d}:00", "plan": {"name": "free"},
+         "event_properties": {"lesson_id": f"l{n % 7}", "lesson_title": f"Lesson {n % 7}", "device": f"d{n}"}}
+        for n in range(50)
+    ]  # fmt: skip
+    message = "--column item_id=event_properties.lesson_id --column title=event_properties.lesson_title to"
+    with pytest.raises(DataError, match=message):
+        Dataset.prepare(None, write(tmp_path / "e.jsonl", rows, "jsonl"))
+
+
 def test_parts_of_objects_can_be_named(tmp_path: Path) -> None:
     rows = [
         {"sku": f"s{n % 3}", "product name": f"Lamp {n % 3}",

@@ -94,6 +94,8 @@ def reasons(cells: Any, **options: Any) -> dict[int, str]:
         ("31-Dec-68", dt.datetime(2068, 12, 31)),
         ("31-Dec-70", dt.datetime(1970, 12, 31)),
         ("Dec 31, 2010", dt.datetime(2010, 12, 31)),
+        ("Dec-31-10", dt.datetime(2010, 12, 31)),
+        ("Dec-31-10 20:26:05", MOMENT),
         ("December 31st, 2010 8:26 PM", MOMENT.replace(second=0)),
         ("Dec  1 2010  8:26AM", dt.datetime(2010, 12, 1, 8, 26)),
         ("31. Dezember 2010 20:26", MOMENT.replace(second=0)),
