@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -172,7 +172,7 @@ def point_to_constant(read: Recognized) -> str:
     )
 
 
-def note_baskets(table: pa.Table, names: Collection[str]) -> list[str]:
+def note_baskets(table: pa.Table, names: Sequence[str]) -> list[str]:
     """Return a remark if a column seems to identify baskets, although its name is not known.
 
     Args:
@@ -188,7 +188,7 @@ def note_baskets(table: pa.Table, names: Collection[str]) -> list[str]:
     ]
 
 
-def _find_baskets(table: pa.Table, names: Collection[str], user: str, time: str) -> str | None:
+def _find_baskets(table: pa.Table, names: Sequence[str], user: str, time: str) -> str | None:
     """Find a column whose values each have one user and time, while hardly any user has two at once."""
     table = table.slice(0, _COMPARED)
     needed = {user, time}
@@ -199,12 +199,12 @@ def _find_baskets(table: pa.Table, names: Collection[str], user: str, time: str)
         return None
     users, times = (arrow.encode(table[n])[1] for n in (user, time))
     owner = np.unique(users * len(times) + times, return_inverse=True)[1]
-    likely = (n for n in names if column_cells.may_hold_ids(table[n]) and not are_dates(table[n]))
-    for name in likely:
+    for name in (n for n in names[:_LISTED] if column_cells.may_hold_ids(table[n])):
         values, code = arrow.encode(table[name])
         pairs = len(np.unique(code * len(owner) + owner))
         repeated = len(values) <= _REPEATED * len(code)
-        if "" not in values and repeated and pairs == len(values) <= _SPLIT * (owner.max() + 1):
+        whole = "" not in values and pairs == len(values) <= _SPLIT * (owner.max() + 1)
+        if repeated and whole and not are_dates(table[name]):
             return name
     return None
 
