@@ -123,9 +123,10 @@ def describe_missing(
     wanted = _join([f"{n} ({_MEANINGS.get(n, n)})" for n in missing])
     guesses = guess_columns(missing, read) if len(read.found) > 1 else {}
     paste = " ".join(f"{option} {n}={shlex.quote(guesses.get(n, 'COLUMN'))}" for n in missing)
+    free = {*read.table.column_names} - {*guesses.values()}
     basket = _find_baskets(
         read.table,
-        [n for n in read.found if n in read.table.column_names and n not in guesses.values()],
+        [n for n in read.found if n in free],
         guesses.get("user_id", "user_id"),
         guesses.get("timestamp", "timestamp"),
     )

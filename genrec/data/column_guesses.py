@@ -48,9 +48,11 @@ def guess_columns(missing: Sequence[str], read: Recognized) -> dict[str, str]:
     table = read.table.slice(0, _SAMPLE)
     item, title = (table[n] if n in table.column_names else None for n in ("item_id", "title"))
     time = "timestamp" if "timestamp" in table.column_names else None
+    dates = {n: are_dates(table[n]) for n in free}
     found: dict[str, str] = {}
     for role in sorted(missing, key=lambda r: _ORDER.index(r) if r in _ORDER else len(_ORDER)):
-        scores = {n: _score(role, n, table[n]) for n in free if n not in found.values()}
+        left = [n for n in free if n not in found.values()]
+        scores = {n: _score(role, n, table[n], dates=dates[n]) for n in left}
         moments = None if time is None else _moments(table[time])
         if moments is not None:
             scores = {n: s * _agreement(role, table[n], moments) for n, s in scores.items() if s}
@@ -66,8 +68,15 @@ def guess_columns(missing: Sequence[str], read: Recognized) -> dict[str, str]:
     return found
 
 
-def _score(role: str, name: str, column: pa.ChunkedArray) -> float:
-    """Score how well a column fits a role; 0 means that it cannot have this role."""
+def _score(role: str, name: str, column: pa.ChunkedArray, *, dates: bool) -> float:
+    """Score how well a column fits a role; 0 means that it cannot have this role.
+
+    Args:
+        role: the role.
+        name: the name of the column.
+        column: its cells.
+        dates: True if most of them are dates.
+    """
     if pa.types.is_nested(column.type):
         return 0.0
     try:
@@ -77,7 +86,6 @@ def _score(role: str, name: str, column: pa.ChunkedArray) -> float:
     filled = cells.filter(pc.not_equal(cells, ""))
     if not len(filled):
         return 0.0
-    dates = are_dates(column)
     named = _named(role, name)
     if role == "timestamp":
         return (1.0 if dates else 0.5 * _are_epochs(filled)) * (1.0 + named)
@@ -113,7 +121,10 @@ def are_dates(column: pa.ChunkedArray) -> bool:
     """Check whether most filled cells can be read as dates, and are not just numbers."""
     if pa.types.is_temporal(column.type):
         return True
-    cells = arrow.to_text(column)
+    try:
+        cells = arrow.to_text(column)
+    except DataError:
+        return False
     sample = cells.filter(pc.not_equal(cells, "")).slice(0, 50).combine_chunks()
     if not np.isnan(arrow.to_floats(pa.chunked_array([sample]))).any():
         return False

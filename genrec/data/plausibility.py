@@ -35,6 +35,8 @@ _SAMPLE = 20_000
 _LISTED = 3
 _ONE = 1.05  # titles for each item, or items for each title, if each has one
 _COPIES = 2
+_SEVERAL_USERS = 3
+_LONG = 5  # events of a user
 _OF_COLUMNS = ("empty ", "no title", "not in the items", "time is", "the time is")
 
 
@@ -66,6 +68,7 @@ def check_columns(
                     f"{quantity(total, 'event')} have only {quantity(count, noun)}, which are taken from "
                     f"the column {column!r}. {_suggest(table, better, role)}"
                 )
+    warnings += _warn_of_own_items(events, names)
     for role, noun in (("item_id", "items"), ("user_id", "users"), ("unit", "baskets")):
         name = names.get(role, role)
         if name in table.column_names:
@@ -187,6 +190,22 @@ def check_rejects(events: EventTable, rejects: Rejects) -> list[str]:
     return [
         f"only {quantity(kept, 'event')} could be read, and {lost:,} rows were rejected, most often for this "
         f"reason: {rejects.most_frequent()}. If such rows should count, map other columns with --column"
+    ]
+
+
+def _warn_of_own_items(events: EventTable, names: Mapping[str, str]) -> list[str]:
+    """Return a warning if each user has a single item, as when a text names the user."""
+    known = events.columns.row >= 0
+    user, row = events.columns.user[known], events.columns.row[known]
+    users, items = len(np.unique(user)), len(np.unique(row))
+    pairs = len(np.unique(np.stack([user, row]), axis=1).T)
+    if min(users, items) < _SEVERAL_USERS or len(user) < _LONG * users or pairs > _ONE * users:
+        return []
+    column = names.get("item_id", names.get("title", "item_id"))
+    return [
+        f"each user has only one item, in {len(user) / users:.0f} events, so the column {column!r} may "
+        "describe users rather than items. Choose another column with --column item_id=COLUMN "
+        "--column title=COLUMN"
     ]
 
 

@@ -47,6 +47,7 @@ CELLS: dict[str, Callable[[int], str]] = {
     "page": lambda n: f"/docs/page-{item(n)}",
     "order": lambda n: f"A{n // 2}",
     "few": lambda n: "TB-X" if item(n) == 3 else "",
+    "about": lambda n: f"Viewed by {n * 11 % 40}",
     "copy": lambda n: f"{item(n)}/{n // 30 % 2}",
     "quantity": lambda n: str(n % 4 + 1),
     "unit": lambda n: ["ea", "ea", "kg"][n % 3],
@@ -170,6 +171,11 @@ WRONG = {
         table(user="user", page="page", event="event", date="time"),
         {"item_id": "page", "title": "event"},
         ["30 items have only 1 different title,", "--column title=COLUMN"],
+    ),
+    "a text on each user": (
+        table(user="user", what="about", date="time"),
+        {"item_id": "what", "title": "what"},
+        ["each user has only one item, in 15 events, so the column 'what'"],
     ),
     "copies": (
         table(reader="user", item_id="copy", title="name", record="id", date="time"),
