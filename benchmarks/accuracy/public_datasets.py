@@ -154,9 +154,19 @@ def whole(data: Dataset) -> list[Case]:
     return cases
 
 
-def amazon(folder: Path, published: Sequence[str]) -> Task:
-    """Make the Amazon task: leave-last-out in the order of ``position``, seen items left out."""
+def amazon(folder: Path, published: Sequence[str], *, timed: bool = False) -> Task:
+    """Make the Amazon task: leave-last-out in the order of ``position``, seen items left out.
+
+    Args:
+        folder: the folder of the data set.
+        published: see ``Task``.
+        timed: whether systems may read the days of the events, beside their order. A missing day is
+            that of the user's event before, or else of the one after.
+    """
     items, events = tables(folder, ["user_id", "item_id", "position", "behavior"])
+    if timed:
+        when = days(rows(folder / "interactions.csv.gz"))
+        events = events.drop_columns(["position"]).append_column("timestamp", pa.array(when))
     data = Dataset.from_tables(items, events, name=folder.name)
     return Task(data, whole(data), True, published=published)
 
@@ -187,6 +197,21 @@ def times(events: Sequence[dict[str, str]], windows: Sequence[dict[str, str]]) -
             when = known.get(place, when)
             found[place] = max(when, test) if events[place]["split"] == "test" else when
     return found
+
+
+def days(events: Sequence[dict[str, str]]) -> list[float]:
+    """Return the time of each event, in the order of users and positions; fill in missing ones."""
+    known = [float(e["timestamp"]) for e in events if e["timestamp"]]
+    found: list[float] = []
+    before = {"user_id": ""}
+    for event in events:
+        same = event["user_id"] == before["user_id"]
+        found.append(float(event["timestamp"] or (found[-1] if same else np.nan)))
+        before = event
+    for place in range(len(found) - 2, -1, -1):
+        if np.isnan(found[place]) and events[place]["user_id"] == events[place + 1]["user_id"]:
+            found[place] = found[place + 1]
+    return [float(np.median(known)) if np.isnan(t) else t for t in found]
 
 
 def books(folder: Path) -> Task:
@@ -264,6 +289,7 @@ BEAUTY = [
     "TIGER (p, paper): R@5 .0454, R@10 .0648, N@5 .0321, N@10 .0384",
     "LC-Rec (p, phonism/genrec): R@5 .0525, R@10 .0791, N@5 .0352, N@10 .0438",
     "RPG, RecBole SASRec-CE, GRLM, OpenOneRec (p): R@10 .0809, .0821, .0846, .0924",
+    "FADE-0.6B (p): R@10 .1088, N@10 .0616",
 ]
 TOYS = [
     "SASRec (p, phonism/genrec): R@5 .0483, R@10 .0700, N@5 .0304, N@10 .0374",
@@ -271,10 +297,13 @@ TOYS = [
     "TIGER (p, paper): R@5 .0521, R@10 .0712, N@5 .0371, N@10 .0432",
     "LC-Rec (p, phonism/genrec): R@5 .0444, R@10 .0683, N@5 .0294, N@10 .0371",
     "RPG, GRLM, OpenOneRec (p): R@10 .0869, .0942, .0953",
+    "FADE-0.6B (p): R@10 .1273, N@10 .0722",
 ]
 TASKS: dict[str, tuple[str, Callable[[Path], Task]]] = {
     "beauty": ("s3_beauty", lambda folder: amazon(folder, BEAUTY)),
     "toys": ("s3_toys", lambda folder: amazon(folder, TOYS)),
+    "beauty-times": ("s3_beauty", lambda folder: amazon(folder, BEAUTY, timed=True)),
+    "toys-times": ("s3_toys", lambda folder: amazon(folder, TOYS, timed=True)),
     "books": ("msl_amazon_books", books),
     "lastfm": ("llara_lastfm", lastfm),
     "retail": ("online_retail", retail),

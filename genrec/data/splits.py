@@ -166,8 +166,10 @@ def split_global_time(
     return events.with_split(split)
 
 
-def hold_last_train_unit(events: Interactions, target: str) -> Interactions:
-    """Hold out each user's last train unit as validation.
+def hold_last_train_unit(
+    events: Interactions, target: str, users: BoolArray | None = None
+) -> Interactions:
+    """Hold out the last train unit of each user, or of some users, as validation.
 
     Users with fewer than two train units keep them all; units are counted as in
     ``split_last_unit``. The old validation part becomes part of test. Use this function if the data
@@ -176,6 +178,7 @@ def hold_last_train_unit(events: Interactions, target: str) -> Interactions:
     Args:
         events: the events to split.
         target: the target behavior, such as ``buy``.
+        users: (U,) mask of the users whose unit is held out; None for all users.
 
     Raises:
         DataError: no event has that behavior.
@@ -186,7 +189,8 @@ def hold_last_train_unit(events: Interactions, target: str) -> Interactions:
     earlier = np.zeros(len(events.user_ids), dtype=np.bool_)
     earlier[c.user[train & (index < last[c.user])]] = True
     split = np.minimum(2 * c.split, 2)
-    split[(c.split == 0) & earlier[c.user] & (index >= last[c.user])] = 1
+    held = earlier if users is None else earlier & users
+    split[(c.split == 0) & held[c.user] & (index >= last[c.user])] = 1
     return events.with_split(split)
 
 

@@ -74,6 +74,21 @@ class AlikeTitles:
         values = np.concatenate([v for _, v in parts]) if parts else np.empty(0)
         return sparse.csr_array((values, near, bounds), shape=(len(rows), self.vectors.shape[0]))
 
+    def cosines(self, rows: IntArray, others: IntArray) -> FloatArray:
+        """Compute the cosine similarities between R titles and C other titles.
+
+        Args:
+            rows: (R,) catalog rows of the titles.
+            others: (C,) catalog rows of the other titles.
+
+        Returns:
+            (R, C) cosine similarities; NaN if the catalog has too many titles to compare them.
+        """
+        if not self.vectors.nnz:
+            return np.full((len(rows), len(others)), np.nan)
+        cosines = (self.vectors[rows] @ self.vectors[others].T).toarray()
+        return np.asarray(cosines, dtype=np.float64)
+
     def _nearest(self, rows: Sequence[int]) -> dict[int, tuple[IntArray, FloatArray]]:
         """Find the nearest neighbors of the titles in the given catalog rows.
 

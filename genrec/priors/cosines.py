@@ -7,11 +7,12 @@ the same values.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from genrec.types import IntArray
+from genrec.types import FloatArray, IntArray
 
 
 class Cosines:
@@ -30,7 +31,7 @@ class Cosines:
         self._items = items
         users = np.bincount(items.indices, minlength=items.shape[1]).astype(np.float64)
         self._root = np.divide(1.0, np.sqrt(users), out=np.zeros(len(users)), where=users > 0)
-        self._asked = 0  # number of rows that have been computed one request at a time
+        self._asked = 0  # number of rows that have been requested
         self._whole: dict[int, Any] = {}  # all cosines, by the power to which they are raised
 
     def weigh(self, known: Any, power: int) -> Any:
@@ -46,14 +47,31 @@ class Cosines:
             (H, N) sparse matrix of scores.
         """
         rows = np.unique(known.indices)
-        if not self._whole and self._asked + len(rows) < self._items.shape[1]:
-            self._asked += len(rows)
+        if self._are_few(rows):
             return known[:, rows] @ _raise(self._rows(rows), power)
-        if 1 not in self._whole:
-            self._whole[1] = self._rows(np.arange(self._items.shape[1]))
         if power not in self._whole:
-            self._whole[power] = _raise(self._whole[1], power)
+            self._whole[power] = _raise(self._every, power)
         return known @ self._whole[power]
+
+    def between(self, rows: IntArray, columns: IntArray) -> FloatArray:
+        """Return the (R, C) cosines between R items and C other items.
+
+        Args:
+            rows: (R,) catalog rows, which may be repeated.
+            columns: (C,) catalog rows.
+        """
+        some, place = np.unique(rows, return_inverse=True)
+        found = self._rows(some) if self._are_few(some) else self._every[some]
+        return np.asarray(found[:, columns].toarray())[place]
+
+    def _are_few(self, rows: IntArray) -> bool:
+        """Return True as long as fewer rows have been requested than there are items."""
+        self._asked += len(rows)
+        return bool(self._asked < self._items.shape[1])
+
+    @cached_property
+    def _every(self) -> Any:
+        return self._rows(np.arange(self._items.shape[1]))
 
     def _rows(self, rows: IntArray) -> Any:
         """Return the sparse (R, N) matrix of cosines between R given items and all N items.

@@ -25,6 +25,7 @@ from genrec.data.events import History
 from genrec.errors import RequestError
 from genrec.matching.ngrams import AlikeTitles
 from genrec.priors.cosines import Cosines
+from genrec.priors.event_times import EventTimes
 from genrec.priors.weights import Weights
 from genrec.types import FloatArray, IntArray
 
@@ -72,6 +73,15 @@ class TitleNeighbors:
         self._vectors = vectors
 
     @cached_property
+    def first_words(self) -> IntArray:
+        """Return a number for the first word of each title, which often names a brand or series.
+
+        Titles with the same first word, ignoring case, have the same number.
+        """
+        words = [next(iter(title.casefold().split()), "") for title in self.titles]
+        return np.unique(words, return_inverse=True)[1].astype(np.int64)
+
+    @cached_property
     def alike(self) -> AlikeTitles:
         """Return an index that finds similar titles. It is built on first use."""
         return AlikeTitles(self.titles, self._vectors)
@@ -93,6 +103,8 @@ class Counts:
             events of different users cannot be ordered in time.
         title_neighbors: the titles of the items, for finding items with similar titles.
         saved: matrices that were computed earlier, keyed by attribute name: ``both`` or ``ease``.
+        times: the times of the events; empty if events of different users cannot be ordered in
+            time.
     """
 
     catalog: Catalog
@@ -104,6 +116,7 @@ class Counts:
     newest: IntArray
     title_neighbors: TitleNeighbors
     saved: Mapping[str, Any] = field(default_factory=dict)
+    times: EventTimes = field(default_factory=EventTimes)
 
     @classmethod
     def none(cls, catalog: Catalog) -> Counts:
@@ -201,6 +214,7 @@ class Counts:
             after=_clean(self.after + count_transitions(before[follows], row[follows], n)),
             popularity=self.popularity + np.bincount(row, minlength=n),
             newest=self._newest_with(by_time),
+            times=self.times if when is None else self.times.more(row, when),
             saved={"both": _clean(self.both + had.T @ had - old.T @ old)} if self._has_both else {},
         )
 
@@ -242,11 +256,17 @@ class Counts:
         return _clean(self.items.T @ self.items) if known is None else known
 
     @cached_property
+    def preceding(self) -> Any:
+        """Return the transpose of ``after``, in CSR format."""
+        return self.after.T.tocsr()
+
+    @cached_property
     def _both_ways(self) -> Any:
         return _clean(self.after + _BACK * self.after.T)
 
     @cached_property
-    def _cosines(self) -> Cosines:
+    def cosines(self) -> Cosines:
+        """Return the cosine similarities between the user sets of the items."""
         return Cosines(self.items)
 
     @cached_property
@@ -310,14 +330,16 @@ class Counts:
         if how is None:
             known.data[:] = 1.0
         if isinstance(matrix, int):
-            return _unit(self._cosines.weigh(known, matrix))
+            return _unit(self.cosines.weigh(known, matrix))
         return _unit(known @ getattr(self, matrix))
 
     def _read(self, histories: Sequence[History], decay: float, last: int) -> Any:
         return weigh_latest(self.catalog, histories, decay=decay, last=last, keep_repeats=True)
 
 
-def count(dataset: Dataset, behavior: str, before: str) -> Counts:
+def count(
+    dataset: Dataset, behavior: str, before: str, title_neighbors: TitleNeighbors | None = None
+) -> Counts:
     """Count a dataset's events that have a given behavior.
 
     Args:
@@ -325,6 +347,8 @@ def count(dataset: Dataset, behavior: str, before: str) -> Counts:
         behavior: the behavior to count, such as ``buy``.
         before: ``validation`` to count events of the train part only, ``test`` to count those of
             the train and validation parts, ``end`` to count all events.
+        title_neighbors: the title neighbors of other counts for the same catalog, which are reused;
+            None if there are none.
     """
     events = TrainingEvents.of(dataset.interactions, behavior, before)
     user = dataset.interactions.columns.user[events.place]
@@ -334,7 +358,9 @@ def count(dataset: Dataset, behavior: str, before: str) -> Counts:
     counts = Counts.none(dataset.catalog).more(names, events.user, events.row, when)
     # Positions in the users' histories do not tell which user's event was earlier.
     if dataset.info.time_unit == "position":
-        counts = replace(counts, newest=counts.newest[:0])
+        counts = replace(counts, newest=counts.newest[:0], times=EventTimes())
+    if title_neighbors is not None:
+        counts = replace(counts, title_neighbors=title_neighbors)
     return counts
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,13 +18,15 @@ from genrec.baselines.ranking import top_rows
 from genrec.config import COUNTED
 from genrec.data.events import History
 from genrec.priors.counts import Counts
-from genrec.types import FloatArray, IntArray
+from genrec.types import BoolArray, FloatArray, IntArray
 
 CANDIDATES = 100  # maximum number of candidates of one kind
 NEW, SEEN = "new", "seen"
 KINDS = (NEW, SEEN)
 _LEAST = 1e-9  # shares below this are all the same to the ranking
 _DAY = 86_400.0
+_LATEST = 10  # number of latest events with which each candidate is compared
+_PERIODS = {"month": 30, "half year": 180, "year": 365}  # lengths in days
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +69,33 @@ class Candidates:
         return np.array(rows, dtype=np.int64), np.array(times, dtype=np.float64)
 
     @cached_property
+    def recent(self) -> IntArray:
+        """The catalog rows of the latest ``_LATEST`` of these events, latest first."""
+        return self.events[0][::-1][:_LATEST]
+
+    @cached_property
+    def cosines(self) -> FloatArray:
+        """The (E, C) cosines between the user sets of the recent items and the candidates."""
+        return self.counts.cosines.between(self.recent, self.rows)
+
+    @cached_property
+    def title_cosines(self) -> FloatArray:
+        """The (E, C) cosines between the titles of the recent items and the candidates."""
+        return self.counts.title_neighbors.alike.cosines(self.recent, self.rows)
+
+    @cached_property
+    def same_words(self) -> BoolArray:
+        """The (E, C) recent items and candidates whose titles have the same first word."""
+        words = self.counts.title_neighbors.first_words
+        return np.equal(words[self.recent][:, None], words[self.rows])
+
+    @property
+    def now(self) -> float:
+        """The time of the latest event; NaN if it is unknown or if no counted event has a time."""
+        times = self.events[1]
+        return float(times[-1]) if len(times) and len(self.counts.times) else np.nan
+
+    @cached_property
     def latest(self) -> IntArray:
         """The (C,) index in ``events`` of each candidate's latest event; -1 if it has none."""
         place = dict(zip(self.events[0].tolist(), range(len(self.events[0])), strict=True))
@@ -106,6 +136,79 @@ def _days_since(given: Candidates) -> FloatArray | float:
     return np.where(given.latest < 0, np.nan, (times[-1] - times[given.latest]) / _DAY)
 
 
+def _beside_latest(matrix: Callable[[Counts], Any]) -> Callable[[Candidates], FloatArray | float]:
+    def feature(given: Candidates) -> FloatArray | float:
+        if not len(given.recent):
+            return np.nan
+        return np.asarray(matrix(given.counts)[given.recent[:1]].toarray()[0][given.rows])
+
+    return feature
+
+
+def _recent(
+    values: Callable[[Candidates], Any], summary: Callable[[Any], FloatArray], least: int = 1
+) -> Callable[[Candidates], FloatArray | float]:
+    def feature(given: Candidates) -> FloatArray | float:
+        return np.nan if len(given.recent) < least else summary(values(given))
+
+    return feature
+
+
+def _user_cosines(given: Candidates) -> FloatArray:
+    return given.cosines
+
+
+def _title_cosines(given: Candidates) -> FloatArray:
+    return given.title_cosines
+
+
+def _same_words(given: Candidates) -> BoolArray:
+    return given.same_words
+
+
+def _titles_with_word(given: Candidates) -> FloatArray:
+    words = given.counts.title_neighbors.first_words
+    return np.log1p(np.bincount(words)[words[given.rows]])
+
+
+def _share_of(days: int) -> Callable[[Candidates], FloatArray | float]:
+    def feature(given: Candidates) -> FloatArray | float:
+        now = given.now
+        if np.isnan(now):
+            return np.nan
+        start, times = now - days * _DAY, given.counts.times
+        return np.log((times.count(given.rows, start, now) + 0.1) / (times.total(start, now) + 100))
+
+    return feature
+
+
+def _days_from_first(given: Candidates) -> FloatArray:
+    return (given.now - given.counts.times.first(given.rows)) / _DAY
+
+
+def _days_from_last(given: Candidates) -> FloatArray:
+    return (given.now - given.counts.times.last(given.rows)) / _DAY
+
+
+def _latest_gap(given: Candidates) -> float:
+    times = given.events[1]
+    return (times[-1] - times[-2]) / _DAY if len(times) > 1 else np.nan
+
+
+def _span(given: Candidates) -> float:
+    times = given.events[1]
+    return (times[-1] - times[0]) / _DAY if len(times) else np.nan
+
+
+def _at_once(given: Candidates) -> float:
+    times = given.events[1]
+    return float((times > times[-1] - _DAY).sum()) if len(times) else np.nan
+
+
+def _users_of_latest(given: Candidates) -> FloatArray | float:
+    return np.log1p(given.counts.popularity[given.recent[0]]) if len(given.recent) else np.nan
+
+
 FEATURES: Mapping[str, Callable[[Candidates], FloatArray | float]] = {
     "mixture": lambda given: np.log(np.maximum(given.mixed, _LEAST)),
     "rank": lambda given: np.arange(len(given.rows), dtype=np.float64),
@@ -117,6 +220,27 @@ FEATURES: Mapping[str, Callable[[Candidates], FloatArray | float]] = {
     "times had": _times_had,
     "events since": _events_since,
     "days since": _days_since,
+    "users of latest": _users_of_latest,
+    "after latest": _beside_latest(lambda counts: counts.after),
+    "before latest": _beside_latest(lambda counts: counts.preceding),
+    "cosine, latest": _recent(_user_cosines, lambda each: each[0]),
+    "cosine, one before": _recent(_user_cosines, lambda each: each[1], 2),
+    "cosine, highest": _recent(_user_cosines, lambda each: each.max(axis=0)),
+    "items shared users": _recent(_user_cosines, lambda each: (each > 0).sum(axis=0)),
+    "title, latest": _recent(_title_cosines, lambda each: each[0]),
+    "title, one before": _recent(_title_cosines, lambda each: each[1], 2),
+    "title, highest": _recent(_title_cosines, lambda each: each.max(axis=0)),
+    "title, mean": _recent(_title_cosines, lambda each: each.mean(axis=0)),
+    "first word, latest": _recent(_same_words, lambda each: each[0]),
+    "first word, events": _recent(_same_words, lambda each: each.sum(axis=0)),
+    "first word, share": _recent(_same_words, lambda each: each.mean(axis=0)),
+    "first word, titles": _titles_with_word,
+    **{name: _share_of(days) for name, days in _PERIODS.items()},
+    "days from first": _days_from_first,
+    "days from last": _days_from_last,
+    "latest gap": _latest_gap,
+    "span": _span,
+    "at once": _at_once,
 }
 
 

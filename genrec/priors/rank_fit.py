@@ -5,9 +5,12 @@ highest-weighted items that the user has already seen. Within each kind, the lea
 redistributes the total weight that the mixture gives to the candidates. All other items keep their
 weights, so the total weight of all items does not change.
 
-The ranking is trained to predict the items that users chose next in the train part, with features
-that are computed only from the events before. Training stops when the ranking no longer improves on
-the items that users chose in the validation part.
+The ranking is trained to predict the items that users chose next in the train part. The users are
+divided into groups. The features of one group's users are computed from these users' earlier events
+and from all train events of the other users. So there are as many events to count as there will be
+later on. If test is later than train for all users, other users' later events are not known in test
+either, and the last train units of all users are held out at the same time. Training stops when the
+ranking no longer improves on the items that users chose in the validation part.
 """
 
 from __future__ import annotations
@@ -25,21 +28,22 @@ from genrec.data import protocols
 from genrec.data.dataset import Dataset
 from genrec.data.events import History
 from genrec.data.protocols import Case
-from genrec.data.splits import hold_last_train_unit
+from genrec.data.splits import hold_last_train_unit, is_test_after_train
 from genrec.errors import DataError, RequestError
-from genrec.priors.counts import Counts, count
+from genrec.priors.counts import Counts, TitleNeighbors, count
 from genrec.priors.mixture import POPULAR, TRENDING, Mixture
 from genrec.priors.mixture_fit import without
-from genrec.priors.rank_features import KINDS, SEEN, Candidates, choose, seen_rows
+from genrec.priors.rank_features import FEATURES, KINDS, SEEN, Candidates, choose, seen_rows
 from genrec.priors.ranking import Groups, Ranker, fit_ranker
 from genrec.priors.weights import Weights
 from genrec.types import FloatArray, IntArray
 
 RANKERS_KEY = "rankers"  # the entry of the metadata that describes the rankings
 CUTS = 3  # how many of each user's latest train units serve as labels
-MAX_TRAIN = 10_000  # maximum number of labeled histories to fit the trees to
+FOLDS = 3  # number of groups of users whose labels are held out in turn
+MAX_TRAIN = 30_000  # maximum number of histories to fit the trees to
 _LEAST_MASS = 1e-6  # a source with less mass on a kind of items knows nothing about this kind
-MAX_VALIDATION = 3_000  # maximum number of labeled histories to decide when to stop
+MAX_VALIDATION = 5_000  # maximum number of histories to decide when to stop
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +87,7 @@ class CandidateRankers:
             for kind, ranker in self.by_kind.items()
         }
         about = {kind: [ranker.scale, ranker.nats] for kind, ranker in self.by_kind.items()}
-        return arrays, {RANKERS_KEY: json.dumps(about)}
+        return arrays, {RANKERS_KEY: json.dumps({"features": list(FEATURES), "kinds": about})}
 
     def digest(self) -> str:
         """Return a SHA-256 hash (hex) of the rankings."""
@@ -94,8 +98,19 @@ class CandidateRankers:
     def from_arrays(
         cls, arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str]
     ) -> CandidateRankers:
-        """Rebuild rankings from the result of ``to_arrays``."""
-        about = json.loads(metadata[RANKERS_KEY])
+        """Rebuild rankings from the result of ``to_arrays``.
+
+        Raises:
+            DataError: the rankings use other features than this version of genrec.
+        """
+        read = json.loads(metadata[RANKERS_KEY])
+        if read.get("features") != list(FEATURES):
+            msg = (
+                "The saved rankings use other features than this version of genrec. Expected "
+                f"{', '.join(FEATURES)}. Fit the prior and its rankings again."
+            )
+            raise DataError(msg)
+        about = read["kinds"]
         return cls({kind: Ranker(bytes(arrays[kind]).decode(), *about[kind]) for kind in about})
 
 
@@ -174,12 +189,18 @@ def fit_rankers(
     """
     log("Learning to rank the prior's candidates ...")
     dataset = protocols.with_validation(dataset, 1)  # in an evaluation, it may be withheld
-    validation = _groups(dataset, behavior, mix, ignored, MAX_VALIDATION, seed)
+    titles = TitleNeighbors(dataset.catalog)
+    validation = _groups(dataset, behavior, mix, ignored, MAX_VALIDATION, seed, titles)
     train: list[Mapping[str, Groups]] = []
-    cut = dataset
-    for _ in range(CUTS):
-        cut = replace(cut, interactions=hold_last_train_unit(cut.interactions, behavior))
-        train.append(_groups(cut, behavior, mix, ignored, MAX_TRAIN // CUTS, seed))
+    events = dataset.interactions
+    folds = 1 if is_test_after_train(events) else FOLDS
+    fold = np.random.default_rng(seed).integers(folds, size=len(events.user_ids))
+    for number in range(folds):
+        held = events
+        for _ in range(CUTS):
+            held = hold_last_train_unit(held, behavior, fold == number)
+            cut, most = replace(dataset, interactions=held), MAX_TRAIN // (CUTS * folds)
+            train.append(_groups(cut, behavior, mix, ignored, most, seed, titles))
     rankers = {}
     for kind in KINDS:
         parts = [part[kind] for part in train if kind in part]
@@ -197,6 +218,7 @@ def _groups(
     ignored: Collection[str],
     most: int,
     seed: int,
+    titles: TitleNeighbors,
 ) -> dict[str, Groups]:
     """Collect the candidates of validation users, and label the items that the users chose next.
 
@@ -209,10 +231,11 @@ def _groups(
         ignored: see ``fit_rankers``.
         most: the maximum number of users.
         seed: the random seed for sampling users.
+        titles: the title neighbors of the catalog.
     """
     try:
         every = protocols.cases(dataset, protocols.default_protocol(dataset), "validation")
-        counts = count(dataset, behavior, "validation")
+        counts = count(dataset, behavior, "validation", titles)
     except (RequestError, DataError):  # nobody has a label, or there is nothing to count
         return {}
     cases = [case for case in every if len(case.shown)]
@@ -223,9 +246,8 @@ def _groups(
     found: dict[str, list[Groups]] = {kind: [] for kind in KINDS}
     for case, each in _described(protocols.sample(cases, most, seed), mixture, ignored, lead_in):
         for kind, given in each.items():
-            wanted = _labels(case, counts, kind)
-            if wanted:
-                labels = np.isin(given.rows, wanted)
+            labels = np.isin(given.rows, _labels(case, counts, kind))
+            if labels.any():
                 size = np.array([len(given.rows)], dtype=np.int64)
                 found[kind].append(Groups(given.features(), labels, size))
     return {kind: Groups.join(groups).labeled() for kind, groups in found.items() if groups}

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from genrec.baselines.sparse import sparse_from_arrays, sparse_to_arrays
 from genrec.data.catalog import Catalog
 from genrec.priors.counts import Counts, TitleNeighbors
+from genrec.priors.event_times import EventTimes
 
 
 def counts_to_arrays(
@@ -27,6 +28,8 @@ def counts_to_arrays(
         "popularity": counts.popularity,
         "newest": counts.newest,
         "latest": counts.latest,
+        "times.row": counts.times.row,
+        "times.when": counts.times.when,
         "users": np.frombuffer("\0".join(counts.user_ids).encode(), dtype=np.uint8),
         **sparse_to_arrays("items", counts.items),
         **sparse_to_arrays("after", counts.after),
@@ -60,4 +63,7 @@ def counts_from_arrays(arrays: Mapping[str, Any], catalog: Catalog) -> Counts:
         np.array(arrays["newest"]),
         TitleNeighbors(catalog, vectors),
         {"ease": sparse_from_arrays("ease", arrays, n)} if "ease.data" in arrays else {},
+        EventTimes(arrays["times.row"], arrays["times.when"])
+        if "times.row" in arrays
+        else EventTimes(),
     )

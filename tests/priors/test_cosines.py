@@ -60,3 +60,14 @@ def test_all_are_computed_once_many_were_asked_for(monkeypatch: pytest.MonkeyPat
     for _ in range(6):
         cosines.weigh(matrix([{0: 1.0, 3: 1.0, 5: 0.5}]), 2)
     assert computed == [3, 3, ITEMS]
+
+
+@given(users, st.lists(st.integers(0, ITEMS - 1), min_size=1), st.sets(st.integers(0, ITEMS - 1)))
+def test_between_items(owned: list[set[int]], rows: list[int], columns: set[int]) -> None:
+    """The first request is for a few rows, and a later one is answered from all of them."""
+    cosines, some = Cosines(matrix([dict.fromkeys(own, 1.0) for own in owned])), sorted(columns)
+    every = cosines.weigh(sparse.csr_array(np.eye(ITEMS)), 1).toarray()
+    fresh = Cosines(matrix([dict.fromkeys(own, 1.0) for own in owned]))
+    for _ in range(3):
+        found = fresh.between(np.array(rows), np.array(some, dtype=np.int64))
+        assert found.tolist() == every[rows][:, some].tolist()

@@ -6,23 +6,26 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.counted_shop import NAMES, catalog, counted, history, sequences
+from support.counted_shop import EVEN, NAMES, catalog, counted, history, sequences
 from support.tiny import language_model
 
 import genrec
 from genrec import Dataset, Interaction, Recommender
 from genrec.config import PROTOCOL
+from genrec.data import protocols
 from genrec.data.datasets import load
 from genrec.data.interactions import Interactions
-from genrec.errors import SettingsError
+from genrec.errors import DataError, SettingsError
 from genrec.evaluation.systems import RecommenderSystem
 from genrec.priors import rank_features, rank_fit
 from genrec.priors.collaborative import CollaborativePrior
+from genrec.priors.counts import Counts
 from genrec.priors.rank_features import FEATURES, KINDS, NEW, SEEN
 from genrec.priors.rank_fit import CandidateRankers, to_dense
 from genrec.priors.ranking import Groups, Ranker, fit_ranker
@@ -177,6 +180,117 @@ def test_features_say_what_their_names_say() -> None:
     table = dict(zip(FEATURES, alone[NEW].features().T, strict=True))
     assert np.isnan(table["markov"]).all()
     assert np.isfinite(table["popular"]).all()
+
+
+def _table(prior: CollaborativePrior, past: genrec.History, kind: str) -> dict[str, np.ndarray]:
+    """The features of the candidates of one kind, in the order of their rows."""
+    mixture = prior._mixture
+    parts = mixture.parts(past)
+    seen = rank_features.seen_rows(prior.counts, past, ())
+    given = rank_fit.describe(mixture, past, parts, to_dense(mixture.combine(parts)), seen)[kind]
+    order = np.argsort(given.rows)
+    return dict(zip(FEATURES, given.features()[order].T, strict=True))
+
+
+def test_features_compare_a_candidate_with_the_latest_events() -> None:
+    prior = counted([[0, 1, 2], [0, 3], [0, 3, 1], [3, 0, 4]])
+    table = _table(prior, history(5, 1, 0), NEW)  # so the candidates are 2, 3, 4 and 6
+    assert table["after latest"].tolist() == [0, 2, 1, 0]
+    assert table["before latest"].tolist() == [0, 1, 0, 0]
+    shared = [[1, 3, 1, 0], [1, 1, 0, 0]]  # users with item 0, and with item 1
+    users, of_each = np.array([[4], [2]]), np.array([1, 3, 1, 1])
+    cosines = np.array(shared) / np.sqrt(users * of_each)
+    assert table["cosine, latest"] == pytest.approx(cosines[0])
+    assert table["cosine, one before"] == pytest.approx(cosines[1])
+    assert table["cosine, highest"] == pytest.approx(cosines.max(axis=0))
+    assert table["items shared users"].tolist() == [2, 2, 1, 0]
+    assert (table["users of latest"] == np.float32(np.log1p(4))).all()
+    # The titles: red mug, red doll, red doll house, blue mug, blue mug, set of 12, set of 1.
+    assert table["first word, latest"].tolist() == [1, 0, 0, 0]
+    assert table["first word, events"].tolist() == [2, 0, 0, 1]
+    assert table["first word, share"] == pytest.approx([2 / 3, 0, 0, 1 / 3])
+    assert table["first word, titles"] == pytest.approx(np.log1p([3, 2, 2, 2]))
+    assert table["title, latest"][1] == table["title, latest"][2]  # two titles are the same
+    assert table["title, latest"][1] > table["title, latest"][3]  # a mug is rather like a mug
+    assert table["title, one before"].argmax() == 0
+    assert (table["title, highest"] >= table["title, mean"]).all()
+    assert table["title, highest"].argmax() in (0, 3)
+    vectors = prior.counts.title_neighbors.alike.vectors.toarray()
+    each = (vectors[[0, 1, 5]] @ vectors[[2, 3, 4, 6]].T).mean(axis=0)
+    assert table["title, mean"] == pytest.approx(each, abs=1e-6)
+
+
+def test_without_a_history_nothing_is_compared() -> None:
+    table = _table(counted([[0, 1, 2], [0, 3]]), history(), NEW)
+    for name in ("after latest", "cosine, latest", "title, highest", "users of latest", "span"):
+        assert np.isnan(table[name]).all()
+    one = _table(counted([[0, 1, 2], [0, 3]]), history(0), NEW)
+    assert np.isnan(one["title, one before"]).all()
+    assert np.isfinite(one["title, latest"]).all()
+
+
+def test_features_of_time_count_back_from_the_latest_event() -> None:
+    day = 86_400.0
+    prior = CollaborativePrior(Counts.none(catalog()), EVEN)
+    events = [("i0", 0), ("i1", 90), ("i2", 95), ("i2", 99), ("i3", 104)]
+    prior.update({"u": [Interaction(item, "buy", d * day) for item, d in events]})
+    past = genrec.History(
+        tuple(Interaction(i, "buy", d * day) for i, d in [("i0", 40), ("i5", 99.5), ("i0", 100)])
+    )
+    table = _table(prior, past, NEW)  # the candidates are 1, 2, 3, 4 and 6
+    assert table["month"] == pytest.approx(np.log(np.array([1.1, 2.1, 0.1, 0.1, 0.1]) / 103))
+    assert table["half year"] == pytest.approx(np.log(np.array([1.1, 2.1, 0.1, 0.1, 0.1]) / 104))
+    assert table["days from first"].tolist()[:3] == [10, 5, -4]
+    assert table["days from last"].tolist()[:3] == [10, 1, -4]
+    assert np.isnan(table["days from first"][3:]).all()
+    assert table["latest gap"].tolist() == [0.5] * 5
+    assert table["span"].tolist() == [60] * 5
+    assert table["at once"].tolist() == [2] * 5
+    untimed = _table(counted([[0, 1, 2], [0, 3]]), past, NEW)
+    assert np.isnan(untimed["month"]).all()
+    assert np.isnan(untimed["days from last"]).all()
+
+
+def test_rankings_of_other_features_are_refused(shop: Dataset, tmp_path: Path) -> None:
+    prior = CollaborativePrior.fit(shop, sources=["markov"])
+    prior.rankers = BACKWARDS
+    prior.save(tmp_path / "prior.safetensors")
+    fewer = dict(list(FEATURES.items())[:-1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rank_fit, "FEATURES", fewer)
+        with pytest.raises(DataError, match="other features"):
+            CollaborativePrior.load(tmp_path / "prior.safetensors", shop)
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_labels_are_held_out_of_one_group_of_users_at_a_time(
+    shop: Dataset, later: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of all users at once where test is later than train for all of them."""
+    folds = 1 if later else rank_fit.FOLDS
+    monkeypatch.setattr(rank_fit, "is_test_after_train", lambda events: later)
+    counts: list[int] = []
+    labeled: list[set[str]] = []
+    plain = rank_fit.count
+
+    def count(dataset: Dataset, *rest: Any) -> Counts:
+        found = plain(dataset, *rest)
+        counts.append(int(found.popularity.sum()))
+        labeled.append({c.user_id for c in protocols.cases(dataset, "last-unit", "validation")})
+        return found
+
+    monkeypatch.setattr(rank_fit, "count", count)
+    rank_fit.fit_rankers(shop, "buy", {"popular": 0.5, "markov": 0.5}, ())
+    train = int((shop.interactions.columns.split == 0).sum())
+    everyone = set(shop.interactions.user_ids)
+    assert counts[0] == train  # before validation
+    assert labeled[0] == everyone
+    for cut in range(rank_fit.CUTS):
+        some = [labeled[1 + fold * rank_fit.CUTS + cut] for fold in range(folds)]
+        assert set.union(*some) == everyone
+        assert sum(map(len, some)) == len(everyone)
+        for fold, users in enumerate(some):  # the shop has no baskets, so a unit is an event
+            assert counts[1 + fold * rank_fit.CUTS + cut] == train - (cut + 1) * len(users)
 
 
 def test_new_events_and_items_reach_it() -> None:
