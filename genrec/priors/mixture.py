@@ -111,14 +111,24 @@ class Mixture:
             For each source with a share except ``popular`` and ``trending``, a sparse or dense
             (1, N) matrix that sums to 1, or to 0 if the source knows nothing about the history.
         """
+        return self.parts_of([history])[0]
+
+    def parts_of(self, histories: Sequence[History]) -> list[dict[str, Any]]:
+        """Compute ``parts`` for each of several histories, which is faster than one at a time."""
         catalog = self.counts.catalog
-        events = tuple(i for i in history.interactions if i.item_id in catalog)
-        histories = [History(events, history.user_id)]
-        return {
-            source: self.shares(source, histories)
+        known = [
+            History(tuple(i for i in h.interactions if i.item_id in catalog), h.user_id)
+            for h in histories
+        ]
+        whole = {
+            source: self.shares(source, known)
             for source, share in self.mix.items()
             if source not in {POPULAR, TRENDING} and share
         }
+        return [
+            {source: part[number : number + 1] for source, part in whole.items()}
+            for number in range(len(known))
+        ]
 
     def combine(self, given: Mapping[str, Any]) -> Weights:
         """Mix the distributions that ``parts`` has computed with ``popular`` and ``trending``."""

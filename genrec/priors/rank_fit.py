@@ -42,6 +42,7 @@ RANKERS_KEY = "rankers"  # the entry of the metadata that describes the rankings
 CUTS = 3  # how many of each user's latest train units serve as labels
 FOLDS = 3  # number of groups of users whose labels are held out in turn
 MAX_TRAIN = 30_000  # maximum number of histories to fit the trees to
+_CHUNK = 256  # number of histories whose sources are computed at once
 _LEAST_MASS = 1e-6  # a source with less mass on a kind of items knows nothing about this kind
 MAX_VALIDATION = 5_000  # maximum number of histories to decide when to stop
 
@@ -263,12 +264,10 @@ def _described(
     cases: Sequence[Case], mixture: Mixture, ignored: Collection[str], lead_in: Collection[str]
 ) -> Iterator[tuple[Case, dict[str, Candidates]]]:
     """Yield each case together with its candidates, which are keyed by kind."""
-    for case in cases:
-        history = case.history
-        read = without(history, ignored)
-        parts = mixture.parts(read)
-        values = to_dense(mixture.combine(parts))
-        yield (
-            case,
-            describe(mixture, read, parts, values, seen_rows(mixture.counts, history, lead_in)),
-        )
+    for first in range(0, len(cases), _CHUNK):
+        chunk = cases[first : first + _CHUNK]
+        reads = [without(case.history, ignored) for case in chunk]
+        for case, read, parts in zip(chunk, reads, mixture.parts_of(reads), strict=True):
+            values = to_dense(mixture.combine(parts))
+            seen = seen_rows(mixture.counts, case.history, lead_in)
+            yield case, describe(mixture, read, parts, values, seen)

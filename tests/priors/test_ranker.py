@@ -25,7 +25,7 @@ from genrec.errors import DataError, SettingsError
 from genrec.evaluation.systems import RecommenderSystem
 from genrec.priors import rank_features, rank_fit
 from genrec.priors.collaborative import CollaborativePrior
-from genrec.priors.counts import Counts
+from genrec.priors.counts import Counts, count
 from genrec.priors.rank_features import FEATURES, KINDS, NEW, SEEN
 from genrec.priors.rank_fit import CandidateRankers, to_dense
 from genrec.priors.ranking import Groups, Ranker, fit_ranker
@@ -271,15 +271,14 @@ def test_labels_are_held_out_of_one_group_of_users_at_a_time(
     monkeypatch.setattr(rank_fit, "is_test_after_train", lambda events: later)
     counts: list[int] = []
     labeled: list[set[str]] = []
-    plain = rank_fit.count
 
-    def count(dataset: Dataset, *rest: Any) -> Counts:
-        found = plain(dataset, *rest)
+    def counted_now(dataset: Dataset, *rest: Any) -> Counts:
+        found = count(dataset, *rest)
         counts.append(int(found.popularity.sum()))
         labeled.append({c.user_id for c in protocols.cases(dataset, "last-unit", "validation")})
         return found
 
-    monkeypatch.setattr(rank_fit, "count", count)
+    monkeypatch.setattr(rank_fit, "count", counted_now)
     rank_fit.fit_rankers(shop, "buy", {"popular": 0.5, "markov": 0.5}, ())
     train = int((shop.interactions.columns.split == 0).sum())
     everyone = set(shop.interactions.user_ids)
