@@ -190,6 +190,14 @@ SHOP = {"orders": ORDERS, "order_items": LINES, "products": PRODUCTS, "customers
         "categories": CATEGORIES}  # fmt: skip
 
 
+CLICKS = "user_id,product_id,clicked_at\n" + "".join(
+    f"u{n % 4},i{n % 5},2024-03-01 10:{n:02d}\n" for n in range(20)
+)
+PURCHASES = "user_id,item_id,title,timestamp,price\n" + "".join(
+    f"u{n},i{n},Mug {n},2024-03-02 10:00,5\n" for n in range(4)
+)
+
+
 def write_tables(folder: Path, tables: dict[str, str]) -> Path:
     folder.mkdir()
     for name, text in tables.items():
@@ -230,6 +238,7 @@ def test_a_row_that_refers_to_nothing_is_rejected(tmp_path: Path) -> None:
         {"order_items": LINES, "products": PRODUCTS.replace("5,Mug", "4,Mug").replace("3,Mug", "2,Mug")},
         {"order_items": LINES, "products": PRODUCTS.replace("\n", "\n9")},
         {"a": CUSTOMERS, "b": PRODUCTS},
+        {"clicks": CLICKS, "purchases": PURCHASES},
     ],
 )  # fmt: skip
 def test_tables_without_a_clear_center_are_refused(tmp_path: Path, tables: dict[str, str]) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from genrec.data.column_names import fold, known_words, names_of
+from genrec.data.column_names import RoleNames, fold, known_words, names_of
 from genrec.data.readers.arrow import column_names, to_text
 from genrec.text import one_line
 
@@ -79,14 +79,23 @@ def _find_links(name: str, tables: Mapping[str, pa.Table]) -> list[_Link]:
 
 
 def _key_of(column: str, other: str, theirs: pa.Table) -> str | None:
-    """Return the key of another table that a column with the given name would refer to."""
+    """Return the key of another table that a column with the given name would refer to.
+
+    A table with a user, an item and a time has events of its own, so its users are no key.
+    """
     if column in theirs.column_names and _is_key_name(column):
-        return column
+        events = column in RoleNames(("user_id",), {}) and _has(theirs, "item_id", "timestamp")
+        return None if events else column
     names = {n.casefold(): n for n in column_names(theirs)}
     for spelling in {other.casefold(), _singular(other).casefold()}:
         if column.casefold() in {f"{spelling}_id", f"{spelling}id"}:
             return names.get("id")
     return None
+
+
+def _has(table: pa.Table, *roles: str) -> bool:
+    """Check whether a table has a column for each of the given roles."""
+    return all(any(n in RoleNames((role,), {}) for n in column_names(table)) for role in roles)
 
 
 def _is_key_name(name: str) -> bool:
