@@ -91,3 +91,24 @@ def test_a_first_row_of_data_is_no_header(tmp_path: Path, first: str) -> None:
     table = text_table(tmp_path / "e.csv", HEADER + first + "".join(BODY), rejects=rejects)
     assert len(table["Menge"]) == 5
     assert not rejects.rows
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        "guest,promo,Free Gift,2024-01-01T10:00:00Z,",
+        'guest,promo,Free Gift,"Jan 5, 2024",',
+        "guest,promo,Free Gift,5-Mär-24,",
+        "bob,widget,,,",
+        "bob,widget,Widget,,",
+    ],
+)
+@pytest.mark.parametrize("where", ["user_id,item_id,title,date,channel", "kd,sku,name,seen,by"])
+def test_a_first_row_of_names_above_codes_is_no_header(
+    tmp_path: Path, first: str, where: str
+) -> None:
+    rejects = Rejects("e.csv")
+    rows = "".join(f"u{n},i{n},Mug {n},2024-01-0{n},c{n}\n" for n in range(1, 6))
+    table = text_table(tmp_path / "e.csv", f"{where}\n{first}\n{rows}", rejects=rejects)
+    assert len(table[where.partition(",")[0]]) == 6
+    assert not rejects.rows

@@ -13,11 +13,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from genrec.data.column_names import RoleNames
 from genrec.types import BoolArray
 
 REPEATED = "the row repeats the header"
 SECOND = "the row is a second header"
 _NUMBER = re.compile(r"[-+(]?\d[\d.,:/\- ]*\)?")
+_DATE = re.compile(r"\d{4}|\d\D+\d")  # a year, or a day and a year
+_NAMES = RoleNames(("user_id", "item_id", "title"), {})  # any text may be among them
 _FEWEST = 2  # columns that a second header must contradict
 _FEWEST_ROWS = 3
 _SAMPLE = 200
@@ -43,7 +46,7 @@ def find_headers(
     first = [str(column[0]).strip() for column in columns]
     same = _equal_to(columns, first)
     others = pa.array(np.flatnonzero(~repeated & ~same)[:_SAMPLE])
-    if not repeated[0] and _is_second(first, [column.take(others) for column in columns]):
+    if not repeated[0] and _is_second(names, first, [column.take(others) for column in columns]):
         found.append((same, SECOND))
     return found
 
@@ -58,14 +61,20 @@ def _equal_to(columns: Sequence[pa.ChunkedArray], cells: Sequence[str]) -> BoolA
     return same
 
 
-def _is_second(first: Sequence[str], below: Sequence[pa.ChunkedArray]) -> bool:
-    """Check whether the first row has no number, although several columns have numbers below it."""
-    if len(below[0]) < _FEWEST_ROWS or any(_NUMBER.fullmatch(cell) for cell in first):
+def _is_second(
+    names: Sequence[str], first: Sequence[str], below: Sequence[pa.ChunkedArray]
+) -> bool:
+    """Check whether the first row has no number or date, although several columns have some below."""
+    if len(below[0]) < _FEWEST_ROWS or any(
+        _NUMBER.fullmatch(cell) or _DATE.search(cell) for cell in first
+    ):
         return False
     contradicted = 0
-    for cell, column in zip(first, below, strict=True):
+    for name, cell, column in zip(names, first, below, strict=True):
         filled = column.filter(pc.not_equal(column, ""))
-        if cell and not re.search(r"\d", cell) and len(filled) >= _FEWEST_ROWS:
+        if name in _NAMES or not cell:
+            continue
+        if not re.search(r"\d", cell) and len(filled) >= _FEWEST_ROWS:
             digits = pc.match_substring_regex(filled, r"\d").cast(pa.int8())
             contradicted += bool(pc.mean(digits).as_py() >= _MOST)
     return contradicted >= _FEWEST
