@@ -225,6 +225,33 @@ def test_one_order_on_a_line_of_its_own_is_one_order(tmp_path: Path) -> None:
     assert (data.info.events, data.info.users, data.info.items) == (2, 1, 2)
 
 
+@pytest.mark.parametrize("more", [{}, {"user": "the exporting one"}])
+def test_the_date_of_a_file_does_not_replace_those_of_its_events(
+    tmp_path: Path, more: dict[str, str]
+) -> None:
+    events = [
+        {"customer": f"c{n % 2}", "item_id": f"i{n}", "title": f"Mug {n}", "date": f"2024-01-0{n + 1}"}
+        for n in range(4)
+    ]  # fmt: skip
+    path = tmp_path / "e.json"
+    path.write_text(json.dumps({"date": "2025-01-01", **more, "events": events}))
+    data, _ = Dataset.prepare(None, path)
+    assert (data.info.events, data.info.users, data.info.items) == (4, 2, 4)
+    times = sorted(data.interactions.columns.timestamp.tolist())
+    assert times == [1_704_067_200 + n * 86_400 for n in range(4)]
+
+
+def test_the_user_of_a_file_with_one_history_is_kept(tmp_path: Path) -> None:
+    events = [
+        {"sku": f"i{n}", "title": f"Mug {n}", "timestamp": 1_700_000_000 + n} for n in range(3)
+    ]
+    path = tmp_path / "e.json"
+    path.write_text(json.dumps({"user_id": "u", "date": "2025-01-01", "events": events}))
+    data, _ = Dataset.prepare(None, path)
+    assert (data.info.events, data.info.users, data.info.items) == (3, 1, 3)
+    assert data.interactions.columns.timestamp.min() == 1_700_000_000
+
+
 def test_lines_inside_an_order_do_not_replace_the_keys_of_the_order() -> None:
     lines = [{"id": 91, "product_id": 7, "name": "Mug"}, {"id": 92, "product_id": 8, "name": "Pot"}]
     rows = [{"user": "u", "order": {"id": 500, "name": "#1", "lines": lines}}]

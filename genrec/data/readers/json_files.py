@@ -189,15 +189,21 @@ def _rows_of(value: Any) -> list[Any]:
     """Return the rows of a JSON value.
 
     They are the elements of an array, the elements of the only array of objects inside an object,
-    or the value itself. An object with a user or a time is a single order with its lines.
+    or the value itself. An object is a single order with its lines if it has a user or a time that
+    the lines lack.
     """
     if isinstance(value, list):
         return value
-    known = RoleNames(("user_id", "timestamp"), {})
-    if any(name in known for name, inner in value.items() if not isinstance(inner, list)):
-        return [value]
     tables = [v for v in value.values() if isinstance(v, list) and v and isinstance(v[0], dict)]
-    return tables[0] if len(tables) == 1 else [value]
+    if len(tables) != 1:
+        return [value]
+    outer = [name for name, inner in value.items() if not isinstance(inner, list)]
+    lines = {name for line in tables[0] if isinstance(line, dict) for name in line}
+    for role in ("user_id", "timestamp"):
+        known = RoleNames((role,), {})
+        if any(name in known for name in outer) and not any(name in known for name in lines):
+            return [value]
+    return tables[0]
 
 
 def parse(line: str) -> tuple[Any, str]:
