@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import importlib.metadata
 import json
 import os
 from collections.abc import Mapping
@@ -39,6 +40,17 @@ def find_user_folder() -> Path | None:
         return Path.home() / ".cache" / "genrec"
     except RuntimeError:
         return None
+
+
+def package_versions(*packages: str) -> list[str]:
+    """Return the versions of packages, with "" for a package that is not installed."""
+    found = []
+    for package in packages:
+        try:
+            found.append(importlib.metadata.version(package))
+        except importlib.metadata.PackageNotFoundError:
+            found.append("")
+    return found
 
 
 @functools.cache

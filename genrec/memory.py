@@ -6,11 +6,13 @@ from pathlib import Path
 
 from genrec.errors import SettingsError
 
-_CGROUPS = (  # the limit of a container, and what it uses, in version 2 and 1 of control groups
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+_CGROUPS = (  # for versions 2 and 1 of control groups: the folder, and the names of its files
+    ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
     (
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+        "/sys/fs/cgroup/memory",
+        "memory.limit_in_bytes",
+        "memory.usage_in_bytes",
+        "total_inactive_file",
     ),
 )
 
@@ -18,18 +20,28 @@ _CGROUPS = (  # the limit of a container, and what it uses, in version 2 and 1 o
 def free_memory() -> int:
     """Return how many bytes of memory this process can still use.
 
-    In a container, this is at most what the container's limit leaves.
+    In a container, this is at most what the container's limit leaves. Cached files do not count as
+    used, since they give way.
     """
     import psutil
 
     free = int(psutil.virtual_memory().available)
-    for limit, used in _CGROUPS:
+    for folder, limit, usage, cached in _CGROUPS:
         try:
-            left = int(Path(limit).read_text()) - int(Path(used).read_text())
+            most, used = (int(Path(folder, name).read_text()) for name in (limit, usage))
         except (OSError, ValueError):  # no such file, or "max"
             continue
-        free = min(free, max(left, 0))
+        free = min(free, max(most - used + _read_statistic(Path(folder), cached), 0))
     return free
+
+
+def _read_statistic(folder: Path, name: str) -> int:
+    """Return a number from the file memory.stat of a control group; 0 if it is not there."""
+    try:
+        lines = (folder / "memory.stat").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith(f"{name} ")), 0)
 
 
 def check_memory(what: str, needed: int, advice: str) -> None:

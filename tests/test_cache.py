@@ -13,7 +13,7 @@ import pytest
 from support.limits import full_disk, permissions_that_bind, read_only
 
 from genrec import cache
-from genrec.cache import Cache, digest_code
+from genrec.cache import Cache, digest_code, package_versions
 
 ABOUT = {"seed": 1, "names": ["a", "b"], "title": "Mug \ud800"}
 ARRAYS = {"a": np.arange(5.0), "b": np.array([[1, 2]]), "none": np.empty((0, 3), dtype=np.uint8)}
@@ -185,3 +185,9 @@ def test_the_code_is_part_of_a_description(monkeypatch: pytest.MonkeyPatch, tmp_
     digest_code.cache_clear()
     assert digest_code("priors") != without
     digest_code.cache_clear()
+
+
+def test_versions_of_packages() -> None:
+    numpy, nothing = package_versions("numpy", "no-such-package-as-this")
+    assert numpy == np.__version__
+    assert nothing == ""

@@ -25,6 +25,8 @@ def invert(matrix: FloatArray) -> FloatArray:
     """
     from scipy.linalg import lapack
 
+    if not len(matrix):
+        return matrix
     factor, failed = lapack.dpotrf(matrix.T, lower=1, overwrite_a=1)
     if failed:
         msg = "The matrix is not positive definite. Expected a positive penalty on its diagonal."

@@ -20,6 +20,7 @@ from genrec.baselines.sparse import (
 )
 from genrec.baselines.training_events import TrainingEvents
 from genrec.data.events import History
+from genrec.errors import SettingsError
 from genrec.types import FloatArray
 
 _ROWS = 512  # rows of a matrix of items by items that are computed at a time
@@ -126,11 +127,15 @@ class EASE(Scorer):
 
     def learn(self, events: TrainingEvents) -> Arrays:
         """Compute the (N, N) float32 weights between all pairs of N items."""
+        penalty = self.settings["penalty"]
+        if not penalty > 0:
+            msg = f"penalty={penalty!r} is not valid. Expected a number above 0."
+            raise SettingsError(msg)
         x, n = events.matrix(), len(events.catalog)
         items, gram = x.T.tocsr(), np.empty((n, n))
         for first in range(0, n, _ROWS):  # avoids a second matrix of all pairs
             gram[first : first + _ROWS] = (items[first : first + _ROWS] @ x).toarray()
-        gram[np.diag_indices_from(gram)] += self.settings["penalty"]
+        gram[np.diag_indices_from(gram)] += penalty
         inverse = invert(gram)
         scale = -np.diag(inverse)
         weights = np.empty(inverse.shape, dtype=np.float32)

@@ -201,7 +201,8 @@ def describe_nothing_left(options: QueryOptions, show: str, removed: Mapping[str
         removed: the number of items that each rule removed.
     """
     none = "No item may be returned, because every item is excluded."
-    if show == "new":
+    own = {rule: n for rule, n in removed.items() if n and rule != "unseen"}
+    if show == "new" and own.keys() <= {"seen"}:
         advice = (
             "Include seen items (exclude_seen=False, --include-seen)"
             if options.show is None
@@ -211,13 +212,17 @@ def describe_nothing_left(options: QueryOptions, show: str, removed: Mapping[str
             f"{none} The user has already interacted with all items that the filters allow. {advice}, "
             "or relax the filters."
         )
-    own = {rule: n for rule, n in removed.items() if n and rule != "unseen"}
     if not own:
         return (
             f"{none} The user has not had any of the items that the filters allow. Ask for new items "
             "(show='new', --show new), or relax the filters."
         )
-    flags = " and ".join(f"allow_{rule}=True (--allow-{rule.replace('_', '-')})" for rule in own)
+    flags = " and ".join(
+        "show='all' (--show all)"
+        if rule == "seen"
+        else f"allow_{rule}=True (--allow-{rule.replace('_', '-')})"
+        for rule in own
+    )
     return (
         f"{none} The rules on the user's own items leave out {describe_left_out(own)}. To include such "
         f"items, use {flags}. You can also relax the filters."

@@ -38,7 +38,7 @@ import numpy.typing as npt
 from genrec.baselines.base import Scorer
 from genrec.baselines.ranking import mask_seen, top_rows
 from genrec.baselines.registry import fit, load_classes
-from genrec.cache import digest_code
+from genrec.cache import digest_code, package_versions
 from genrec.config import COUNTED as COUNTED
 from genrec.config import LEARNED as LEARNED
 from genrec.data import protocols
@@ -239,9 +239,13 @@ class CollaborativePrior:
             threads: the number of threads for fitting.
             log: function that is called with a line of text before slow steps.
         """
+        if behavior != dataset.info.target_behavior:
+            info = dataset.info.with_target(behavior, dataset.interactions)
+            dataset = replace(dataset, info=info)
         mix = {name: share for name, share in self.mix.items() if name in COUNTED}
         about = {
             **_describe(dataset, "validation", sorted(mix), seed),
+            "packages": package_versions("lightgbm", "scikit-learn"),
             "behavior": behavior,
             "mix": mix,
             "unread": sorted(self.unread),
@@ -306,7 +310,7 @@ class CollaborativePrior:
             events: each user's new events or item ids, oldest first, keyed by user id. They must be
                 later than the events counted so far, and they are assumed to have the prior's
                 behavior. Trends are based on the events' times, or on the given order if an event
-                has no time.
+                has no time. A learned ranking does not know when such an event happened.
             catalog: the catalog with new items at its end; None if there are no new items.
 
         Raises:
@@ -355,6 +359,7 @@ class CollaborativePrior:
             "mix": dict(mixture.mix),
             "learned": learned,
             "unread": sorted(self.unread),
+            "lead_in_behaviors": sorted(self.lead_in_behaviors),
         }
         if self.rankers is None:
             return arrays, {"prior": json.dumps(header)}
@@ -402,8 +407,11 @@ class CollaborativePrior:
         prior.unread = frozenset(header.get("unread", ()))
         if RANKERS_KEY in metadata:
             prior.rankers = CandidateRankers.from_arrays(_own(arrays, RANKERS), metadata)
-        if isinstance(data, Dataset):
-            prior.lead_in_behaviors = data.info.lead_in_behaviors
+        prior.lead_in_behaviors = (
+            data.info.lead_in_behaviors
+            if isinstance(data, Dataset)
+            else frozenset(header.get("lead_in_behaviors", ()))
+        )
         return prior
 
 

@@ -78,8 +78,10 @@ class TitleNeighbors:
 
         Titles with the same first word, ignoring case, have the same number.
         """
-        words = [next(iter(title.casefold().split()), "") for title in self.titles]
-        return np.unique(words, return_inverse=True)[1].astype(np.int64)
+        numbers: dict[str, int] = {}
+        words = (next(iter(title.casefold().split()), "") for title in self.titles)
+        codes = (numbers.setdefault(word, len(numbers)) for word in words)
+        return np.fromiter(codes, dtype=np.int64, count=len(self.titles))
 
     @cached_property
     def alike(self) -> AlikeTitles:
@@ -213,10 +215,26 @@ class Counts:
             items=_clean(items + place @ (had - old)),
             after=_clean(self.after + count_transitions(before[follows], row[follows], n)),
             popularity=self.popularity + np.bincount(row, minlength=n),
-            newest=self._newest_with(by_time),
-            times=self.times if when is None else self.times.more(row, when),
+            newest=self._newest_with(by_time) if self._has_order else self.newest,
+            times=self._times_with(row, when),
             saved={"both": _clean(self.both + had.T @ had - old.T @ old)} if self._has_both else {},
         )
+
+    @property
+    def _has_order(self) -> bool:
+        """Return False if events were counted that cannot be ordered in time."""
+        return bool(len(self.newest) or not self.popularity.sum())
+
+    def _times_with(self, row: IntArray, when: FloatArray | None) -> EventTimes:
+        """Return the new value of ``times`` after adding events.
+
+        Times before all counted events are no dates, as new events are later than those. Events with
+        such a time, and events without a time, are left out.
+        """
+        if when is None or not self._has_order:
+            return self.times
+        dated = ~(when < self.times.earliest)
+        return self.times.more(row[dated], when[dated])
 
     def _newest_with(self, row: IntArray) -> IntArray:
         """Return the new value of ``newest`` after adding events with the given catalog rows."""

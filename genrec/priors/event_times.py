@@ -30,6 +30,11 @@ class EventTimes:
     def __len__(self) -> int:
         return len(self.row)
 
+    @property
+    def earliest(self) -> float:
+        """The time of the first event; NaN if there are no events."""
+        return float(self._moments[0]) if len(self) else np.nan
+
     def more(self, row: IntArray, when: FloatArray) -> EventTimes:
         """Return the times of these events and of additional events, whose times must be finite."""
         return EventTimes(np.append(self.row, row), np.append(self.when, when))

@@ -60,13 +60,17 @@ class Candidates:
     def events(self) -> tuple[IntArray, FloatArray]:
         """The catalog rows and the times of the history's events whose items are in the catalog.
 
-        The time is NaN for an event without a time.
+        The time is NaN for an event without a time. Times before all counted events are no dates but
+        positions, as in typed histories, so they are NaN, too.
         """
         catalog = self.counts.catalog
         known = [e for e in self.history.interactions if e.item_id in catalog]
         rows = catalog.rows([e.item_id for e in known if e.item_id is not None])
-        times = [np.nan if e.timestamp is None else e.timestamp for e in known]
-        return np.array(rows, dtype=np.int64), np.array(times, dtype=np.float64)
+        given = [np.nan if e.timestamp is None else e.timestamp for e in known]
+        times = np.array(given, dtype=np.float64)
+        if len(self.counts.times):
+            times[times < self.counts.times.earliest] = np.nan
+        return np.array(rows, dtype=np.int64), times
 
     @cached_property
     def recent(self) -> IntArray:
@@ -116,7 +120,9 @@ def _trend(given: Candidates) -> FloatArray:
 
 
 def _speaking(given: Candidates) -> FloatArray | float:
-    return sum((s > 0).astype(np.float64) for s in given.shares.values()) if given.shares else 0.0
+    # Sources that are fitted baselines are not known while the ranking is learned.
+    shares = [given.shares[name] for name in COUNTED if name in given.shares]
+    return sum((s > 0).astype(np.float64) for s in shares) if shares else 0.0
 
 
 def _times_had(given: Candidates) -> FloatArray:
@@ -202,7 +208,9 @@ def _span(given: Candidates) -> float:
 
 def _at_once(given: Candidates) -> float:
     times = given.events[1]
-    return float((times > times[-1] - _DAY).sum()) if len(times) else np.nan
+    if not len(times) or np.isnan(times[-1]):
+        return np.nan
+    return float((times > times[-1] - _DAY).sum())
 
 
 def _users_of_latest(given: Candidates) -> FloatArray | float:

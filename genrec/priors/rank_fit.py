@@ -42,7 +42,8 @@ RANKERS_KEY = "rankers"  # the entry of the metadata that describes the rankings
 CUTS = 3  # how many of each user's latest train units serve as labels
 FOLDS = 3  # number of groups of users whose labels are held out in turn
 MAX_TRAIN = 30_000  # maximum number of histories to fit the trees to
-_CHUNK = 256  # number of histories whose sources are computed at once
+_CHUNK = 256  # maximum number of histories whose sources are computed at once
+_CELLS = 20_000_000  # maximum number of weights of a source that are computed at once
 _LEAST_MASS = 1e-6  # a source with less mass on a kind of items knows nothing about this kind
 MAX_VALIDATION = 5_000  # maximum number of histories to decide when to stop
 
@@ -264,8 +265,9 @@ def _described(
     cases: Sequence[Case], mixture: Mixture, ignored: Collection[str], lead_in: Collection[str]
 ) -> Iterator[tuple[Case, dict[str, Candidates]]]:
     """Yield each case together with its candidates, which are keyed by kind."""
-    for first in range(0, len(cases), _CHUNK):
-        chunk = cases[first : first + _CHUNK]
+    size = max(1, min(_CHUNK, _CELLS // len(mixture.counts.catalog)))
+    for first in range(0, len(cases), size):
+        chunk = cases[first : first + size]
         reads = [without(case.history, ignored) for case in chunk]
         for case, read, parts in zip(chunk, reads, mixture.parts_of(reads), strict=True):
             values = to_dense(mixture.combine(parts))

@@ -50,6 +50,16 @@ def test_a_matrix_without_an_inverse_is_refused() -> None:
         inverse.invert(np.array([[1.0, 2.0], [2.0, 1.0]]))
 
 
+def test_nothing_is_the_inverse_of_nothing() -> None:
+    assert inverse.invert(np.empty((0, 0))).shape == (0, 0)
+
+
+@pytest.mark.parametrize("penalty", [0, -1.0, float("nan")])
+def test_ease_needs_a_penalty(penalty: float) -> None:
+    with pytest.raises(SettingsError, match="Expected a number above 0"):
+        baselines.fit("ease", shop(20, 30, 6), penalty=penalty)
+
+
 def test_ease_equals_the_formula_of_its_paper(monkeypatch: pytest.MonkeyPatch) -> None:
     data = shop(60, 30, 6)
     events = TrainingEvents.of(data.interactions, "buy", "validation")
@@ -125,8 +135,9 @@ def test_the_limit_of_a_container_counts(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path_factory.mktemp("cgroup")
-    limit, used = folder / "max", folder / "current"
-    monkeypatch.setattr(memory, "_CGROUPS", ((str(limit), str(used)),))
+    names = ("memory.max", "memory.current", "inactive_file")
+    monkeypatch.setattr(memory, "_CGROUPS", ((str(folder), *names),))
+    limit, used = folder / names[0], folder / names[1]
     free = memory.free_memory()  # without such files
     assert free > 10_000_000
     used.write_text("1000000\n")
@@ -136,3 +147,5 @@ def test_the_limit_of_a_container_counts(
     assert memory.free_memory() == 5_000_000
     limit.write_text("500000\n")
     assert memory.free_memory() == 0
+    (folder / "memory.stat").write_text("anon 5\ninactive_file 700000\nactive_file 9\n")
+    assert memory.free_memory() == 200_000  # cached files give way

@@ -351,3 +351,12 @@ def test_no_customer_of_the_demo_sees_what_the_rules_leave_out(
             if show == "again":
                 assert listed <= {e.item_id for e in bought}
             assert listed or show == "again"
+
+
+def test_what_left_nothing_is_named() -> None:
+    recommender = make(["mug", "Mug"], repeats=False)
+    with pytest.raises(RequestError, match="the same title") as error:
+        recommender.recommend(History((Interaction("i0", "buy"),)))
+    assert "--allow-same-title" in str(error.value)
+    assert "--show all" in str(error.value)
+    assert "all items that the filters allow" not in str(error.value)

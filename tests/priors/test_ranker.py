@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,6 +27,7 @@ from genrec.evaluation.systems import RecommenderSystem
 from genrec.priors import rank_features, rank_fit
 from genrec.priors.collaborative import CollaborativePrior
 from genrec.priors.counts import Counts, count
+from genrec.priors.event_times import EventTimes
 from genrec.priors.rank_features import FEATURES, KINDS, NEW, SEEN
 from genrec.priors.rank_fit import CandidateRankers, to_dense
 from genrec.priors.ranking import Groups, Ranker, fit_ranker
@@ -307,8 +309,6 @@ def pairs(users: int = 200, items: int = 40, seed: int = 0) -> Dataset:
     Popular items (the first ten) are bought in between without any pattern, so that the mixture
     prefers them.
     """
-    import pyarrow as pa
-
     rng = np.random.default_rng(seed)
     rows: dict[str, list[object]] = {"user_id": [], "item_id": [], "behavior": [], "timestamp": []}
     for user in range(users):
@@ -476,3 +476,68 @@ def test_names_say_that_it_is_used(shop: Dataset) -> None:
     said = " ".join(remarks(evaluation))
     assert f"{systems[1].name} is the model {model.name} with" in said
     assert "ordered by lambdarank" in said
+
+
+def new_candidates(past: genrec.History, prior: CollaborativePrior) -> rank_features.Candidates:
+    mixture = prior._mixture
+    parts = mixture.parts(past)
+    values = to_dense(mixture.combine(parts))
+    seen = rank_features.seen_rows(prior.counts, past, ())
+    return rank_fit.describe(mixture, past, parts, values, seen)[NEW]
+
+
+def described(past: genrec.History, prior: CollaborativePrior) -> dict[str, np.ndarray]:
+    """The features of new candidates."""
+    return dict(zip(FEATURES, new_candidates(past, prior).features().T, strict=True))
+
+
+@pytest.mark.parametrize("times", [(0.0, 1.0), (None, None), (float("nan"), float("nan"))])
+def test_positions_are_no_dates(times: tuple[float | None, ...]) -> None:
+    """Events of typed histories have positions as times, and others have no times."""
+    prior = counted([[0, 1, 2, 3], [3, 4, 5], [0, 1]])
+    dates = EventTimes(np.array([0, 1, 4]), np.array([1e9, 1.1e9, 1.2e9]))
+    prior._mixture = replace(prior._mixture, counts=replace(prior.counts, times=dates))
+    events = [Interaction(f"i{n}", "buy", t) for n, t in enumerate(times)]  # type: ignore[arg-type]
+    table = described(genrec.History(tuple(events)), prior)
+    for name in ("month", "days from first", "days from last", "latest gap", "span", "at once"):
+        assert np.isnan(table[name]).all(), name
+    known = [Interaction(f"i{n}", "buy", 1.15e9 + n) for n in range(2)]
+    dated = described(genrec.History(tuple(known)), prior)
+    assert np.isfinite(dated["month"]).all()
+    assert (dated["at once"] == 2).all()
+
+
+def test_fitted_baselines_do_not_speak() -> None:
+    """They are sources only after the ranking was learned."""
+    prior = counted([[0, 1, 2, 3], [3, 4, 5], [0, 1]])
+    given = new_candidates(history(0), prior)
+    plain = given.features()
+    more = replace(given, shares={**given.shares, "sasrec": np.ones(len(given.rows))})
+    assert np.array_equal(more.features(), plain, equal_nan=True)
+
+
+def test_another_behavior_is_what_it_learns_to_rank(shop: Dataset) -> None:
+    """The labels have the behavior that is counted, and not the one that the dataset names."""
+    table = shop.interactions.to_table()
+    views = ["view" if n % 2 else b for n, b in enumerate(table["behavior"].to_pylist())]
+    events = table.set_column(table.schema.get_field_index("behavior"), "behavior", pa.array(views))
+    items = pa.table({"item_id": [i.item_id for i in shop.catalog], "title": shop.catalog.titles})
+    keep = ["user_id", "item_id", "behavior", "timestamp"]
+    both = Dataset.from_tables(items, events.select(keep), name="both", target_behavior="buy")
+    named = Dataset.from_tables(items, events.select(keep), name="both", target_behavior="view")
+    digests = []
+    for data in (both, named):
+        prior = CollaborativePrior.fit(data, behavior="view")
+        prior.learn_to_rank(data, "view")
+        assert prior.rankers is not None
+        digests.append((sorted(prior.rankers.by_kind), prior.rankers.digest()))
+    assert digests[0][0]
+    assert digests[0][0] == digests[1][0]
+
+
+def test_a_saved_prior_knows_what_counts_as_seen(tmp_path: Path) -> None:
+    prior = counted([[0, 1, 2, 3], [3, 4, 5], [0, 1]])
+    prior.lead_in_behaviors = frozenset({"view"})
+    prior.save(tmp_path / "prior.safetensors")
+    again = CollaborativePrior.load(tmp_path / "prior.safetensors", prior.counts.catalog)
+    assert again.lead_in_behaviors == {"view"}
