@@ -71,7 +71,8 @@ def unnest(
     if not _has_items(table, nested):
         found = next((n for n, values in nested.items() if _holds_items(values)), None)
         if found is not None:
-            return _explode(table, found, nested[found], notes).drop_columns([*done - {found}])
+            plain = table.drop_columns([*done - {found}])
+            return _explode(plain, found, nested[found], notes)
     texts = [n for n in nested if n not in done and not pa.types.is_nested(table[n].type)]
     for name in (n for n in texts if _is_known(n)):
         done.add(name)
@@ -142,8 +143,12 @@ def _spread(
 
 
 def _merge(order: Row, item: Row) -> Row:
-    """Add the keys of an item to its order, with a prefix if the order has the same key."""
-    return order | {k if order.get(k) is None else f"item_{k}": v for k, v in item.items()}
+    """Add the keys of an item to its order, with a prefix if the order has the same key.
+
+    A key whose name with the prefix is a key of the item itself is left out.
+    """
+    names = {k: k if order.get(k) is None else f"item_{k}" for k in item}
+    return order | {new: item[k] for k, new in names.items() if new == k or new not in item}
 
 
 def add_parts(table: pa.Table, raw: pa.Table) -> pa.Table:
@@ -313,21 +318,22 @@ def _explode(table: pa.Table, name: str, values: list[Any], notes: list[str]) ->
     """Return one row for each object in the lists of a column.
 
     A column whose name is also a key of the objects gets the prefix ``order_``, and so does a
-    column called ``id``.
+    column called ``id``. The prefix is ``outer_`` if another column already has that name.
     """
     lines = [_objects(v) or [{}] for v in values]
     parent = np.repeat(np.arange(len(lines)), [len(one) for one in lines])
     rows = [_scalars(line) for one in lines for line in one]
     keys = _keys(rows)
     others = table.drop_columns(name)
-    names = [f"order_{n}" if n in keys or n == "id" else n for n in others.column_names]
+    own = others.column_names
+    shared = [n for n in own if n in keys or n == "id"]
+    prefixes = {n: "outer_" if f"order_{n}" in own else "order_" for n in shared}
+    names = [prefixes.get(n, "") + n for n in own]
     if any(_is_time(k) for k in keys):  # of each event, while others are of the user, for example
         names = [f"outer_{n}" if _is_known(n, ("timestamp",)) else n for n in names]
     if "order_id" not in names:  # MongoDB's name for the id of the order itself
         names = ["order_id" if n == "_id" else n for n in names]
-    columns = {
-        n: others[o].take(pa.array(parent)) for n, o in zip(names, others.column_names, strict=True)
-    }
+    columns = {n: others[o].take(pa.array(parent)) for n, o in zip(names, own, strict=True)}
     for key in keys:
         new = key if key not in columns else f"{name}_{key}"
         columns[new] = _column([row.get(key) for row in rows])

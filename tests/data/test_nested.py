@@ -138,6 +138,34 @@ def test_other_tables_are_not_changed(rows: list[Any]) -> None:
     assert notes == []
 
 
+@pytest.mark.parametrize(
+    ("order", "columns"),
+    [
+        ({"_id": {"user_id": "u"}}, {"user_id": "u"}),
+        ({"id": {"user_id": "u"}}, {"user_id": "u"}),
+        ({"date": {"time": "2024-01-01"}}, {"outer_date_time": "2024-01-01"}),
+        ({"customer": {"id": "u"}}, {"customer_id": "u"}),
+        ({"order_id": "X", "id": 1}, {"order_id": "X", "outer_id": 1}),
+        ({"order_title": "X", "title": "Y"}, {"order_title": "X", "outer_title": "Y"}),
+        ({"id": 1}, {"order_id": 1}),
+    ],
+)
+def test_what_an_order_says_stays_beside_what_its_items_say(
+    order: dict[str, Any], columns: dict[str, Any]
+) -> None:
+    item = {"sku": "a", "title": "A", "customer": "someone", "timestamp": 1_700_000_000}
+    table = unnest(pa.Table.from_pylist([{**order, "items": [item]}]), "f", [])
+    expected = columns | {k: str(v) for k, v in item.items()}
+    assert table.to_pylist() == [expected]
+
+
+@pytest.mark.parametrize("keys", [("item_id", "id"), ("id", "item_id")])
+def test_the_id_of_a_line_does_not_replace_that_of_its_item(keys: tuple[str, str]) -> None:
+    line = {"title": "A", **{key: {"id": "P1", "item_id": "REAL"}[key] for key in keys}}
+    rows = [{"user_id": "u", "properties": {"id": "ORDER", "products": [line]}}]
+    assert unnest(pa.Table.from_pylist(rows), "f", [])["item_id"].to_pylist() == ["REAL"]
+
+
 def test_ids_in_objects() -> None:
     rows = [{"item_id": {"id": n}, "user_id": "u"} for n in range(2)]
     assert unnest(pa.Table.from_pylist(rows), "f", [])["item_id"].to_pylist() == ["0", "1"]
