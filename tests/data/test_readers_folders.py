@@ -246,6 +246,20 @@ def test_tables_without_a_clear_center_are_refused(tmp_path: Path, tables: dict[
         Dataset.prepare(None, write_tables(tmp_path / "shop", tables))
 
 
+def test_keys_that_are_not_text_are_not_followed(tmp_path: Path) -> None:
+    shop = write_tables(tmp_path / "shop", {"lines": LINES, "orders": ORDERS, "products": PRODUCTS})
+    for path in shop.iterdir():
+        table = files.read(path)
+        table = table.select(arrow.column_names(table))
+        if path.stem != "products":
+            keys = [b"\xff" + bytes([n % 10]) for n in range(table.num_rows)]
+            table = table.append_column("session_id", pa.array(keys, pa.binary()))
+        pq.write_table(table, path.with_suffix(".parquet"))
+        path.unlink()
+    data, _ = Dataset.prepare(None, shop)
+    assert (data.info.events, data.info.users, data.info.items) == (18, 3, 4)
+
+
 def test_tables_that_nothing_refers_to_are_named(tmp_path: Path) -> None:
     payments = "order_id,amount\n" + "".join(f"{500 + n // 3},5\n" for n in range(30))
     tables = SHOP | {"payments": payments}

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from genrec.data.column_names import RoleNames, fold, known_words, names_of
 from genrec.data.readers.arrow import column_names, to_text
+from genrec.errors import DataError
 from genrec.text import one_line
 
 _FOUND = 0.5  # the share of references that must be found in the other table
@@ -107,9 +108,10 @@ def _is_key_name(name: str) -> bool:
 
 def _refers(cells: pa.ChunkedArray, keys: pa.ChunkedArray) -> bool:
     """Check whether keys are distinct and most of the given cells are among them."""
-    if any(pa.types.is_nested(column.type) for column in (cells, keys)):
+    try:
+        filled, known = (c.filter(pc.not_equal(c, "")) for c in (to_text(cells), to_text(keys)))
+    except DataError:  # lists, objects, or bytes that are not text
         return False
-    filled, known = (c.filter(pc.not_equal(c, "")) for c in (to_text(cells), to_text(keys)))
     if len(pc.unique(known)) < len(keys) or not len(filled):
         return False
     found = pc.is_in(filled, value_set=known.combine_chunks())
