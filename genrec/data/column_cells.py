@@ -58,25 +58,40 @@ def are_date_and_clock(dates: pa.ChunkedArray, clocks: pa.ChunkedArray) -> bool:
 
 def differ_everywhere(column: pa.ChunkedArray) -> bool:
     """Check whether a column has several rows, all with different values."""
-    if pa.types.is_nested(column.type):
+    try:
+        return bool(len(pc.unique(arrow.to_text(column))) == len(column) > 1)
+    except DataError:
         return False
-    return bool(len(pc.unique(arrow.to_text(column))) == len(column) > 1)
+
+
+def holds_one_value(column: pa.ChunkedArray) -> bool:
+    """Check whether all cells have the same value, and it is not empty."""
+    try:
+        for cells in (column.slice(0, _SAMPLE), column):
+            values = pc.unique(arrow.to_text(cells))
+            if len(values) != 1 or not values[0].as_py():
+                return False
+    except DataError:
+        return False
+    return True
 
 
 def holds_names(column: pa.ChunkedArray) -> bool:
     """Check whether most cells are names rather than codes."""
-    if pa.types.is_nested(column.type):
+    try:
+        cells = [c for c in arrow.to_strings(column.slice(0, _SAMPLE)) if c]
+    except DataError:
         return False
-    cells = [c for c in arrow.to_strings(column.slice(0, _SAMPLE)) if c]
     words = sum(1 for c in cells if re.search(r"[^\W\d_]{2}", c) and not re.search(r"\d{3}", c))
     return words > 0.5 * len(cells)
 
 
 def mostly_filled(column: pa.ChunkedArray) -> bool:
-    """Check whether at least half of the cells have a value."""
-    if pa.types.is_nested(column.type):
+    """Check whether at least half of the cells have a value that can be read as text."""
+    try:
+        filled = pc.not_equal(arrow.to_text(column), "")
+    except DataError:
         return False
-    filled = pc.not_equal(arrow.to_text(column), "")
     return not len(column) or bool(pc.mean(filled.cast(pa.int8())).as_py() >= 0.5)
 
 

@@ -163,9 +163,8 @@ def point_to_folder(names: Sequence[str]) -> str:
 def point_to_constant(read: Recognized) -> str:
     """Return a sentence on how to read the history of one person, if a column could stand for them."""
     columns = (n for n in read.found if n in read.table.column_names)
-    plain = (n for n in columns if not pa.types.is_nested(read.table[n].type))
-    same = next((n for n in plain if len(set(arrow.to_strings(read.table[n]))) == 1), None)
-    if same is None or not arrow.to_strings(read.table[same].slice(0, 1))[0]:
+    same = next((n for n in columns if column_cells.holds_one_value(read.table[n])), None)
+    if same is None:
         return ""
     return (
         f" If all rows are of one person, use a column that is the same in all rows: --column "

@@ -6,6 +6,8 @@ import functools
 import shlex
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from support.commands import Run
 from support.work import count_calls
@@ -196,6 +198,20 @@ def test_the_history_of_one_person_needs_a_column_that_is_always_the_same(tmp_pa
     with pytest.raises(DataError, match="recognized as user_id") as error:
         prepare(path)
     assert "of one person" not in str(error.value)
+
+
+def test_the_history_of_one_person_may_have_images_and_empty_columns(tmp_path: Path) -> None:
+    columns = {
+        "image": [b"\xff\xd8" + bytes([n]) for n in range(40)],
+        "note": [""] * 40,
+        "tags": [["x"]] * 40,
+        "source": ["web"] * 40,
+        "title": [f"Film {n % 9}" for n in range(40)],
+        "time": [f"2024-03-{1 + n % 28:02d} 10:{n:02d}" for n in range(40)],
+    }
+    pq.write_table(pa.table(columns), tmp_path / "e.parquet")
+    with pytest.raises(DataError, match=r"of one person, .*--column user_id=source"):
+        prepare(tmp_path / "e.parquet")
 
 
 def test_numbers_since_1970_are_suggested_as_times(tmp_path: Path) -> None:

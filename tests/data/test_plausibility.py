@@ -195,9 +195,13 @@ WRONG = {
 }
 
 
+@pytest.mark.parametrize("images", [False, True])
 @pytest.mark.parametrize("kind", WRONG)
-def test_what_looks_wrong_is_a_warning(kind: str) -> None:
+def test_what_looks_wrong_is_a_warning(kind: str, images: bool) -> None:
     given, columns, expected = WRONG[kind]
+    if images:  # bytes that are not text
+        cells = pa.array([b"\xff\xd8" + bytes([n % 250]) for n in range(ROWS)], pa.binary())
+        given = given.add_column(0, "image", cells)
     warnings = "\n".join(prepare(given, columns=columns).info.warnings)
     for text in expected:
         assert text in warnings
