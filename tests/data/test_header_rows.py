@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from genrec.data.readers import arrow, files
 from genrec.data.readers.rejects import Rejects
+from genrec.data.readers.repeated import name_columns
 
 
 def text_table(path: Path, text: str, **options: Any) -> dict[str, list[str]]:
@@ -55,6 +58,49 @@ def test_columns_with_one_name_are_numbered_unless_they_agree(
     numbered = [name for name in table if re.search(r"\.\d_?$|^column_", name) and name not in text]
     assert all(any(repr(name) in note for note in notes) for name in numbered)
     assert notes
+
+
+NAN = float("nan")
+EQUAL = "since their cells are equal"
+WITHIN = "since it has the filled cells of the others"
+
+
+@pytest.mark.parametrize(
+    ("arrays", "kept", "remark"),
+    [
+        ([pa.array(["a", "b"]), pa.array(["a", "b"])], 0, EQUAL),
+        ([pa.array(["a", ""]), pa.array(["a", "b"])], 1, WITHIN),
+        ([pa.array([1.5, NAN]), pa.array([1.5, NAN])], 0, EQUAL),
+        ([pa.array([1.5, NAN]), pa.array([1.5, 2.0])], 1, WITHIN),
+        ([pa.array([1.5, None], pa.float16()), pa.array([1.5, None], pa.float16())], 0, EQUAL),
+        ([pa.array([[1], []]), pa.array([[1], []])], 0, EQUAL),
+        ([pa.nulls(2), pa.nulls(2)], 0, ""),
+        ([pa.nulls(2), pa.array([1, 2])], 1, ""),
+    ],
+)
+@pytest.mark.parametrize(
+    ("name", "called"), [("x", "2 columns are called 'x'"), ("", "2 columns have no name")]
+)
+def test_one_of_several_columns_with_one_name_is_kept(
+    arrays: list[pa.Array], kept: int, remark: str, name: str, called: str
+) -> None:
+    notes: list[str] = []
+    columns = [pa.chunked_array([array]) for array in arrays]
+    table = name_columns([name, name], columns, notes)
+    if name or columns[kept].null_count < 2:  # an empty column without a name is left out
+        assert table.column_names == [name]
+        assert str(table.column(0)) == str(columns[kept])
+    assert notes == ([f"{called}, and one is kept, {remark}"] if remark else [])
+
+
+def test_columns_that_differ_at_once_are_not_compared_in_full(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    columns = [pa.chunked_array([[f"{n}", "b"]]) for n in range(60)]
+    equal = Mock(wraps=pc.equal)
+    monkeypatch.setattr(pc, "equal", equal)
+    assert name_columns([""] * 60, columns, []).num_columns == 60
+    assert equal.call_count <= 2 * 60  # rather than one for each pair
 
 
 HEADER = "Kunde;Artikel;Menge;Datum\n"
