@@ -14,6 +14,7 @@ import pytest
 from genrec import Dataset
 from genrec.data.readers import arrow, files
 from genrec.data.readers.rejects import Rejects
+from genrec.data.readers.relations import join_tables
 from genrec.errors import DataError
 
 COLUMNS = ("user_id", "item_id", "timestamp", "behavior")
@@ -244,6 +245,20 @@ def test_a_row_that_refers_to_nothing_is_rejected(tmp_path: Path) -> None:
 def test_tables_without_a_clear_center_are_refused(tmp_path: Path, tables: dict[str, str]) -> None:
     with pytest.raises(DataError, match="or tables of which one refers to the keys of the others"):
         Dataset.prepare(None, write_tables(tmp_path / "shop", tables))
+
+
+def test_joined_texts_may_be_long_and_missing_ones_are_empty() -> None:
+    tables = {
+        "lines": pa.table({"product_id": ["a", "b", "c", "a", "x"]}),
+        "products": pa.table({"id": ["a", "b", "c"], "name": ["Mug", None, ""], "price": [1, 2, None]}),
+    }  # fmt: skip
+    found = join_tables(tables, [])
+    assert found is not None
+    _, table = found
+    assert table["product_name"].to_pylist() == ["Mug", "", "", "Mug", ""]
+    assert table["price"].to_pylist() == [1, 2, None, 1, None]
+    # The offsets of other texts end at 2 GiB, which repeated descriptions reach.
+    assert pa.types.is_large_string(table["product_name"].type)
 
 
 def test_keys_that_are_not_text_are_not_followed(tmp_path: Path) -> None:

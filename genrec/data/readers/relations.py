@@ -164,9 +164,11 @@ def _add_columns(
     """Add another table's columns to the rows that refer to its keys; the others stay empty."""
     place = pc.index_in(to_text(table[column]), value_set=to_text(theirs[key]).combine_chunks())
     for theirs_name, new in names.items():
-        cells = theirs[theirs_name].take(place)
-        if pa.types.is_string(cells.type):
-            cells = cells.fill_null("")
+        cells = theirs[theirs_name]
+        if pa.types.is_string(cells.type):  # repeated texts may be too long for its offsets
+            cells = cells.cast(pa.large_string()).take(place).fill_null("")
+        else:
+            cells = cells.take(place)
         table = table.append_column(new, cells)
     return table
 
