@@ -88,6 +88,8 @@ def _is_within(one: pa.ChunkedArray, other: pa.ChunkedArray) -> bool:
         return True
     if one.type != other.type:
         return False
+    if pa.types.is_float16(one.type):  # which cannot be compared
+        one, other = (column.cast(pa.float32()) for column in (one, other))
     try:
         same = pc.fill_null(pc.equal(one, other), False)
     except pa.ArrowNotImplementedError:  # of lists, for example
