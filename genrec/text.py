@@ -71,6 +71,17 @@ def normalized(text: str) -> str:
     )
 
 
+def title_key(title: str) -> str:
+    """Return what two titles must share to count as the same title.
+
+    This is the normalized title, or the title itself if it has no letters or digits.
+
+    >>> title_key("Red Mug!") == title_key("red mug"), title_key("???")
+    (True, '???')
+    """
+    return normalized(title) or title
+
+
 def mostly_upper(texts: list[str]) -> bool:
     """Check whether most of the cased letters in the first 10,000 texts are uppercase.
 

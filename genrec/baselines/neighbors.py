@@ -25,9 +25,7 @@ from genrec.types import FloatArray
 
 _ROWS = 512  # rows of a matrix of items by items that are computed at a time
 _SAMPLED = 200  # the number of items whose neighbors are counted to estimate the memory
-_BYTES_PER_PAIR = (
-    48  # the cosine of two items, with its indices, in the matrix and in its transpose
-)
+_BYTES_PER_PAIR = 48  # of a cosine with its indices, in the matrix and in its transpose
 
 
 class ItemKNN(Scorer):

@@ -49,7 +49,7 @@ from genrec.matching.encoders import load_embedder
 from genrec.matching.vectors import title_vectors
 from genrec.prompts.template import Template
 from genrec.recommender import Recommender
-from genrec.text import normalized, one_line
+from genrec.text import one_line, title_key
 from genrec.types import FloatArray
 
 if TYPE_CHECKING:
@@ -443,7 +443,7 @@ class Likeness:
             others: the titles to compare it with. A missing title (None) gets -2, which is below
                 any cosine.
         """
-        texts = [None if t is None else normalized(t) or t for t in (title, *others)]
+        texts = [None if t is None else title_key(t) for t in (title, *others)]
         distinct = list(dict.fromkeys(t for t in texts if t is not None))
         if self._embedder is not None and all(map(self._embedder.coverage.reads, distinct)):
             new = [t for t in distinct if t not in self._known]
@@ -466,4 +466,4 @@ class Likeness:
 
     @cached_property
     def _row(self) -> dict[str, int]:
-        return {normalized(t) or t: row for row, t in enumerate(self._catalog.titles)}
+        return {title_key(t): row for row, t in enumerate(self._catalog.titles)}

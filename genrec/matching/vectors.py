@@ -19,7 +19,7 @@ from genrec.errors import DataError, SettingsError
 from genrec.matching.encoders import load_embedder
 from genrec.matching.index import embed_titles, index_key, load_vectors
 from genrec.matching.ngrams import CharNgrams
-from genrec.text import normalized
+from genrec.text import normalized, title_key
 from genrec.types import Float32Array, Log
 
 ENDINGS = (".safetensors", ".parquet")
@@ -56,7 +56,7 @@ def title_vectors(
     """
     if encoder.startswith(LANGUAGE_MODEL):
         return _hidden_state_vectors(catalog, encoder.removeprefix(LANGUAGE_MODEL), log)
-    titles = [normalized(t) or t for t in catalog.titles]
+    titles = [title_key(t) for t in catalog.titles]
     if encoder == "ngrams":
         return CharNgrams(titles).vectors
     embedder = load_embedder(encoder, log=log)

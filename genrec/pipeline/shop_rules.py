@@ -24,7 +24,7 @@ from genrec.decoding.filters import Filter
 from genrec.errors import RequestError
 from genrec.pipeline.catalog_index import CatalogIndex, Order
 from genrec.pipeline.types import describe_left_out
-from genrec.text import normalized
+from genrec.text import title_key
 from genrec.types import IntArray
 
 
@@ -147,9 +147,11 @@ class ShopRules:
 
         Titles are compared without regard to case and punctuation.
         """
+        if not item_ids:  # a new user needs no table of titles
+            return set()
         catalog = self.index.catalog
         by_title = self.index.made("rows of titles", lambda: _rows_of_titles(catalog))
-        titles = {_key(catalog[row].title) for row in catalog.rows(item_ids)}
+        titles = {title_key(catalog[row].title) for row in catalog.rows(item_ids)}
         return {catalog[row].item_id for title in titles for row in by_title[title]}
 
     def _places(self, item_ids: Iterable[str], order: Order) -> IntArray:
@@ -158,14 +160,10 @@ class ShopRules:
         return order.positions_of(np.array(rows, dtype=np.int64))
 
 
-def _key(title: str) -> str:
-    return normalized(title) or title
-
-
 def _rows_of_titles(catalog: Catalog) -> dict[str, list[int]]:
     rows: dict[str, list[int]] = {}
     for row, title in enumerate(catalog.titles):
-        rows.setdefault(_key(title), []).append(row)
+        rows.setdefault(title_key(title), []).append(row)
     return rows
 
 

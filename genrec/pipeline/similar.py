@@ -24,7 +24,7 @@ from genrec.pipeline.catalog_index import CatalogIndex
 from genrec.pipeline.rules import apply_rules
 from genrec.priors.collaborative import CollaborativePrior
 from genrec.priors.fusion import build_prior, count_events
-from genrec.text import normalized
+from genrec.text import normalized, title_key
 from genrec.types import FloatArray, IntArray, Log
 
 SCHEMA_VERSION = 1
@@ -355,7 +355,7 @@ class SimilarItems:
         caps = dict(options.caps)
         if options.per_title is not None:
             titles = [self._catalog[row].title for row in rows.tolist()]
-            columns[_TITLES] = [normalized(title) or title for title in titles]
+            columns[_TITLES] = [title_key(title) for title in titles]
             caps[_TITLES] = options.per_title
         if options.per_group:
             columns[_GROUPS] = self._index.groups.values(rows)

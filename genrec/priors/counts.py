@@ -84,6 +84,11 @@ class TitleNeighbors:
         return np.fromiter(codes, dtype=np.int64, count=len(self.titles))
 
     @cached_property
+    def first_word_counts(self) -> IntArray:
+        """Return the number of titles with each number in ``first_words``."""
+        return np.bincount(self.first_words)
+
+    @cached_property
     def alike(self) -> AlikeTitles:
         """Return an index that finds similar titles. It is built on first use."""
         return AlikeTitles(self.titles, self._vectors)

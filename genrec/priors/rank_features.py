@@ -173,8 +173,8 @@ def _same_words(given: Candidates) -> BoolArray:
 
 
 def _titles_with_word(given: Candidates) -> FloatArray:
-    words = given.counts.title_neighbors.first_words
-    return np.log1p(np.bincount(words)[words[given.rows]])
+    titles = given.counts.title_neighbors
+    return np.log1p(titles.first_word_counts[titles.first_words[given.rows]])
 
 
 def _share_of(days: int) -> Callable[[Candidates], FloatArray | float]:
