@@ -62,6 +62,8 @@ COUNTED = (  # sources of the collaborative prior
     "own", "recent",
 )  # fmt: skip
 RANKERS = ("none", "lambdarank")
+FUSE, EXPLAIN = "fuse", "explain"  # what the model is used for
+ROLES = ("auto", FUSE, EXPLAIN)
 LEARNED = ("userknn", "sasrec", "textseq", "content")  # further sources, which are fitted baselines
 MOST_WEIGHT = 1000  # with this weight of the prior, the model's influence is already negligible
 
@@ -258,6 +260,16 @@ class Settings:
         "auto: use the method chosen by `genrec tune`.",
         choices=FUSIONS,
     )
+    model_role: str = option(
+        "auto",
+        PRIOR,
+        "What the model is used for if there is a prior. fuse: to rank items, combined with the prior. "
+        "explain: only to write explanations; the prior alone ranks items, which takes milliseconds. "
+        "auto: what `genrec tune` found to be better for a model. If it was not run, a fine-tuned model "
+        "is fused, and so is a model with options that only it reads, such as few_shot; any other "
+        "model explains if the prior counts at least 1,000 events.",
+        choices=ROLES,
+    )
     tuned: str | None = option(
         None,
         PRIOR,
@@ -348,6 +360,19 @@ class Settings:
 
     def _check_combinations(self) -> None:
         prior = self.prior not in {"auto", "none"}
+        if self.model_role == EXPLAIN and (self.prior == "none" or self.decoder == "match"):
+            given = "prior='none'" if self.prior == "none" else "decoder='match'"
+            msg = (
+                f"model_role='explain' does not work with {given}, because the prior then has no "
+                "part in the ranking. Set model_role='fuse', or use a prior and decoder='trie'."
+            )
+            raise SettingsError(msg)
+        if self.model_role == EXPLAIN and self.normalization == "vocab":
+            msg = (
+                "model_role='explain' does not work with normalization='vocab', which concerns only the "
+                "model's probabilities. Set normalization='catalog', or model_role='fuse'."
+            )
+            raise SettingsError(msg)
         if self.normalization == "vocab" and prior and self.fusion == "node":
             msg = (
                 "normalization='vocab' does not work with fusion='node', which needs probabilities over "

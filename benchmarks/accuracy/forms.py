@@ -45,7 +45,7 @@ from genrec import Recommender
 from genrec.data import protocols
 from genrec.data.events import History
 from genrec.decoding.trie import TitleTrie
-from genrec.evaluation.tuning import read_choices
+from genrec.evaluation.scoring_pass import read_choices
 from genrec.priors.collaborative import CollaborativePrior
 from genrec.priors.positions import PositionWeights
 from genrec.types import FloatArray

@@ -393,7 +393,8 @@ def _settings_in_key(recommender: Recommender) -> Settings:
 def default_name(recommender: Recommender) -> str:
     """Create a recommender's name from its model, its most important settings and its prior."""
     name = _name_without_prior(recommender)
-    return name_with_prior(name, recommender.fusing.prior, recommender.ranker)
+    fusing = recommender.fusing
+    return name_with_prior(name, fusing.prior, recommender.ranker, fusing.role)
 
 
 def _name_without_prior(recommender: Recommender) -> str:

@@ -1,8 +1,7 @@
 """Fit the weight of the prior and the node temperature on validation users.
 
-The model processes the history of each user only once. This pass stores the model's logits at each
-choice on the trie paths to the target, to the model's best items and to the prior's best items. The
-parameters are then fitted without running the model again.
+The model processes the history of each user only once (see ``scoring_pass``). The parameters are
+then fitted to the stored logits without running the model again.
 
 With ``fusion='node'``, the probability of an item is the product of the probabilities of the
 choices on its path. The logits at each choice are a * (model's logits) + b * (log of the prior's
@@ -10,35 +9,30 @@ mass), where a is 1 / temperature and b is the weight. The log-likelihood of the
 therefore concave in a and b. A penalty, which has the influence of a few users, keeps the fit close
 to the values fitted to the bundled sample if there is little data. With ``fusion='score'``, only
 the order of candidates matters, and the parameters are found by a grid search.
+
+The model ranks items only if this is shown to improve the lists of the prior: the targets must be
+more probable than under the prior with a fitted exponent, beyond chance, and NDCG@10 must not be
+lower. Otherwise, the prior ranks items alone, and the model only explains.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from genrec.config import MOST_WEIGHT
+from genrec.config import EXPLAIN, FUSE, MOST_WEIGHT
 from genrec.data import protocols
-from genrec.data.events import History
-from genrec.decoding.filters import Filter, Filters
-from genrec.decoding.search import search
 from genrec.decoding.trie import TitleTrie
-from genrec.decoding.types import Options
 from genrec.errors import RequestError, SettingsError
-from genrec.evaluation import metrics
-from genrec.models.token_tree import ROOT, TokenTree, below
+from genrec.evaluation import bootstrap, metrics
+from genrec.evaluation.scoring_pass import ScoringPass, score_user
 from genrec.priors.fusion import TEMPERATURES
-from genrec.priors.positions import PositionWeights
 from genrec.priors.tuned import WEIGHTS, Tuned
 from genrec.recommender import Recommender
 from genrec.types import FloatArray, IntArray
 
 USERS = 200
-CANDIDATES = 50  # the number of best items of the model, and of the prior, that become candidates
 AT = 10
 _LEAST, _MOST = 0.011, 90.0  # the bounds of 1 / temperature
 _TEMPERATURES = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0)  # for fusion by score; higher ones flatten too much
@@ -46,211 +40,13 @@ _WEIGHTS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 16.0, 32.0, 64.0)
 _ROUNDS = 100
 _SAMPLE_USERS = 20  # the values fitted to the bundled sample count like this many users; see LOG.md
 _ENOUGH = 50  # with fewer users than this, the kind of fusion is not chosen, but is by node
+_DRAWS = 2000  # number of bootstrap samples that decide whether the model ranks
+POWER = "power"  # the prior alone with a fitted exponent, in the figures of ``Tuned``
 
 
-@dataclass(frozen=True, eq=False)
-class ScoringPass:
-    """The model's logits for one user at each choice on the trie paths to n candidates.
-
-    There are L choices with C children in total. If several items have the same title, choosing
-    among them is an additional choice, at which the model has no preference.
-
-    Attributes:
-        logits: (C,) the model's logit of each child.
-        mass: (C,) the logarithm of the total prior weight of the items below each child.
-        start: (L,) the index of the first child of each choice. Choices are ordered from the root
-            down.
-        above: (L,) the index of the child that leads to each choice; -1 for the root.
-        rows: (n,) the catalog rows of the candidates, starting with the target.
-        ends: (n,) the index of the child at which each candidate's path ends.
-        prior: (n,) the log-probability of each candidate under the prior alone.
-        allowed: (n,) a mask that is True for candidates that may be recommended.
-    """
-
-    logits: FloatArray
-    mass: FloatArray
-    start: IntArray
-    above: IntArray
-    rows: IntArray
-    ends: IntArray
-    prior: FloatArray
-    allowed: npt.NDArray[np.bool_]
-
-    @property
-    def source(self) -> IntArray:
-        """The index of the choice to which each of the C children belongs."""
-        return np.repeat(np.arange(len(self.start)), np.diff(self.start, append=len(self.logits)))
-
-    def logprobs(self, a: float, b: float) -> FloatArray:
-        """Compute the log-probability of each of the n candidates with ``fusion='node'``.
-
-        Args:
-            a: the factor for the model's logits, which is 1 / temperature.
-            b: the factor for the logarithm of the prior's mass, which is the prior's weight.
-        """
-        value = a * self.logits + b * self.mass
-        source = self.source
-        peak = np.maximum.reduceat(value, self.start)
-        norm = peak + np.log(np.add.reduceat(np.exp(value - peak[source]), self.start))
-        value -= norm[source]
-        bounds = np.append(self.start, len(value))
-        for choice, child in enumerate(self.above.tolist()):
-            if child >= 0:
-                value[bounds[choice] : bounds[choice + 1]] += value[child]
-        return value[self.ends]
-
-    @cached_property
-    def listed(self) -> bool:
-        """True if the target is among the best ``CANDIDATES`` items of the model or of the prior."""
-        if not self.allowed[0]:
-            return False
-        alone = (self.logprobs(1.0, 0.0)[self.allowed], self.prior[self.allowed])
-        return any(int((values > values[0]).sum()) < CANDIDATES for values in alone)
-
-    def path(self) -> tuple[IntArray, IntArray]:
-        """Return the indices of the choices on the path to the target, and of the children taken."""
-        source, child = self.source, int(self.ends[0])
-        choices, taken = [], []
-        while child >= 0:
-            choices.append(int(source[child]))
-            taken.append(child)
-            child = int(self.above[choices[-1]])
-        return np.array(choices), np.array(taken)
-
-
-def score_user(recommender: Recommender, history: History, target: str) -> ScoringPass:
-    """Run the model on a user's history, and collect the logits that are needed for the fit.
-
-    Args:
-        recommender: a recommender with a prior, whose catalog has not been edited.
-        history: the history of the user.
-        target: the id of the item that came next.
-    """
-    trie, source = recommender.trie, recommender.prior
-    assert isinstance(trie, TitleTrie)
-    assert source is not None
-    prompt = recommender.prompt(history).ids
-    tree = recommender.model.prefill(prompt)
-    seen = history.had(recommender.lead_in_behaviors) if recommender.exclude_seen else ()
-    rows = sorted(set(recommender.catalog.rows(seen)))
-    denied = trie.positions_of(np.array(rows, dtype=np.int64))
-    allowed = Filter.deny(denied, trie.n_positions)
-    size = min(CANDIDATES, len(allowed))
-    (ranking,) = search(
-        trie,
-        tree,
-        max(size, 1),
-        allowed=Filters([allowed]),
-        options=Options(budget=max(len(prompt), 256)),
-    )
-    weights = PositionWeights([source.weights(history)], trie)
-    every = np.arange(trie.n_positions)
-    weight = weights.at(np.zeros(len(every), dtype=np.int64), every)
-    weight -= np.logaddexp.reduce(weight)
-    order = np.argsort(-weight, kind="stable")
-    likely = order[allowed.keeps(order)][:CANDIDATES]
-    first = trie.find_positions(np.array([recommender.catalog.row(target)]))
-    place = np.concatenate([first, trie.find_positions(ranking.rows), likely])
-    place = place[np.sort(np.unique(place, return_index=True)[1])]
-    return read_choices(trie, tree, weights, place, weight[place], allowed.keeps(place))
-
-
-@dataclass(frozen=True, slots=True)
-class _Level:
-    """The L trie nodes at one level that lead to wanted positions, and their C children.
-
-    Attributes:
-        node: (L,) the nodes.
-        parent: (L,) the index of each node's parent among the nodes of all levels; -1 for the root.
-        above: (L,) the index of each node among the children of all levels; -1 for the root.
-        child: (C,) the children of the nodes.
-        count: (L,) the number of children of each node.
-    """
-
-    node: IntArray
-    parent: IntArray
-    above: IntArray
-    child: IntArray
-    count: IntArray
-
-
-def _levels(trie: TitleTrie, wanted: IntArray) -> Iterator[_Level]:
-    """Yield the inner nodes on the paths to wanted trie positions, level by level.
-
-    The positions must be in ascending order.
-    """
-    node, parent, above = np.array([trie.root]), np.array([-1]), np.array([-1])
-    nodes = children = 0
-    while len(node):
-        child, count = trie.children(node)
-        yield _Level(node, parent, above, child, count)
-        _, low, high = trie.intervals(child)
-        inside = np.searchsorted(wanted, high) > np.searchsorted(wanted, low)
-        goes = np.flatnonzero(inside & ~trie.is_leaf(child))
-        parent = nodes + np.repeat(np.arange(len(node)), count)[goes]
-        above = children + goes
-        nodes, children = nodes + len(node), children + len(child)
-        node = child[goes]
-
-
-def read_choices(
-    trie: TitleTrie,
-    tree: TokenTree,
-    weights: PositionWeights,
-    place: IntArray,
-    prior: FloatArray,
-    allowed: npt.NDArray[np.bool_],
-) -> ScoringPass:
-    """Compute the model's logits at every choice on the paths to n candidates, in one pass.
-
-    Args:
-        trie: the trie of titles.
-        tree: the token tree that contains the prompt.
-        weights: the prior's weights by trie position.
-        place: (n,) the trie positions of the candidates, starting with the target.
-        prior: (n,) the log-probability of each candidate under the prior alone.
-        allowed: (n,) a mask that is True for candidates that may be recommended.
-    """
-    levels = list(_levels(trie, np.sort(place)))
-    node, parent, above, child, count = (
-        np.concatenate([getattr(level, name) for level in levels]) for name in _Level.__slots__
-    )
-    source, token = np.repeat(np.arange(len(node)), count), trie.tokens(child)
-    first = int(count[0])
-    logits = [tree.root.at(source[:first], token[:first])]
-    if len(node) > 1:
-        runs = trie.runs(node[1:])
-        hung = [ROOT if p == 0 else below(p - 1) for p in parent[1:].tolist()]
-        _, outputs = tree.grow([0] * len(runs), hung, runs)
-        logits.append(outputs.at(source[first:] - 1, token[first:]))
-    _, low, high = trie.intervals(child)
-    mass = [np.log(weights.mass(np.zeros(len(child), dtype=np.int64), low, high))]
-    end = np.full(trie.n_positions, -1)
-    leaf = trie.is_leaf(child)
-    end[low[leaf]] = np.flatnonzero(leaf)
-    total, start = len(child), (np.cumsum(count) - count).tolist()
-    leading = above.tolist()
-    for number in np.flatnonzero(leaf & (high > low + 1)).tolist():
-        shared = np.arange(low[number], high[number])
-        end[shared] = total + np.arange(len(shared))
-        logits.append(np.zeros(len(shared)))
-        mass.append(weights.at(np.zeros(len(shared), dtype=np.int64), shared))
-        start.append(total)
-        leading.append(number)
-        total += len(shared)
-    return ScoringPass(
-        np.concatenate(logits),
-        np.concatenate(mass),
-        np.array(start),
-        np.array(leading),
-        trie.rows_at(place),
-        end[place],
-        prior,
-        allowed,
-    )
-
-
-def fit_node(passes: Sequence[ScoringPass]) -> tuple[float, float, float]:
+def fit_node(
+    passes: Sequence[ScoringPass], *, with_model: bool = True
+) -> tuple[float, float, float]:
     """Fit the temperature and the prior's weight for ``fusion='node'``.
 
     The fitted values maximize the likelihood of the targets, with a penalty for moving away from
@@ -259,9 +55,11 @@ def fit_node(passes: Sequence[ScoringPass]) -> tuple[float, float, float]:
 
     Args:
         passes: the logits of each user.
+        with_model: False to fit the prior's weight only, as if the model had no preferences.
 
     Returns:
         1 / temperature, the weight of the prior, and the targets' mean negative log-probability.
+        Without the model, the first value has no meaning.
     """
     chosen = [each.path() for each in passes]
     logits, mass, start, taken, before = [], [], [], [], 0
@@ -269,7 +67,7 @@ def fit_node(passes: Sequence[ScoringPass]) -> tuple[float, float, float]:
         bounds = np.append(each.start, len(each.logits))
         for choice, child in zip(choices.tolist(), took.tolist(), strict=True):
             part = slice(bounds[choice], bounds[choice + 1])
-            logits.append(each.logits[part])
+            logits.append(each.logits[part] * with_model)
             mass.append(each.mass[part])
             start.append(before)
             taken.append(before + child - int(bounds[choice]))
@@ -378,16 +176,20 @@ def fused_scores(
 ) -> dict[str, list[FloatArray]]:
     """Score candidates with both kinds of fusion, using parameters fitted on other users.
 
+    For comparison, the candidates are also scored by the prior with a fitted exponent.
+
     Args:
         fit: the passes to which the temperature and the weight are fitted.
         passes: the passes of the users whose candidates are scored.
 
     Returns:
-        For each kind of fusion, the scores of each user's candidates.
+        For each kind of fusion, and for ``POWER``, the scores of each user's candidates.
     """
     a, b, _ = fit_node(fit)
+    _, power, _ = fit_node(fit, with_model=False)
     temperature, weight = fit_score(fit)
     return {
+        POWER: [each.logprobs(0.0, power) for each in passes],
         "node": [each.logprobs(a, b) for each in passes],
         "score": [each.logprobs(1 / temperature, 0.0) + weight * each.prior for each in passes],
     }
@@ -396,9 +198,11 @@ def fused_scores(
 def fit_fusion(recommender: Recommender, passes: Sequence[ScoringPass]) -> Tuned:
     """Fit both kinds of fusion to the logits of validation users, and choose the better kind.
 
-    The users are split into two halves. On each half, the loss in nats and NDCG are measured with
-    parameters that were fitted to the other half. If the same users were used for fitting and
-    measuring, the NDCG would be too high. With fewer than ``_ENOUGH`` users, ``node`` is chosen.
+    The role of the model is chosen, too; see the module's docstring. The users are split into two
+    halves. On each half, the loss in nats and NDCG are measured with parameters that were fitted to
+    the other half. If the same users were used for fitting and
+    measuring, the NDCG would be too high. With fewer than ``_ENOUGH`` users, ``node`` is
+    chosen, and the role remains open.
 
     Args:
         recommender: the recommender for which the values are fitted.
@@ -411,23 +215,31 @@ def fit_fusion(recommender: Recommender, passes: Sequence[ScoringPass]) -> Tuned
         "prior": [each.prior for each in passes],
     }
     halves = (passes[::2], passes[1::2]) if len(passes) > 1 else (passes, passes)
-    for name in WEIGHTS:
+    for name in (POWER, *WEIGHTS):
         scores[name] = [np.empty(0)] * len(passes)
     for first, (own, other) in enumerate((halves, halves[::-1])):
         for name, values in fused_scores(other, own).items():
             scores[name][first::2] = values[: len(scores[name][first::2])]
-    nats = {n: float(np.mean([-v[0] for v in scores[n]])) for n in ("model", "prior", "node")}
+    each = {n: np.array([-v[0] for v in scores[n]]) for n in ("model", "prior", POWER, "node")}
+    nats = {name: float(values.mean()) for name, values in each.items()}
     means = {name: float(ndcg(passes, values).mean()) for name, values in scores.items()}
+    fusion = "score" if len(passes) >= _ENOUGH and means["score"] > means["node"] else "node"
+    role = "auto"  # with few users, nothing can be shown
+    if len(passes) >= _ENOUGH:
+        gain = bootstrap.bootstrap(each[POWER] - each["node"], draws=_DRAWS)
+        helps = gain.low > 0 and means[fusion] >= means["prior"]
+        role = FUSE if helps else EXPLAIN
     return Tuned(
         recommender.tuning_key(),
         recommender.model.name,
-        "score" if len(passes) >= _ENOUGH and means["score"] > means["node"] else "node",
+        fusion,
         {"node": round(b, 4), "score": weight},
         {"node": round(1 / a, 4), "score": temperature},
         len(passes),
         {name: round(value, 4) for name, value in nats.items()},
         {name: round(value, 4) for name, value in means.items()},
         len(recommender.catalog),
+        role,
     )
 
 

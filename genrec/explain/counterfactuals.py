@@ -22,6 +22,7 @@ from genrec.decoding.live_trie import LiveTrie
 from genrec.decoding.search import search
 from genrec.decoding.trie import TitleTrie
 from genrec.decoding.types import Ranking
+from genrec.decoding.weight_search import search_weights
 from genrec.explain.evidence import Change, Counterfactuals, Question, search_again
 from genrec.explain.types import Evidence, Explanation
 from genrec.matching.history_parser import Understood
@@ -192,11 +193,12 @@ def examine_item(
         decode: a function that converts token ids to text.
     """
     position = question.trie.positions_of(np.array([row]))
-    tree = question.model.prefill_many([question.render(question.window).ids], question.prefix)
+    prompt = question.render(question.window)
+    tree = question.model.prefill_many([prompt.ids], question.prefix) if question.fused else None
     weights = None if question.prior is None else [question.prior.weights(question.history)]
     prior = None if weights is None else PositionWeights(weights, question.trie)
     own, rank, lower = _rank_item(question, tree, prior, position, allowed)
-    (best,) = question.search([(question.history, question.render(question.window))])
+    (best,) = question.search([(question.history, prompt)])
     place = np.flatnonzero(best.rows == row)
     limited = best.chosen_from is not None  # so a place in the list is not a rank among all items
     if rank is None and len(place) and not limited:
@@ -225,7 +227,9 @@ def examine_item(
         k=k,
         explanation=explanation,
         against=tuple(against[:SHOWN]),
-        choices=tuple(_find_choices(question, catalog, tree, int(position[0]), decode)),
+        choices=()
+        if tree is None
+        else tuple(_find_choices(question, catalog, tree, int(position[0]), decode)),
         instead=tuple(
             (n, catalog[r].item_id, catalog[r].title, float(s))
             for n, (r, s) in enumerate(zip(best.rows.tolist(), best.scores, strict=True), 1)
@@ -240,7 +244,7 @@ def examine_item(
 
 def _rank_item(
     question: Question,
-    tree: TokenTree,
+    tree: TokenTree | None,
     prior: PositionWeights | None,
     position: IntArray,
     allowed: Filter,
@@ -249,7 +253,7 @@ def _rank_item(
 
     Args:
         question: the request.
-        tree: the token tree of the prompt.
+        tree: the token tree of the prompt; None if the prior alone ranks items.
         prior: the prior's weights by trie position, or None.
         position: (1,) the position of the item in the trie.
         allowed: the items that may be returned.
@@ -262,6 +266,13 @@ def _rank_item(
     trie = question.trie
     options = replace(question.options, draw=None, min_probability=0.0)
     only = Filters([Filter.allow(position, trie.n_positions)])
+    if tree is None:
+        assert prior is not None
+        every = Filters([allowed.also(position)])
+        (own,) = search_weights(trie, prior, [1], allowed=only, options=options)
+        count = max(allowed.also(position).count_items(trie.n_items), 1)
+        (above,) = search_weights(trie, prior, [count], allowed=every, options=options)
+        return own, int(np.flatnonzero(above.rows == own.rows[0])[0]) + 1, 0
     (own,) = search(trie, tree, [1], allowed=only, prior=prior, options=options)
     by_probability = options.boosts is None and (prior is None or options.fusion == "node")
     margin = max(options.tolerance, _NEAR)  # rounding may differ when more items are scored

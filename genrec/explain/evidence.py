@@ -3,7 +3,7 @@
 A change either leaves out events or adds one. For each change, the prompt is rendered again with
 the same window of events, and all other text stays the same. The items are then scored by the same
 search that produced the list. If there is a prior, the drop is split between the model and the
-prior. Let f(M, P) be the score if the model reads the history M and the prior uses the history P,
+prior. If the prior alone ranks items, the whole drop is the prior's. Let f(M, P) be the score if the model reads the history M and the prior uses the history P,
 and let M' and P' be the changed history. The model's part is the mean of f(M, P) - f(M', P) and
 f(M, P') - f(M', P'). The prior's part is defined in the same way, so with either kind of fusion,
 the two parts add up to f(M, P) - f(M', P'). The model reads only two prompts for all four scores.
@@ -27,6 +27,7 @@ from genrec.decoding.search import score
 from genrec.decoding.shared_prefix import Branches, Paths
 from genrec.decoding.trie import TitleTrie
 from genrec.decoding.types import Options, Ranking, Trie
+from genrec.decoding.weight_search import search_weights
 from genrec.errors import RequestError
 from genrec.explain.types import Evidence
 from genrec.models.cached_tree import Prefix
@@ -76,6 +77,7 @@ class Question:
             are no demonstrations.
         prior: the prior that was combined with the model, or None.
         prefix: the beginning of the prompt that the model has already read, or None.
+        fused: False if the prior alone ranks items, so that the model has no part in any score.
     """
 
     model: LanguageModel
@@ -89,6 +91,7 @@ class Question:
     bare: Callable[[History], EncodedPrompt] | None = None
     prior: ItemPrior | None = None
     prefix: Prefix | None = None
+    fused: bool = True
 
     @property
     def window(self) -> History:
@@ -145,13 +148,15 @@ class Counterfactuals:
         """
         self._question = question
         self._rows = np.array(rows, dtype=np.int64)
-        trie: Trie = question.trie
         positions = question.trie.positions_of(self._rows)
-        paths = Paths.to(trie, positions, vocab=question.options.normalization == "vocab")
         changed = [question.changed(c) for c in [Change(), *changes]]
         self._weights = [self._weights_of(whole) for _, whole in changed]
-        sequences = [question.render(window).ids for window, _ in changed]
-        self._branches = Branches(question.model, sequences, paths, question.prefix)
+        self._branches: Branches | None = None
+        if question.fused:
+            trie: Trie = question.trie
+            paths = Paths.to(trie, positions, vocab=question.options.normalization == "vocab")
+            sequences = [question.render(window).ids for window, _ in changed]
+            self._branches = Branches(question.model, sequences, paths, question.prefix)
         self._only = Filter.allow(positions, question.trie.n_positions)
         self._options = replace(question.options, draw=None, min_probability=0.0)
         self.own = self._scores([0], [0])[0]
@@ -163,11 +168,12 @@ class Counterfactuals:
     @property
     def n_tokens(self) -> int:
         """Return the number of tokens that the model has read so far."""
-        return self._branches.n_tokens
+        return 0 if self._branches is None else self._branches.n_tokens
 
     def cost(self, changes: Sequence[int]) -> int:
         """Return the number of tokens that the model must read to measure the given changes."""
-        return sum(self._branches.cost(c + 1) for c in changes)
+        branches = self._branches
+        return 0 if branches is None else sum(branches.cost(c + 1) for c in changes)
 
     def _scores(self, model: Sequence[int], prior: Sequence[int]) -> FloatArray:
         """Score the items for C pairs of a history for the model and a history for the prior.
@@ -182,17 +188,17 @@ class Counterfactuals:
         Returns:
             (C, R) the scores of the R items.
         """
-        tree: TokenTree = self._branches.view(model)
         weights = [self._weights[p] for p in prior]
         given = [w for w in weights if w is not None]
-        trie = self._question.trie
-        rankings = score(
-            trie,
-            tree,
-            allowed=Filters([self._only] * len(model)),
-            prior=PositionWeights(given, trie) if given else None,
-            options=self._options,
-        )
+        trie, only = self._question.trie, Filters([self._only] * len(model))
+        ordered = PositionWeights(given, trie) if given else None
+        if self._branches is None:
+            assert ordered is not None
+            every = [len(self._rows)] * len(prior)
+            rankings = search_weights(trie, ordered, every, allowed=only, options=self._options)
+        else:
+            tree: TokenTree = self._branches.view(model)
+            rankings = score(trie, tree, allowed=only, prior=ordered, options=self._options)
         scores = np.empty((len(model), len(self._rows)))
         for index, ranking in enumerate(rankings):
             by_row = dict(zip(ranking.rows.tolist(), ranking.scores.tolist(), strict=True))
@@ -206,6 +212,9 @@ class Counterfactuals:
         if not which:
             nothing = np.empty((0, len(self._rows)))
             return Drops(nothing, nothing)
+        if self._branches is None:
+            drop = self.own - self._scores(zeros, which)
+            return Drops(np.zeros_like(drop), drop)
         other_model = self._scores(which, zeros)
         if all(self._weights[w] is self._weights[0] for w in which):
             drop = self.own - other_model

@@ -135,7 +135,7 @@ class Explanations:
         explainer = self._explainer(options.style)
         written = explain_items(explainer, question, rows, request.behavior, options.evidence)
         notes = answer.notes
-        if (error := rounding_error(self._model, question.options.temperature)) >= FAINT:
+        if (error := rounding_error(question)) >= FAINT:
             dtype = str(self._model.dtype).removeprefix("torch.")
             notes = (
                 *notes,

@@ -48,7 +48,7 @@ class ResponseBuilder:
         details: dict[str, Any] = {"certificate": asdict(ranking.certificate)}
         if ranking.prior is not None:
             counted = list(ranked.sources)
-            details["parts"] = ["model", "prior"]
+            details["parts"] = ["prior"] if self._priors.explains else ["model", "prior"]
             details["prior"] = {**asdict(self._priors.fusing), "counted": counted}
             if self._priors.ranker != "none":
                 details["prior"]["ranker"] = self._priors.ranker
@@ -56,6 +56,7 @@ class ResponseBuilder:
             details["chosen_from"] = ranking.chosen_from
         arrays = ranking.rows, ranking.logprobs, ranking.scores, ranking.alone
         columns: list[list[Any]] = [a.tolist() for a in arrays]
+        columns[3] = [None if value != value else value for value in columns[3]]  # NaN is unknown
         none = [None] * len(columns[0])
         columns.append(none if ranking.prior is None else ranking.prior.tolist())
         boosts = request.boosts

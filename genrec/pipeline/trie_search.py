@@ -60,12 +60,13 @@ class Reading:
     """A batch of prompts that the model has processed.
 
     Attributes:
-        tree: the token tree to which continuations of the prompts are added.
+        tree: the token tree to which continuations of the prompts are added; None if the prior alone
+            ranks items, so that the model need not process the prompts.
         prior: the prior's weights for each history, or None if there is no prior.
         rate: the number of tokens per second at which the model processed the prompts.
     """
 
-    tree: TokenTree
+    tree: TokenTree | None
     prior: PositionWeights | None
     rate: float
 
@@ -108,12 +109,15 @@ class TrieSearch:
         self._prefixes: dict[tuple[int, ...], Prefix | None] = {}
 
     def read(self, requests: Sequence[Request]) -> Reading:
-        """Process the prompts of a batch of requests with the model."""
+        """Process the prompts of a batch of requests with the model, unless it only explains."""
+        prior = self._priors.prior
+        if self._priors.explains and prior is not None:
+            weights = [prior.weights(r.history) for r in requests]
+            return Reading(None, PositionWeights(weights, self._index.trie, self._bases), np.inf)
         prompts = [r.prompt.ids for r in requests]
         started = time.perf_counter()
         tree = self._model.prefill_many(prompts, self._prefix(requests))
         rate = sum(map(len, prompts)) / (time.perf_counter() - started)
-        prior = self._priors.prior
         if prior is None:
             return Reading(tree, None, rate)
         weights = [prior.weights(r.history) for r in requests]
@@ -189,17 +193,22 @@ class TrieSearch:
         options: Options,
     ) -> list[Ranking]:
         from genrec.decoding.search import search
+        from genrec.decoding.weight_search import search_weights
 
         if isinstance(options.draw, int):  # a seed for each prompt, so that batches do not matter
             seeds = tuple(_seed(options.draw, r.prompt.ids) for r in requests)
             options = replace(options, draw=seeds)
         filters = Filters([r.allowed for r in requests])
+        trie = self._index.trie
+        if reading.tree is None:
+            assert reading.prior is not None
+            return search_weights(trie, reading.prior, sizes, allowed=filters, options=options)
         most = self._most_tokens(requests)
         if max(sizes) > LONG and most > MANY:
             cost = SearchCost(self._log, sum(sizes), most, reading.rate)
             options = replace(options, report=cost)
         return search(
-            self._index.trie,
+            trie,
             reading.tree,
             sizes,
             allowed=filters,
@@ -383,7 +392,8 @@ class TrieSearch:
             repeats=settings.decoder == "trie" and settings.search != "sample",
             options=self._exhaustive(request),
             prior=self._priors.prior,
-            prefix=self._prefix([request]),
+            fused=not self._priors.explains,
+            prefix=None if self._priors.explains else self._prefix([request]),
         )
 
 

@@ -35,6 +35,11 @@ class EventTimes:
         """The time of the first event; NaN if there are no events."""
         return float(self._moments[0]) if len(self) else np.nan
 
+    @property
+    def latest(self) -> float:
+        """The time of the last event; NaN if there are no events."""
+        return float(self._moments[-1]) if len(self) else np.nan
+
     def more(self, row: IntArray, when: FloatArray) -> EventTimes:
         """Return the times of these events and of additional events, whose times must be finite."""
         return EventTimes(np.append(self.row, row), np.append(self.when, when))

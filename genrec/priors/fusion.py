@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from genrec.config import Settings
+from genrec.config import EXPLAIN, FUSE, Settings
 from genrec.data.dataset import Dataset
 from genrec.data.events import count_splits
 from genrec.errors import SettingsError
@@ -27,6 +27,11 @@ OTHER_WEIGHT = 0.3  # default weight of popularity, novelty and user-defined pri
 FUSION = "node"
 TEMPERATURES = {"node": 36.58, "score": 4.0}
 ENOUGH = 1000  # number of events; with fewer, the defaults are scaled down in proportion
+# A model is asked to rank if one of these settings, which only its ranking depends on, is set.
+_FOR_RANKING = (
+    "template", "prompts", "values", "few_shot", "decoder", "normalization", "node_temperature",
+    "beam_size", "prior_weight", "fusion",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,8 @@ class Fusion:
         alone: the number by which the model's logits are divided if there is no prior.
         fitted: a description of the data to which the values were fitted; empty if the user has set
             them.
+        role: ``fuse`` if model and prior together rank items, ``explain`` if the prior ranks them
+            alone. Without a prior, it is ``fuse``, although the model ranks items alone.
     """
 
     prior: str
@@ -51,26 +58,32 @@ class Fusion:
     temperature: float
     alone: float
     fitted: str = ""
+    role: str = FUSE
 
 
-def name_with_prior(model: str, prior: str, ranker: str = "none") -> str:
+def name_with_prior(model: str, prior: str, ranker: str = "none", role: str = FUSE) -> str:
     """Name a model together with its prior, so that the name says what contributes to the scores.
 
     Args:
         model: the name of the model.
         prior: the name of the prior as in ``Fusion``; ``none`` if there is no prior.
         ranker: the learned ranking of a collaborative prior's best items; ``none`` if there is none.
+        role: the role of the model as in ``Fusion``. If it is ``explain``, the model does not
+            contribute to the scores, so it is not named.
 
     >>> name_with_prior("smollm2-135m", "collaborative"), name_with_prior("smollm2-135m", "none")
     ('smollm2-135m + prior', 'smollm2-135m')
     >>> name_with_prior("smollm2-135m", "collaborative", "lambdarank")
     'smollm2-135m + ranker'
+    >>> name_with_prior("smollm2-135m", "collaborative", role="explain")
+    'prior'
     """
     if prior == "none":
         return model
-    if prior != "collaborative":
-        return f"{model} + {prior} prior"
-    return f"{model} + prior" if ranker == "none" else f"{model} + ranker"
+    named = f"{prior} prior"
+    if prior == "collaborative":
+        named = "prior" if ranker == "none" else "ranker"
+    return named if role == EXPLAIN else f"{model} + {named}"
 
 
 def choose_prior(settings: Settings, dataset: Dataset | None, behavior: str) -> str:
@@ -162,9 +175,14 @@ def build_prior(
 
 
 def resolve_fusion(
-    settings: Settings, prior: str, tuned: Tuned | None = None, events: int = ENOUGH
+    settings: Settings,
+    prior: str,
+    tuned: Tuned | None = None,
+    events: int = ENOUGH,
+    *,
+    trained: bool = True,
 ) -> Fusion:
-    """Determine the parameters for fusing a prior with the model.
+    """Determine the role of the model and the parameters for fusing a prior with it.
 
     Args:
         settings: the recommender's settings. Values that the user has set take precedence.
@@ -172,6 +190,8 @@ def resolve_fusion(
         tuned: the values that ``genrec tune`` has fitted; None if there are none.
         events: number of events counted for the prior. If it is small, the default weight is
             reduced. It has no effect if ``tuned`` is given.
+        trained: whether the model was fine-tuned for this task. A model that was not only explains
+            if nothing shows that it improves the lists of the prior.
     """
     alone = 1.0 if settings.node_temperature is None else settings.node_temperature
     vocab = settings.normalization == "vocab"
@@ -190,7 +210,25 @@ def resolve_fusion(
         weight, fitted = settings.prior_weight, ""
     if settings.node_temperature is not None or vocab or not fitted:
         temperature = alone  # a fitted temperature is valid only with its fitted weight
+    role = _resolve_role(settings, prior, tuned, events, trained=trained)
+    if role == EXPLAIN:
+        return Fusion(prior, 1.0, "node", alone, alone, fitted if tuned else "", role)
     return Fusion(prior, weight, fusion, temperature, alone, fitted)
+
+
+def _resolve_role(
+    settings: Settings, prior: str, tuned: Tuned | None, events: int, *, trained: bool
+) -> str:
+    """Determine the role of the model; see ``resolve_fusion``."""
+    if prior == "none" or settings.model_role != "auto":
+        return FUSE if prior == "none" else settings.model_role
+    usual = Settings()
+    asked = any(getattr(settings, name) != getattr(usual, name) for name in _FOR_RANKING)
+    if prior != "collaborative" or asked or settings.search in {"beam", "sample"}:
+        return FUSE
+    if tuned is not None and tuned.role != "auto":
+        return tuned.role
+    return FUSE if trained or events < ENOUGH else EXPLAIN
 
 
 class PriorSource:
@@ -268,6 +306,11 @@ class PriorSource:
         return self._resolved
 
     @property
+    def explains(self) -> bool:
+        """True if the model only explains, because the prior alone ranks items."""
+        return self.fusing.role == EXPLAIN
+
+    @property
     def ranker(self) -> str:
         """The name of the learned ranking of the prior's best items, or ``none``."""
         rankers = getattr(self.prior, "rankers", None)
@@ -316,7 +359,7 @@ class PriorSource:
             events = count_events(self._dataset, self._settings.prior_before)
         if self.run is not None and tuned is None and self._settings.prior == "auto":
             name = "none"
-        return resolve_fusion(self._settings, name, tuned, events)
+        return resolve_fusion(self._settings, name, tuned, events, trained=self.run is not None)
 
     def share(self, other: PriorSource, *, same_data: bool) -> None:
         """Reuse the prior of another recommender, so that it need not be built again.

@@ -6,7 +6,7 @@ module deals with catalog rows, not with tokens or models.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,6 +17,7 @@ import numpy.typing as npt
 from genrec.baselines.ranking import top_rows
 from genrec.config import COUNTED
 from genrec.data.events import History
+from genrec.data.events import Interaction
 from genrec.priors.counts import Counts
 from genrec.types import BoolArray, FloatArray, IntArray
 
@@ -41,6 +42,8 @@ class Candidates:
         shares: for each source, keyed by name, the (C,) weights of the candidates, scaled so that
             the weights of all items of this kind sum to 1. A source that gives almost no weight to
             items of this kind is left out.
+        timeless: True to treat the times of the events as unknown, except for the time of the
+            request. A ranking learns from some such histories, since typed ones have no times.
     """
 
     rows: IntArray
@@ -48,6 +51,7 @@ class Candidates:
     history: History
     mixed: FloatArray
     shares: Mapping[str, FloatArray]
+    timeless: bool = False
 
     def features(self) -> npt.NDArray[np.float32]:
         """Compute the (C, F) matrix of features, with columns in the order of ``FEATURES``."""
@@ -66,11 +70,15 @@ class Candidates:
         catalog = self.counts.catalog
         known = [e for e in self.history.interactions if e.item_id in catalog]
         rows = catalog.rows([e.item_id for e in known if e.item_id is not None])
-        given = [np.nan if e.timestamp is None else e.timestamp for e in known]
+        times = np.full(len(rows), np.nan) if self.timeless else self._times(known)
+        return np.array(rows, dtype=np.int64), times
+
+    def _times(self, events: Sequence[Interaction]) -> FloatArray:
+        given = [np.nan if e.timestamp is None else e.timestamp for e in events]
         times = np.array(given, dtype=np.float64)
         if len(self.counts.times):
             times[times < self.counts.times.earliest] = np.nan
-        return np.array(rows, dtype=np.int64), times
+        return times
 
     @cached_property
     def recent(self) -> IntArray:
@@ -93,11 +101,17 @@ class Candidates:
         words = self.counts.title_neighbors.first_words
         return np.equal(words[self.recent][:, None], words[self.rows])
 
-    @property
+    @cached_property
     def now(self) -> float:
-        """The time of the latest event; NaN if it is unknown or if no counted event has a time."""
-        times = self.events[1]
-        return float(times[-1]) if len(times) and len(self.counts.times) else np.nan
+        """The time of the request, which is that of the history's latest event.
+
+        If that is unknown, it is the time of the latest counted event; NaN if no counted event has a
+        time.
+        """
+        if not len(self.counts.times):
+            return np.nan
+        times = self._times(self.history.interactions[-1:])
+        return float(times[0]) if np.isfinite(times).any() else self.counts.times.latest
 
     @cached_property
     def latest(self) -> IntArray:

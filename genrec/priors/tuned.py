@@ -8,6 +8,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from genrec.config import FUSE, ROLES
 from genrec.data.dataset import TUNED
 from genrec.errors import DataError, SettingsError
 from genrec.files import describe_unreadable, write_text
@@ -32,13 +33,16 @@ class Tuned:
         temperatures: the number by which the model's logits are divided, for each fusion method.
         users: the number of users to whose targets the parameters were fitted. The targets belong
             to the validation part, or were held out from the train part.
-        nats: the mean of -ln P(target) for the model alone (``model``), the prior alone (``prior``)
-            and their fusion (``node``). The fusion is cross-validated: each half of the users is
+        nats: the mean of -ln P(target) for the model alone (``model``), the prior alone (``prior``),
+            the prior with a fitted exponent (``power``) and model and prior together (``node``). The fusion is cross-validated: each half of the users is
             measured with the parameters fitted on the other half.
         ndcg: the NDCG@10 of the model alone, the prior alone and both fusion methods, under the
             keys ``model``, ``prior``, ``node`` and ``score``. It is cross-validated in the same
             way, but only the best items of the model and of the prior are ranked.
         items: the number of items in the catalog; 0 if an earlier version wrote the file.
+        role: what the model should be used for: ``fuse`` to rank items together with the prior,
+            ``explain`` if it does not improve the lists of the prior, or ``auto`` if there were too
+            few users to tell.
     """
 
     key: str
@@ -50,6 +54,7 @@ class Tuned:
     nats: dict[str, float]
     ndcg: dict[str, float]
     items: int = 0
+    role: str = FUSE
 
     def save(self, path: str | Path) -> None:
         """Write the parameters to a JSON file, keeping its entries for other models."""
@@ -88,7 +93,10 @@ def _entries(path: Path) -> list[dict[str, Any]]:
         entries = json.loads(path.read_text(encoding="utf-8"))["tuned"]
         known = {f.name for f in fields(Tuned)}
         required = {f.name for f in fields(Tuned) if f.default is MISSING}
-        if all(required <= {*e} <= known and {*e["weights"]} == {*WEIGHTS} for e in entries):
+        fitting = {e.get("role", FUSE) for e in entries} <= {*ROLES}
+        if fitting and all(
+            required <= {*e} <= known and {*e["weights"]} == {*WEIGHTS} for e in entries
+        ):
             return list(entries)
         problem = "its entries lack fields or have unknown ones"
     except (ValueError, KeyError, TypeError, OSError) as error:

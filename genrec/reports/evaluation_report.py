@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from genrec import __version__, files
+from genrec.config import EXPLAIN
 from genrec.data.protocols import Case
 from genrec.errors import SettingsError
 from genrec.evaluation.bootstrap import Interval
@@ -249,6 +250,11 @@ def _describe_setup(result: Result) -> str:
         return f"{line} without a prior."
     how = "at each step of a title" if prior["fusion"] == "node" else "in the final score"
     ranker = f" Its best items are ordered by {setup['ranker']}." if "ranker" in setup else ""
+    if prior.get("role") == EXPLAIN:
+        return (
+            f"{result.name} ranks items by the {prior['prior']} prior alone; {setup['model']}{run} only "
+            f"explains.{ranker}"
+        )
     return (
         f"{line} with the {prior['prior']} prior (weight {prior['weight']:.3g}, node temperature "
         f"{prior['temperature']:.3g}), combined {how}.{ranker}"

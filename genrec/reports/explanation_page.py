@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from genrec.config import FUSE
 from genrec.errors import SettingsError
 from genrec.files import check_output, write_text
 from genrec.matching.history_parser import Understood
@@ -221,7 +222,12 @@ def _typed(understood: Sequence[Understood]) -> list[str]:
 
 def _about(answer: RecommendationList) -> str:
     prior = answer.details.get("prior", {})
-    name = name_with_prior(answer.model, prior.get("prior", "none"), prior.get("ranker", "none"))
+    name = name_with_prior(
+        answer.model,
+        prior.get("prior", "none"),
+        prior.get("ranker", "none"),
+        prior.get("role", FUSE),
+    )
     return (
         f"System: {name}. Predicted behavior: {answer.behavior}. Prompt: "
         f"{answer.events} events, {answer.prompt_tokens} tokens."

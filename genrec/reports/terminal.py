@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
+from genrec.config import EXPLAIN
 from genrec.matching.history_parser import Understood
 from genrec.pipeline.types import Recommendation, RecommendationList, describe_left_out
 from genrec.prompts.encoder import EncodedPrompt
@@ -301,10 +302,15 @@ def _describe_change(change: WhatIf, k: int, events: Sequence[Evidence] = ()) ->
 
 
 def describe_prior(answer: RecommendationList) -> str:
-    """Describe in one line how the model and the prior are combined."""
+    """Describe in one line how the model and the prior are combined, or that only one ranks."""
     prior = answer.details["prior"]
     counted = f", counted from {', '.join(prior['counted'])}" if prior["counted"] else ""
     ranker = f", with its best items in the order of {prior['ranker']}" if "ranker" in prior else ""
+    if prior["role"] == EXPLAIN:
+        return (
+            f"The {prior['prior']} prior{counted.replace(', ', ' (', 1)}{')' * bool(counted)}{ranker} "
+            "alone ranks the items; the model is used for explanations only (--model-role)."
+        )
     how = "at each step of a title" if prior["fusion"] == "node" else "in the final score"
     return (
         f"The model (node temperature {prior['temperature']:.3g}) and the {prior['prior']} prior (weight "

@@ -37,7 +37,7 @@ from genrec.errors import (
     SettingsError,
     UnknownUserError,
 )
-from genrec.evaluation import evaluator, tuning
+from genrec.evaluation import evaluator, scoring_pass
 from genrec.priors.collaborative import CollaborativePrior
 
 
@@ -436,7 +436,7 @@ def test_what_leads_to_a_purchase_does_not_count_as_seen(tmp_path: Path) -> None
             [r.item_id for r in ours.recommend(case.history, 20)],
         ):
             assert set(ranked) == {i.item_id for i in data.catalog} - had
-        assert tuning.score_user(ours, case.history, case.target).allowed[0]
+        assert scoring_pass.score_user(ours, case.history, case.target).allowed[0]
     (best,) = evaluator.evaluate(data, ["prior"]).results
     assert best.mean("hit_rate@5").mean == 1.0
     assert not best.per_user("invalid").any()

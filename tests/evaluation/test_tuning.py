@@ -19,7 +19,7 @@ from genrec import Catalog, Dataset, Item, Recommender
 from genrec.data import protocols
 from genrec.data.datasets import load
 from genrec.errors import DataError, RequestError, SettingsError
-from genrec.evaluation import tuning
+from genrec.evaluation import scoring_pass, tuning
 from genrec.priors import fusion as fusing
 from genrec.priors.collaborative import COUNTED, CollaborativePrior
 from genrec.priors.tuned import WEIGHTS, Tuned
@@ -37,7 +37,7 @@ def test_a_scoring_pass_knows_what_any_search_would_find(
 ) -> None:
     base = Recommender(catalog(), tiny.language_model(), exclude_seen=False, encoder="none")
     base.prior = counted(events)
-    found = tuning.score_user(base, history(*rows), f"i{target}")
+    found = scoring_pass.score_user(base, history(*rows), f"i{target}")
     assert found.rows[0] == target
     assert sorted(found.rows.tolist()) == list(range(len(NAMES)))  # few enough for all
     for weight, fusion in ((0.0, "node"), (beta, "node"), (beta, "score")):
@@ -51,13 +51,13 @@ def test_a_scoring_pass_knows_what_any_search_would_find(
             assert found.prior == pytest.approx(prior, abs=1e-9)
 
 
-def passes(data: Dataset, users: int = 12) -> tuple[Recommender, list[tuning.ScoringPass]]:
+def passes(data: Dataset, users: int = 12) -> tuple[Recommender, list[scoring_pass.ScoringPass]]:
     ours = Recommender(data, tiny.language_model(), prior="collaborative", encoder="none")
     cases = protocols.cases(data, "last-unit", "validation")[:users]
-    return ours, [tuning.score_user(ours, c.history, c.target) for c in cases]
+    return ours, [scoring_pass.score_user(ours, c.history, c.target) for c in cases]
 
 
-def cost(each: list[tuning.ScoringPass], a: float, b: float) -> float:
+def cost(each: list[scoring_pass.ScoringPass], a: float, b: float) -> float:
     """What moving away from the embedded sample's numbers costs beside nats: user by user."""
     usual = np.array([1 / fusing.TEMPERATURES["node"], WEIGHTS["node"]])
     bend = np.zeros((2, 2))
@@ -106,8 +106,32 @@ def test_what_is_fitted_is_the_best(before: int, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(tuning, "_ENOUGH", len(each))
     chosen = "score" if found.ndcg["score"] > found.ndcg["node"] else "node"
     assert tuning.fit_fusion(ours, each).fusion == chosen
-    assert set(found.ndcg) == {"model", "prior", "node", "score"}
+    assert set(found.ndcg) == {"model", "prior", "power", "node", "score"}
+    without = [
+        -e.logprobs(0.0, tuning.fit_node(one, with_model=False)[1])[0]
+        for one, two in (halves, halves[::-1])
+        for e in two
+    ]
+    assert found.nats["power"] == pytest.approx(np.mean(without), abs=1e-4)
     assert found.nats["prior"] == pytest.approx(np.mean([-e.prior[0] for e in each]), abs=1e-4)
+
+
+def noisy(each: scoring_pass.ScoringPass, seed: int, *, knows: float) -> scoring_pass.ScoringPass:
+    """Replace the model's logits by noise, and raise those on the path to the target."""
+    logits = np.random.default_rng(seed).normal(size=len(each.logits))
+    logits[each.path()[1]] += knows
+    return replace(each, logits=logits)
+
+
+def test_the_model_ranks_only_if_this_is_shown_to_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, each = passes(load("zh_mini"))
+    roles = {}
+    for knows in (0.0, 4.0):
+        changed = [noisy(e, n, knows=knows) for n in range(6) for e in each]
+        assert len(changed) >= 50
+        roles[knows] = tuning.fit_fusion(ours, changed).role
+        assert tuning.fit_fusion(ours, changed[:49]).role == "auto"
+    assert roles == {0.0: "explain", 4.0: "fuse"}
 
 
 def test_a_few_users_do_not_say_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +203,7 @@ def test_what_was_found_is_used(run: Run, model: Path, tmp_path: Path) -> None:
     assert (code, "is a folder, not a file" in said) == (2, True)
     code, out, _ = run("tune", data, *shared, "--out", elsewhere, "--language", "zh")
     assert code == 0
-    assert out.splitlines()[0] == "held out\tmodel\tprior\tnode\tscore"
+    assert out.splitlines()[0] == "held out\tmodel\tprior\tpower\tnode\tscore"
     code, _, err = run("recommend", data, *given, "--tuned", elsewhere)
     assert code == 2
     assert "was not written for this model, prompt and" in err
