@@ -62,9 +62,16 @@ COUNTED = (  # sources of the collaborative prior
     "own", "recent",
 )  # fmt: skip
 RANKERS = ("none", "lambdarank")
+NETWORKS = ("none", "sasrec", "titlesasrec")  # baselines whose scores a ranking can use
 FUSE, EXPLAIN = "fuse", "explain"  # what the model is used for
 ROLES = ("auto", FUSE, EXPLAIN)
-LEARNED = ("userknn", "sasrec", "textseq", "content")  # further sources, which are fitted baselines
+LEARNED = (
+    "userknn",
+    "sasrec",
+    "textseq",
+    "content",
+    "titlesasrec",
+)  # further sources, which are fitted baselines
 MOST_WEIGHT = 1000  # with this weight of the prior, the model's influence is already negligible
 
 # The panels of ``--help``, in order.
@@ -237,6 +244,14 @@ class Settings:
         "Fitting takes about a minute, and the result is stored in the dataset folder.",
         choices=RANKERS,
     )
+    network: str = option(
+        "none",
+        PRIOR,
+        "Sequence network whose scores the ranker uses. sasrec: item vectors start at random. "
+        "titlesasrec: they start as vectors of the titles. It is trained several times, which takes "
+        "minutes to hours, and stored in the dataset folder.",
+        choices=NETWORKS,
+    )
     prior_events: str = option(
         "all",
         PRIOR,
@@ -359,6 +374,12 @@ class Settings:
         self._check_combinations()
 
     def _check_combinations(self) -> None:
+        if self.network != "none" and self.ranker == "none":
+            msg = (
+                f"network={self.network!r} does not work with ranker='none', because only the ranker uses "
+                "the network. Set ranker='lambdarank', or network='none'."
+            )
+            raise SettingsError(msg)
         prior = self.prior not in {"auto", "none"}
         if self.model_role == EXPLAIN and (self.prior == "none" or self.decoder == "match"):
             given = "prior='none'" if self.prior == "none" else "decoder='match'"

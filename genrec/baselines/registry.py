@@ -28,7 +28,7 @@ FOLDER = "baselines"  # name of the subfolder in a dataset folder
 
 NAMES = (
     "popular", "recent", "frequent", "markov", "itemknn", "userknn", "ease", "content", "mf", "bpr",
-    "sasrec", "textseq",
+    "sasrec", "textseq", "titlesasrec",
 )  # fmt: skip
 
 SIMPLE: dict[str, type[Scorer]] = {
@@ -48,6 +48,7 @@ def load_classes() -> dict[str, type[Scorer]]:
     from genrec.baselines.matrix_factorization import BPR, MF
     from genrec.baselines.sasrec import SASRec
     from genrec.baselines.text_sequence import TextSequence
+    from genrec.baselines.title_sasrec import TitleSASRec
 
     return {
         **SIMPLE,
@@ -55,6 +56,7 @@ def load_classes() -> dict[str, type[Scorer]]:
         BPR.name: BPR,
         SASRec.name: SASRec,
         TextSequence.name: TextSequence,
+        TitleSASRec.name: TitleSASRec,
     }
 
 

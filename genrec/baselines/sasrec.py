@@ -6,13 +6,15 @@ This module deals with catalog rows, not with titles.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from torch import Tensor, nn
 
 from genrec.baselines.sequence import Batch, Net, NetScorer, Sequences, Transformer, init_weights
+from genrec.baselines.sparse import Arrays
 from genrec.baselines.training_events import TrainingEvents
+from genrec.data.catalog import Catalog
 from genrec.data.events import History
 from genrec.types import IntArray
 
@@ -70,6 +72,16 @@ class SASRec(NetScorer):
         "hidden": 64, "layers": 2, "heads": 2, "dropout": 0.5, "length": 50, "epochs": 60,
         "minutes": 60, "batch": 256, "rate": 1e-3, "seed": 0,
     }  # fmt: skip
+
+    @classmethod
+    def restore(
+        cls, catalog: Catalog, behavior: str, arrays: Arrays, settings: Mapping[str, Any]
+    ) -> Self:
+        """Return the fitted baseline with the given arrays, without the events it was fitted to."""
+        found = cls.__new__(cls)
+        found.catalog, found.behavior, found.arrays = catalog, behavior, arrays
+        found.settings = cls.settings_of(settings)
+        return found
 
     def build(self) -> Net:
         """Build a network with random weights; see ``NetScorer.build``."""

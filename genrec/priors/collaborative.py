@@ -45,20 +45,24 @@ from genrec.data import protocols
 from genrec.data.catalog import Catalog
 from genrec.data.dataset import Dataset
 from genrec.data.events import History, Interaction
-from genrec.errors import DataError, RequestError
+from genrec.errors import RequestError
 from genrec.files import map_arrays, write_arrays
 from genrec.priors.counts import Counts, count
 from genrec.priors.mixture import POPULAR, Mixture, normalized_mix
 from genrec.priors.mixture_fit import ENOUGH, fit_on_validation, fit_shares, without
 from genrec.priors.rank_fit import RANKERS_KEY, CandidateRankers, fit_rankers
-from genrec.priors.saved_counts import counts_from_arrays, counts_to_arrays
+from genrec.priors.rank_network import RankNetwork
+from genrec.priors.saved_counts import (
+    FORMAT_VERSION,
+    check_header,
+    counts_from_arrays,
+    counts_to_arrays,
+)
 from genrec.priors.weights import Weights
 from genrec.types import FloatArray
 
 _MANY = 100_000  # number of events from which counting takes a moment and is logged
 CACHED, RANKERS = "prior", "ranker"  # the kinds of results in the dataset's cache
-FORMAT_VERSION = 3
-READABLE = (2, 3)  # format versions; 2 also has the number of users who have both of two items
 
 
 class CollaborativePrior:
@@ -223,6 +227,7 @@ class CollaborativePrior:
         dataset: Dataset,
         behavior: str,
         *,
+        network: str = "none",
         seed: int = 0,
         threads: int = 1,
         log: Callable[[str], None] = lambda message: None,
@@ -235,6 +240,8 @@ class CollaborativePrior:
         Args:
             dataset: the dataset that this prior was fitted to.
             behavior: the behavior that this prior counts.
+            network: a sequence network whose scores the ranking uses, one of ``config.NETWORKS``.
+                It is trained on the events that this prior counts.
             seed: the random seed.
             threads: the number of threads for fitting.
             log: function that is called with a line of text before slow steps.
@@ -250,13 +257,21 @@ class CollaborativePrior:
             "mix": mix,
             "unread": sorted(self.unread),
         }
+        if network != "none":
+            about |= {"network": network, "counted": self.before}
         found = dataset.cache.read(RANKERS, about)
         if found is not None:
-            self.rankers = CandidateRankers.from_arrays(*found)
+            self.rankers = CandidateRankers.from_arrays(*found, dataset.catalog)
             return
-        self.rankers = fit_rankers(
-            dataset, behavior, mix, self.unread, seed=seed, threads=threads, log=log
-        )
+        rankers = fit_rankers(
+            dataset, behavior, mix, self.unread,
+            network=network, seed=seed, threads=threads, log=log,
+        )  # fmt: skip
+        if rankers.network is not None and self.before not in {None, "validation"}:
+            before = self.before or "validation"
+            last = RankNetwork.fit(network, dataset, before, seed=seed, log=log)
+            rankers = replace(rankers, network=last)
+        self.rankers = rankers
         dataset.cache.write(RANKERS, about, *self.rankers.to_arrays())
 
     def logprobs(self, history: History) -> FloatArray:
@@ -381,7 +396,7 @@ class CollaborativePrior:
         """
         arrays, metadata = map_arrays(Path(path))
         catalog = data if isinstance(data, Catalog) else data.catalog
-        _check_header(path, metadata, data, catalog)
+        check_header(path, metadata, data, catalog)
         return cls._from_arrays(arrays, metadata, data)
 
     @classmethod
@@ -406,7 +421,7 @@ class CollaborativePrior:
         prior._mixture = replace(prior._mixture, mix=header["mix"])
         prior.unread = frozenset(header.get("unread", ()))
         if RANKERS_KEY in metadata:
-            prior.rankers = CandidateRankers.from_arrays(_own(arrays, RANKERS), metadata)
+            prior.rankers = CandidateRankers.from_arrays(_own(arrays, RANKERS), metadata, catalog)
         prior.lead_in_behaviors = (
             data.info.lead_in_behaviors
             if isinstance(data, Dataset)
@@ -438,44 +453,6 @@ def _describe(dataset: Dataset, before: str, names: Sequence[str], seed: int) ->
         "sources": names,
         "seed": seed,
     }
-
-
-def _check_header(
-    path: str | Path, metadata: Mapping[str, str], data: Dataset | Catalog, catalog: Catalog
-) -> None:
-    """Parse the header of a saved prior, and check that the prior can be used with the given data.
-
-    Args:
-        path: the file, for messages.
-        metadata: the metadata of the file, which contains the header.
-        data: the dataset or catalog for which the prior is loaded.
-        catalog: the same catalog, or the catalog of the dataset.
-
-    Raises:
-        DataError: the file is not a saved prior, or was saved for a different catalog.
-    """
-    try:
-        header: dict[str, Any] = json.loads(metadata["prior"])
-        version, learned = header["format_version"], header["learned"]
-    except (KeyError, ValueError, TypeError) as error:
-        msg = (
-            f"{path} is not a saved prior ({error!r}). Expected a file "
-            "written by CollaborativePrior.save."
-        )
-        raise DataError(msg) from error
-    if version not in READABLE or header["catalog"] != catalog.hash():
-        msg = (
-            f"{path} (format {version}) cannot be used with this catalog of {len(catalog):,} items. "
-            f"Expected format {FORMAT_VERSION}, and a prior saved for the same catalog; fit the "
-            "prior again."
-        )
-        raise DataError(msg)
-    if learned and isinstance(data, Catalog):
-        msg = (
-            f"{path} uses the baselines {', '.join(learned)}, which need the dataset. Expected a "
-            "Dataset instead of a catalog."
-        )
-        raise DataError(msg)
 
 
 def _item_ids(events: Sequence[Interaction | str]) -> list[str]:

@@ -168,7 +168,7 @@ def build_prior(
             dataset, behavior=behavior, before=before, sources=sources, seed=seed, log=log
         )
         if settings.ranker != "none":
-            prior.learn_to_rank(dataset, behavior, seed=seed, log=log)
+            prior.learn_to_rank(dataset, behavior, network=settings.network, seed=seed, log=log)
         return prior
     n, novelty = len(dataset.catalog), name == "novelty"
     return Popularity(dataset.interactions, n, novelty=novelty, before=before)
@@ -382,4 +382,4 @@ class PriorSource:
         """Return all values on which the built prior depends, apart from the dataset."""
         settings = self._settings
         counted = settings.sources, settings.prior_before, settings.seed, settings.ranker
-        return self._resolved.prior, *counted, self._behavior
+        return self._resolved.prior, *counted, settings.network, self._behavior

@@ -16,8 +16,7 @@ import numpy.typing as npt
 
 from genrec.baselines.ranking import top_rows
 from genrec.config import COUNTED
-from genrec.data.events import History
-from genrec.data.events import Interaction
+from genrec.data.events import History, Interaction
 from genrec.priors.counts import Counts
 from genrec.types import BoolArray, FloatArray, IntArray
 
@@ -44,6 +43,8 @@ class Candidates:
             items of this kind is left out.
         timeless: True to treat the times of the events as unknown, except for the time of the
             request. A ranking learns from some such histories, since typed ones have no times.
+        network: (M,) log-probabilities of the first M catalog items under a sequence network; None
+            if there is no network, or if it knows no item in the history.
     """
 
     rows: IntArray
@@ -52,6 +53,7 @@ class Candidates:
     mixed: FloatArray
     shares: Mapping[str, FloatArray]
     timeless: bool = False
+    network: FloatArray | None = None
 
     def features(self) -> npt.NDArray[np.float32]:
         """Compute the (C, F) matrix of features, with columns in the order of ``FEATURES``."""
@@ -112,6 +114,16 @@ class Candidates:
             return np.nan
         times = self._times(self.history.interactions[-1:])
         return float(times[0]) if np.isfinite(times).any() else self.counts.times.latest
+
+    @cached_property
+    def network_logprobs(self) -> FloatArray | None:
+        """The (C,) log-probabilities of the candidates under the network; NaN if it knows them not."""
+        if self.network is None:
+            return None
+        values = np.full(len(self.rows), np.nan)
+        known = self.rows < len(self.network)
+        values[known] = self.network[self.rows[known]]
+        return values
 
     @cached_property
     def latest(self) -> IntArray:
@@ -227,6 +239,27 @@ def _at_once(given: Candidates) -> float:
     return float((times > times[-1] - _DAY).sum())
 
 
+def _network(given: Candidates) -> FloatArray | float:
+    values = given.network_logprobs
+    return np.nan if values is None else values
+
+
+def _network_share(given: Candidates) -> FloatArray | float:
+    values = given.network_logprobs
+    if values is None or np.isnan(values).all():
+        return np.nan
+    peak = np.nanmax(values)
+    return np.asarray(values - peak - np.log(np.nansum(np.exp(values - peak))))
+
+
+def _network_rank(given: Candidates) -> FloatArray | float:
+    values = given.network_logprobs
+    if values is None:
+        return np.nan
+    ranks = np.argsort(np.argsort(-values, kind="stable")).astype(np.float64)
+    return np.where(np.isnan(values), np.nan, ranks)
+
+
 def _users_of_latest(given: Candidates) -> FloatArray | float:
     return np.log1p(given.counts.popularity[given.recent[0]]) if len(given.recent) else np.nan
 
@@ -263,6 +296,9 @@ FEATURES: Mapping[str, Callable[[Candidates], FloatArray | float]] = {
     "latest gap": _latest_gap,
     "span": _span,
     "at once": _at_once,
+    "network": _network,
+    "network, share": _network_share,
+    "network, rank": _network_rank,
 }
 
 

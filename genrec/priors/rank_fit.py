@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genrec.data import protocols
+from genrec.data.catalog import Catalog
 from genrec.data.dataset import Dataset
 from genrec.data.events import History
 from genrec.data.protocols import Case
@@ -34,14 +35,16 @@ from genrec.priors.counts import Counts, TitleNeighbors, count
 from genrec.priors.mixture import POPULAR, TRENDING, Mixture
 from genrec.priors.mixture_fit import without
 from genrec.priors.rank_features import FEATURES, KINDS, SEEN, Candidates, choose, seen_rows
+from genrec.priors.rank_network import RankNetwork
 from genrec.priors.ranking import Groups, Ranker, fit_ranker
 from genrec.priors.weights import Weights
-from genrec.types import FloatArray, IntArray
+from genrec.types import BoolArray, FloatArray, IntArray
 
 RANKERS_KEY = "rankers"  # the entry of the metadata that describes the rankings
 CUTS = 3  # how many of each user's latest train units serve as labels
 FOLDS = 3  # number of groups of users whose labels are held out in turn
 MAX_TRAIN = 30_000  # maximum number of histories to fit the trees to
+_TIMELESS = 0.2  # share of the training histories in which the times of events are hidden
 _CHUNK = 256  # maximum number of histories whose sources are computed at once
 _CELLS = 20_000_000  # maximum number of weights of a source that are computed at once
 _LEAST_MASS = 1e-6  # a source with less mass on a kind of items knows nothing about this kind
@@ -55,9 +58,11 @@ class CandidateRankers:
     Attributes:
         by_kind: the fitted ranking for each kind of candidate (see ``rank_features.KINDS``).
             Candidates of a kind without a ranking keep their weights.
+        network: the network whose scores are features; None if there is none.
     """
 
     by_kind: Mapping[str, Ranker]
+    network: RankNetwork | None = None
 
     def reweight(
         self, mixture: Mixture, history: History, read: History, lead_in: Collection[str]
@@ -75,7 +80,8 @@ class CandidateRankers:
         values = to_dense(mixed)
         rest = mixed.rest if mixed.base is None else mixed.base.rest
         seen = seen_rows(mixture.counts, history, lead_in)
-        for kind, given in describe(mixture, read, parts, values, seen).items():
+        network = None if self.network is None else self.network.logprobs([read])[0]
+        for kind, given in describe(mixture, read, parts, values, seen, network).items():
             ranker = self.by_kind.get(kind)
             if ranker is not None:
                 mass = values[given.rows].sum()
@@ -89,18 +95,34 @@ class CandidateRankers:
             for kind, ranker in self.by_kind.items()
         }
         about = {kind: [ranker.scale, ranker.nats] for kind, ranker in self.by_kind.items()}
-        return arrays, {RANKERS_KEY: json.dumps({"features": list(FEATURES), "kinds": about})}
+        described = {RANKERS_KEY: json.dumps({"features": list(FEATURES), "kinds": about})}
+        if self.network is not None:
+            more, said = self.network.to_arrays()
+            arrays |= more
+            described |= said
+        return arrays, described
 
     def digest(self) -> str:
         """Return a SHA-256 hash (hex) of the rankings."""
         text = json.dumps([(k, r.scale, r.trees) for k, r in sorted(self.by_kind.items())])
-        return hashlib.sha256(text.encode()).hexdigest()
+        digest = hashlib.sha256(text.encode())
+        if self.network is not None:
+            arrays, about = self.network.to_arrays()
+            digest.update(json.dumps(about, sort_keys=True).encode())
+            for name in sorted(arrays):
+                digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+        return digest.hexdigest()
 
     @classmethod
     def from_arrays(
-        cls, arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str]
+        cls, arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str], catalog: Catalog
     ) -> CandidateRankers:
         """Rebuild rankings from the result of ``to_arrays``.
+
+        Args:
+            arrays: the arrays.
+            metadata: the metadata.
+            catalog: the catalog of the prior.
 
         Raises:
             DataError: the rankings use other features than this version of genrec.
@@ -113,7 +135,10 @@ class CandidateRankers:
             )
             raise DataError(msg)
         about = read["kinds"]
-        return cls({kind: Ranker(bytes(arrays[kind]).decode(), *about[kind]) for kind in about})
+        return cls(
+            {kind: Ranker(bytes(arrays[kind]).decode(), *about[kind]) for kind in about},
+            RankNetwork.from_arrays(arrays, metadata, catalog),
+        )
 
 
 def to_dense(weights: Weights) -> FloatArray:
@@ -132,6 +157,9 @@ def describe(
     parts: Mapping[str, Any],
     values: FloatArray,
     seen: IntArray,
+    network: FloatArray | None = None,
+    *,
+    timeless: bool = False,
 ) -> dict[str, Candidates]:
     """Choose the candidates of each kind for a history, and collect the data for their features.
 
@@ -141,6 +169,8 @@ def describe(
         parts: the distribution of each source (see ``Mixture.parts``).
         values: (N,) weight of each catalog item in the mixture.
         seen: the catalog rows of the items that the user has seen.
+        network: see ``Candidates``.
+        timeless: see ``Candidates``.
 
     Returns:
         The candidates, keyed by kind.
@@ -160,7 +190,7 @@ def describe(
             if mass > _LEAST_MASS:
                 shares[name] = each[rows] / mass
         whole = mixed[rows] / mixed[rows].sum()
-        found[kind] = Candidates(rows, counts, history, whole, shares)
+        found[kind] = Candidates(rows, counts, history, whole, shares, timeless, network)
     return found
 
 
@@ -170,17 +200,22 @@ def fit_rankers(
     mix: Mapping[str, float],
     ignored: Collection[str],
     *,
+    network: str = "none",
     seed: int = 0,
     threads: int = 1,
     log: Callable[[str], None] = lambda message: None,
 ) -> CandidateRankers:
     """Fit the rankings of a prior's candidates.
 
+    A network that is a feature has to be trained without the labels. So it is trained twice: on the
+    events before all labels of the train part, and on the whole train part, to decide when to stop.
+
     Args:
         dataset: a dataset whose events are split into train, validation and test parts.
         behavior: the behavior that the prior counts.
         mix: the share of each counted source in the mixture.
         ignored: the behaviors whose events the sources ignore.
+        network: the network whose scores are features, one of ``config.NETWORKS``.
         seed: the random seed for sampling users and fitting.
         threads: the number of threads.
         log: function that is called with a line of text before slow steps.
@@ -192,9 +227,18 @@ def fit_rankers(
     log("Learning to rank the prior's candidates ...")
     dataset = protocols.with_validation(dataset, 1)  # in an evaluation, it may be withheld
     titles = TitleNeighbors(dataset.catalog)
-    validation = _groups(dataset, behavior, mix, ignored, MAX_VALIDATION, seed, titles)
-    train: list[Mapping[str, Groups]] = []
     events = dataset.interactions
+    whole = early = None
+    if network != "none":
+        held = events
+        for _ in range(CUTS):
+            held = hold_last_train_unit(held, behavior)
+        before = replace(dataset, interactions=held)
+        early = RankNetwork.fit(network, before, "validation", seed=seed, log=log)
+        whole = RankNetwork.fit(network, dataset, "validation", seed=seed, log=log)
+    inputs = _Inputs(behavior, mix, ignored, titles, seed)
+    validation = _groups(dataset, inputs, MAX_VALIDATION, whole)
+    train: list[Mapping[str, Groups]] = []
     folds = 1 if is_test_after_train(events) else FOLDS
     fold = np.random.default_rng(seed).integers(folds, size=len(events.user_ids))
     for number in range(folds):
@@ -202,7 +246,7 @@ def fit_rankers(
         for _ in range(CUTS):
             held = hold_last_train_unit(held, behavior, fold == number)
             cut, most = replace(dataset, interactions=held), MAX_TRAIN // (CUTS * folds)
-            train.append(_groups(cut, behavior, mix, ignored, most, seed, titles))
+            train.append(_groups(cut, inputs, most, early, timeless=_TIMELESS))
     rankers = {}
     for kind in KINDS:
         parts = [part[kind] for part in train if kind in part]
@@ -210,17 +254,27 @@ def fit_rankers(
             ranker = fit_ranker(Groups.join(parts), validation[kind], seed=seed, threads=threads)
             if ranker is not None:
                 rankers[kind] = ranker
-    return CandidateRankers(rankers)
+    return CandidateRankers(rankers, whole)
+
+
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    """What all groups are collected with: the arguments of ``fit_rankers``, and the titles."""
+
+    behavior: str
+    mix: Mapping[str, float]
+    ignored: Collection[str]
+    titles: TitleNeighbors
+    seed: int
 
 
 def _groups(
     dataset: Dataset,
-    behavior: str,
-    mix: Mapping[str, float],
-    ignored: Collection[str],
+    inputs: _Inputs,
     most: int,
-    seed: int,
-    titles: TitleNeighbors,
+    network: RankNetwork | None,
+    *,
+    timeless: float = 0.0,
 ) -> dict[str, Groups]:
     """Collect the candidates of validation users, and label the items that the users chose next.
 
@@ -228,16 +282,15 @@ def _groups(
 
     Args:
         dataset: a dataset with a validation part.
-        behavior: see ``fit_rankers``.
-        mix: see ``fit_rankers``.
-        ignored: see ``fit_rankers``.
+        inputs: the arguments that all groups share.
         most: the maximum number of users.
-        seed: the random seed for sampling users.
-        titles: the title neighbors of the catalog.
+        network: a network that was not trained on the labels, or None.
+        timeless: the share of users whose events' times are treated as unknown.
     """
+    behavior, mix, ignored, seed = inputs.behavior, inputs.mix, inputs.ignored, inputs.seed
     try:
         every = protocols.cases(dataset, protocols.default_protocol(dataset), "validation")
-        counts = count(dataset, behavior, "validation", titles)
+        counts = count(dataset, behavior, "validation", inputs.titles)
     except (RequestError, DataError):  # nobody has a label, or there is nothing to count
         return {}
     cases = [case for case in every if len(case.shown)]
@@ -246,7 +299,9 @@ def _groups(
     mixture = Mixture(counts, mix)
     lead_in = dataset.info.lead_in_behaviors
     found: dict[str, list[Groups]] = {kind: [] for kind in KINDS}
-    for case, each in _described(protocols.sample(cases, most, seed), mixture, ignored, lead_in):
+    sampled = protocols.sample(cases, most, seed)
+    hidden = np.random.default_rng(seed).random(len(sampled)) < timeless
+    for case, each in _described(sampled, mixture, ignored, lead_in, network, hidden):
         for kind, given in each.items():
             labels = np.isin(given.rows, _labels(case, counts, kind))
             if labels.any():
@@ -262,14 +317,24 @@ def _labels(case: Case, counts: Counts, kind: str) -> Sequence[int]:
 
 
 def _described(
-    cases: Sequence[Case], mixture: Mixture, ignored: Collection[str], lead_in: Collection[str]
+    cases: Sequence[Case],
+    mixture: Mixture,
+    ignored: Collection[str],
+    lead_in: Collection[str],
+    network: RankNetwork | None,
+    timeless: BoolArray,
 ) -> Iterator[tuple[Case, dict[str, Candidates]]]:
     """Yield each case together with its candidates, which are keyed by kind."""
     size = max(1, min(_CHUNK, _CELLS // len(mixture.counts.catalog)))
     for first in range(0, len(cases), size):
         chunk = cases[first : first + size]
         reads = [without(case.history, ignored) for case in chunk]
-        for case, read, parts in zip(chunk, reads, mixture.parts_of(reads), strict=True):
+        scores = [None] * len(reads) if network is None else network.logprobs(reads)
+        hidden = timeless[first : first + size].tolist()
+        parts_of = mixture.parts_of(reads)
+        for case, read, parts, own, hide in zip(
+            chunk, reads, parts_of, scores, hidden, strict=True
+        ):
             values = to_dense(mixture.combine(parts))
             seen = seen_rows(mixture.counts, case.history, lead_in)
-            yield case, describe(mixture, read, parts, values, seen)
+            yield case, describe(mixture, read, parts, values, seen, own, timeless=hide)

@@ -1,8 +1,13 @@
-"""Convert the counts of a prior to named arrays that can be saved to a file, and back."""
+"""Convert the counts of a prior to named arrays that can be saved to a file, and back.
+
+The header of such a file is checked here, too.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +15,13 @@ import numpy.typing as npt
 
 from genrec.baselines.sparse import sparse_from_arrays, sparse_to_arrays
 from genrec.data.catalog import Catalog
+from genrec.data.dataset import Dataset
+from genrec.errors import DataError
 from genrec.priors.counts import Counts, TitleNeighbors
 from genrec.priors.event_times import EventTimes
+
+FORMAT_VERSION = 3
+READABLE = (2, 3)  # format versions; 2 also has the number of users who have both of two items
 
 
 def counts_to_arrays(
@@ -67,3 +77,41 @@ def counts_from_arrays(arrays: Mapping[str, Any], catalog: Catalog) -> Counts:
         if "times.row" in arrays
         else EventTimes(),
     )
+
+
+def check_header(
+    path: str | Path, metadata: Mapping[str, str], data: Dataset | Catalog, catalog: Catalog
+) -> None:
+    """Parse the header of a saved prior, and check that the prior can be used with the given data.
+
+    Args:
+        path: the file, for messages.
+        metadata: the metadata of the file, which contains the header.
+        data: the dataset or catalog for which the prior is loaded.
+        catalog: the same catalog, or the catalog of the dataset.
+
+    Raises:
+        DataError: the file is not a saved prior, or was saved for a different catalog.
+    """
+    try:
+        header: dict[str, Any] = json.loads(metadata["prior"])
+        version, learned = header["format_version"], header["learned"]
+    except (KeyError, ValueError, TypeError) as error:
+        msg = (
+            f"{path} is not a saved prior ({error!r}). Expected a file "
+            "written by CollaborativePrior.save."
+        )
+        raise DataError(msg) from error
+    if version not in READABLE or header["catalog"] != catalog.hash():
+        msg = (
+            f"{path} (format {version}) cannot be used with this catalog of {len(catalog):,} items. "
+            f"Expected format {FORMAT_VERSION}, and a prior saved for the same catalog; fit the "
+            "prior again."
+        )
+        raise DataError(msg)
+    if learned and isinstance(data, Catalog):
+        msg = (
+            f"{path} uses the baselines {', '.join(learned)}, which need the dataset. Expected a "
+            "Dataset instead of a catalog."
+        )
+        raise DataError(msg)

@@ -461,7 +461,7 @@ def test_a_saved_prior_with_a_baseline_has_it(shop: Dataset, tmp_path: Path) -> 
 
 def test_names_say_that_it_is_used(shop: Dataset) -> None:
     model = language_model()
-    plain = Recommender(shop, model, exclude_seen=False)
+    plain = Recommender(shop, model, exclude_seen=False, model_role="fuse")
     ranked = plain.with_settings(ranker="lambdarank")
     systems = [RecommenderSystem(plain), RecommenderSystem(ranked)]
     assert [s.name.partition(" + ")[2] for s in systems] == ["prior", "ranker"]
@@ -499,12 +499,34 @@ def test_positions_are_no_dates(times: tuple[float | None, ...]) -> None:
     prior._mixture = replace(prior._mixture, counts=replace(prior.counts, times=dates))
     events = [Interaction(f"i{n}", "buy", t) for n, t in enumerate(times)]  # type: ignore[arg-type]
     table = described(genrec.History(tuple(events)), prior)
-    for name in ("month", "days from first", "days from last", "latest gap", "span", "at once"):
+    for name in ("latest gap", "span", "at once", "days since"):
         assert np.isnan(table[name]).all(), name
+    # The request is made now, which is no earlier than the latest counted event.
+    ages = table["days from last"][
+        np.isin(new_candidates(genrec.History(tuple(events)), prior).rows, [4])
+    ]
+    assert ages == pytest.approx([0.0] * len(ages))
+    assert np.isfinite(table["month"]).all()
     known = [Interaction(f"i{n}", "buy", 1.15e9 + n) for n in range(2)]
     dated = described(genrec.History(tuple(known)), prior)
     assert np.isfinite(dated["month"]).all()
     assert (dated["at once"] == 2).all()
+
+
+def test_histories_without_times_are_learned_from_too() -> None:
+    prior = counted([[0, 1, 2, 3], [3, 4, 5], [0, 1]])
+    dates = EventTimes(np.array([0, 1, 4]), np.array([1e9, 1.1e9, 1.2e9]))
+    prior._mixture = replace(prior._mixture, counts=replace(prior.counts, times=dates))
+    past = genrec.History(tuple(Interaction(f"i{n}", "buy", 1.1e9 + n) for n in range(2)))
+    shown = new_candidates(past, prior)
+    hidden = replace(shown, timeless=True)
+    assert hidden.now == shown.now == 1.1e9 + 1
+    own = ("latest gap", "span", "at once", "days since")
+    for name, before, after in zip(FEATURES, shown.features().T, hidden.features().T, strict=True):
+        if name in own:
+            assert np.isnan(after).all(), name
+        else:
+            assert np.array_equal(before, after, equal_nan=True), name
 
 
 def test_fitted_baselines_do_not_speak() -> None:
