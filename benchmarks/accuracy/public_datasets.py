@@ -5,6 +5,7 @@
     python -m benchmarks.accuracy.public_datasets beauty --data DIR --systems zero-shot,few-shot --users 500
     python -m benchmarks.accuracy.public_datasets demo --systems prior
     python -m benchmarks.accuracy.public_datasets toys --data DIR --systems prior,ranker --fit train
+    python -m benchmarks.accuracy.public_datasets toys --data DIR --systems ranker --fit train --network titlesasrec
     python -m benchmarks.accuracy.public_datasets lastfm --data DIR --systems zero-shot-prior --users 500
     python -m benchmarks.accuracy.public_datasets lastfm --data DIR --systems sasrec,prior --with sasrec
     python -m benchmarks.accuracy.public_datasets demo --systems tuned,tuned-prior --run RUN --fit train
@@ -46,7 +47,7 @@ from benchmarks.common import ROOT, commit
 from genrec import Dataset, Recommender, runs
 from genrec.baselines import registry
 from genrec.baselines.base import Scorer
-from genrec.config import to_before, to_parts
+from genrec.config import NETWORKS, to_before, to_parts
 from genrec.data import protocols
 from genrec.data.dataset import TUNED
 from genrec.data.datasets import load, recbole
@@ -426,6 +427,8 @@ def measured(name: str, system: str, fit: str, task: Task, arguments: Any) -> di
         kinds = [WRITING, adapter_of(system, arguments), *[SHOTS] * (system == "few-shot")]
     elif system == RANKER:
         kinds = [*FEATURES]
+        if arguments.network != "none":
+            kinds += [arguments.network, dict(registry.load_classes()[arguments.network].defaults)]
     elif system != PRIOR:
         kinds = dict(registry.load_classes()[system].defaults)
     if system in (PRIOR, RANKER) or system.endswith("-prior"):
@@ -486,7 +489,10 @@ def weighing(system: str, fit: str, data: Dataset, arguments: Any) -> Collaborat
     print("  " + ", ".join(f"{n} {w:.3f}" for n, w in prior.mix.items()), flush=True)
     if system == RANKER:
         behavior = data.info.target_behavior
-        prior.learn_to_rank(data, behavior, seed=seed, threads=arguments.threads)
+        log = lambda text: print(f"  {text}", flush=True)  # noqa: E731
+        prior.learn_to_rank(
+            data, behavior, network=arguments.network, seed=seed, threads=arguments.threads, log=log
+        )
         assert prior.rankers is not None
         for kind, ranker in prior.rankers.by_kind.items():
             print(f"  {kind}: {ranker.nats:.3f} nats in validation", flush=True)
@@ -543,6 +549,10 @@ def main() -> None:
     parser.add_argument("--run", type=Path, help="run folder, of the systems tuned and tuned-prior")
     parser.add_argument("--with", dest="mixed", nargs="+", default=[], choices=LEARNED,
                         help="fitted baselines that the prior mixes in")  # fmt: skip
+    parser.add_argument("--network", default="none", choices=NETWORKS,
+                        help="whose scores the system ranker uses as features")  # fmt: skip
+    parser.add_argument("--encoder", help="encoder of titles for --network titlesasrec")
+    parser.add_argument("--epochs", type=int, help="passes over the training events, of a network")
     parser.add_argument("--seed", type=int, default=0, help="of the systems prior and ranker")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=ROOT / ".results" / "accuracy")
@@ -551,7 +561,12 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     folder, make = TASKS[arguments.set]
     task = chosen(make(arguments.data / folder), arguments.users)
-    if arguments.mixed:  # so that these are kept
+    for name in NETWORKS[1:]:
+        changed = {"encoder": arguments.encoder} if name == "titlesasrec" else {}
+        changed |= {"epochs": arguments.epochs}
+        kind: Any = registry.load_classes()[name]
+        kind.defaults = {**kind.defaults, **{n: v for n, v in changed.items() if v}}
+    if arguments.mixed or arguments.network != "none":  # so that these are kept
         folder = arguments.out / "fits" / arguments.set
         task = replace(task, data=replace(task.data, folder=folder))
     data = task.data.info
@@ -582,6 +597,8 @@ def main() -> None:
             name = system
             if arguments.mixed and (system in (PRIOR, RANKER) or system.endswith("-prior")):
                 name += f" with {', '.join(arguments.mixed)}"
+            if arguments.network != "none" and system == RANKER:
+                name += f" with {arguments.network}"
             lines.append(f"| {name} | {said} | {' | '.join(cells)} |")
             print(lines[-1], flush=True)
     print("\n" + "\n".join([*lines, "", *task.published]))

@@ -7,18 +7,20 @@ https://arxiv.org/abs/2309.09261) start item vectors from a language model in th
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
+from genrec import files
 from genrec.baselines.sasrec import ItemNet, SASRec
 from genrec.baselines.sequence import Net
 from genrec.baselines.sparse import Arrays
 from genrec.baselines.training_events import TrainingEvents
 from genrec.matching.vectors import dense, title_vectors
-from genrec.types import FloatArray
+from genrec.types import Float32Array, FloatArray
 
 _SCALE = 0.05  # standard deviation of the numbers in the first item vectors
 _LEVELED = 8  # the principal axes before this one are scaled down to its variance
@@ -40,10 +42,24 @@ class TitleSASRec(SASRec):
 
     def learn(self, events: TrainingEvents) -> Arrays:
         """Train the network on events, and return its weights and the popularity as arrays."""
-        encoder = self.settings["encoder"]
-        vectors = dense(title_vectors(self.catalog, encoder, self.log, self.index))
+        vectors = self._title_vectors()
         self._first = project(np.asarray(vectors, dtype=np.float64), self.settings["hidden"])
         return super().learn(events)
+
+    def _title_vectors(self) -> Float32Array:
+        """Compute the title vectors, or read them if another network of this dataset has done so."""
+        encoder = self.settings["encoder"]
+        path = None
+        if self.work is not None:
+            key = hashlib.sha256(f"{self.catalog.hash()} {encoder}".encode()).hexdigest()[:16]
+            path = self.work.parent / f"titles-{key}.safetensors"
+            if path.is_file() and not files.describe_unreadable(path):
+                return np.array(files.map_arrays(path)[0]["vectors"])
+        vectors = dense(title_vectors(self.catalog, encoder, self.log, self.index))
+        if path is not None and not files.find_write_problem(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files.write_arrays(path, {"vectors": vectors}, {"encoder": encoder})
+        return vectors
 
     def build(self) -> Net:
         """Build a network whose item vectors are projected title vectors; see ``NetScorer.build``."""
