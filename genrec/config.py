@@ -63,8 +63,8 @@ COUNTED = (  # sources of the collaborative prior
 )  # fmt: skip
 RANKERS = ("none", "lambdarank")
 NETWORKS = ("none", "sasrec", "titlesasrec")  # baselines whose scores a ranking can use
-FUSE, EXPLAIN = "fuse", "explain"  # what the model is used for
-ROLES = ("auto", FUSE, EXPLAIN)
+FUSE, FEATURE, EXPLAIN = "fuse", "feature", "explain"  # what the model is used for
+ROLES = ("auto", FUSE, FEATURE, EXPLAIN)
 LEARNED = (
     "userknn",
     "sasrec",
@@ -279,6 +279,7 @@ class Settings:
         "auto",
         PRIOR,
         "What the model is used for if there is a prior. fuse: to rank items, combined with the prior. "
+        "feature: to rank the prior's 30 best items of each kind again; needs `genrec tune`. "
         "explain: only to write explanations; the prior alone ranks items, which takes milliseconds. "
         "auto: what `genrec tune` found to be better for a model. If it was not run, a fine-tuned model "
         "is fused, and so is a model with options that only it reads, such as few_shot; any other "
@@ -381,16 +382,17 @@ class Settings:
             )
             raise SettingsError(msg)
         prior = self.prior not in {"auto", "none"}
-        if self.model_role == EXPLAIN and (self.prior == "none" or self.decoder == "match"):
+        counted = self.model_role in {EXPLAIN, FEATURE}
+        if counted and (self.prior == "none" or self.decoder == "match"):
             given = "prior='none'" if self.prior == "none" else "decoder='match'"
             msg = (
-                f"model_role='explain' does not work with {given}, because the prior then has no "
-                "part in the ranking. Set model_role='fuse', or use a prior and decoder='trie'."
+                f"model_role={self.model_role!r} does not work with {given}, because the prior then has "
+                "no part in the ranking. Set model_role='fuse', or use a prior and decoder='trie'."
             )
             raise SettingsError(msg)
-        if self.model_role == EXPLAIN and self.normalization == "vocab":
+        if counted and self.normalization == "vocab":
             msg = (
-                "model_role='explain' does not work with normalization='vocab', which concerns only the "
+                f"model_role={self.model_role!r} does not work with normalization='vocab', which concerns only the "
                 "model's probabilities. Set normalization='catalog', or model_role='fuse'."
             )
             raise SettingsError(msg)

@@ -7,7 +7,7 @@ to the target, to the model's best items and to the prior's best items are store
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -19,6 +19,7 @@ from genrec.decoding.search import search
 from genrec.decoding.trie import TitleTrie
 from genrec.decoding.types import Options
 from genrec.models.token_tree import ROOT, TokenTree, below
+from genrec.priors.model_feature import Choice, Exponents, FirstStage, HasCandidates
 from genrec.priors.positions import PositionWeights
 from genrec.recommender import Recommender
 from genrec.types import FloatArray, IntArray
@@ -43,6 +44,9 @@ class ScoringPass:
         ends: (n,) the index of the child at which each candidate's path ends.
         prior: (n,) the log-probability of each candidate under the prior alone.
         allowed: (n,) a mask that is True for candidates that may be recommended.
+        kind: (n,) a number for each kind of candidate of the role ``feature`` (see
+            ``genrec.priors.model_feature``); -1 for all other items. None if the prior names no
+            candidates.
     """
 
     logits: FloatArray
@@ -53,6 +57,7 @@ class ScoringPass:
     ends: IntArray
     prior: FloatArray
     allowed: npt.NDArray[np.bool_]
+    kind: IntArray | None = None
 
     @property
     def source(self) -> IntArray:
@@ -84,6 +89,30 @@ class ScoringPass:
             return False
         alone = (self.logprobs(1.0, 0.0)[self.allowed], self.prior[self.allowed])
         return any(int((values > values[0]).sum()) < CANDIDATES for values in alone)
+
+    @cached_property
+    def alone(self) -> FloatArray:
+        """The (n,) log-probabilities of the candidates under the model alone."""
+        return self.logprobs(1.0, 0.0)
+
+    def choices(self) -> list[Choice]:
+        """Return the target among the candidates of its kind, if it is one of them."""
+        if self.kind is None or self.kind[0] < 0:
+            return []
+        same = np.flatnonzero(self.kind == self.kind[0])
+        return [Choice(self.prior[same], self.alone[same], 0)] if len(same) > 1 else []
+
+    def rerank(self, exponents: Exponents) -> FloatArray:
+        """Compute the (n,) log-probabilities of the items with the role ``feature``."""
+        found = self.prior.copy()
+        if self.kind is None:
+            return found
+        for number in np.unique(self.kind[self.kind >= 0]).tolist():
+            same = self.kind == number
+            scores = exponents.prior * self.prior[same] + exponents.model * self.alone[same]
+            mass = np.logaddexp.reduce(self.prior[same])
+            found[same] = scores - np.logaddexp.reduce(scores) + mass
+        return found
 
     def path(self) -> tuple[IntArray, IntArray]:
         """Return the indices of the choices on the path to the target, and of the children taken."""
@@ -128,9 +157,17 @@ def score_user(recommender: Recommender, history: History, target: str) -> Scori
     order = np.argsort(-weight, kind="stable")
     likely = order[allowed.keeps(order)][:CANDIDATES]
     first = trie.find_positions(np.array([recommender.catalog.row(target)]))
-    place = np.concatenate([first, trie.find_positions(ranking.rows), likely])
+    kinds: list[IntArray] = []
+    if isinstance(source, HasCandidates):
+        stage = FirstStage.of(source, history)
+        kinds = [trie.find_positions(rows) for _, rows in sorted(stage.kinds.items())]
+    place = np.concatenate([first, trie.find_positions(ranking.rows), likely, *kinds])
     place = place[np.sort(np.unique(place, return_index=True)[1])]
-    return read_choices(trie, tree, weights, place, weight[place], allowed.keeps(place))
+    found = read_choices(trie, tree, weights, place, weight[place], allowed.keeps(place))
+    kind = np.full(len(place), -1)
+    for number, positions in enumerate(kinds):
+        kind[np.isin(place, positions)] = number
+    return replace(found, kind=kind) if kinds else found
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,13 @@ therefore concave in a and b. A penalty, which has the influence of a few users,
 to the values fitted to the bundled sample if there is little data. With ``fusion='score'``, only
 the order of candidates matters, and the parameters are found by a grid search.
 
+Instead of being fused, the model's log-probability can be a feature by which the prior's best items
+are ranked again; see ``genrec.priors.model_feature``.
+
 The model ranks items only if this is shown to improve the lists of the prior: the targets must be
 more probable than under the prior with a fitted exponent, beyond chance, and NDCG@10 must not be
-lower. Otherwise, the prior ranks items alone, and the model only explains.
+lower. If this holds for both ways, the one with the higher NDCG@10 is chosen. Otherwise, the prior
+ranks items alone, and the model only explains.
 """
 
 from __future__ import annotations
@@ -21,13 +25,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from genrec.config import EXPLAIN, FUSE, MOST_WEIGHT
+from genrec.config import EXPLAIN, FEATURE, FUSE, MOST_WEIGHT
 from genrec.data import protocols
 from genrec.decoding.trie import TitleTrie
 from genrec.errors import RequestError, SettingsError
 from genrec.evaluation import bootstrap, metrics
 from genrec.evaluation.scoring_pass import ScoringPass, score_user
 from genrec.priors.fusion import TEMPERATURES
+from genrec.priors.model_feature import fit_exponents
 from genrec.priors.tuned import WEIGHTS, Tuned
 from genrec.recommender import Recommender
 from genrec.types import FloatArray, IntArray
@@ -183,13 +188,15 @@ def fused_scores(
         passes: the passes of the users whose candidates are scored.
 
     Returns:
-        For each kind of fusion, and for ``POWER``, the scores of each user's candidates.
+        For each kind of fusion, for the role ``feature`` and for ``POWER``, the scores of each user's candidates.
     """
     a, b, _ = fit_node(fit)
     _, power, _ = fit_node(fit, with_model=False)
     temperature, weight = fit_score(fit)
+    exponents = fit_exponents([c for each in fit for c in each.choices()])
     return {
         POWER: [each.logprobs(0.0, power) for each in passes],
+        FEATURE: [each.rerank(exponents) for each in passes],
         "node": [each.logprobs(a, b) for each in passes],
         "score": [each.logprobs(1 / temperature, 0.0) + weight * each.prior for each in passes],
     }
@@ -215,20 +222,27 @@ def fit_fusion(recommender: Recommender, passes: Sequence[ScoringPass]) -> Tuned
         "prior": [each.prior for each in passes],
     }
     halves = (passes[::2], passes[1::2]) if len(passes) > 1 else (passes, passes)
-    for name in (POWER, *WEIGHTS):
+    for name in (POWER, FEATURE, *WEIGHTS):
         scores[name] = [np.empty(0)] * len(passes)
     for first, (own, other) in enumerate((halves, halves[::-1])):
         for name, values in fused_scores(other, own).items():
             scores[name][first::2] = values[: len(scores[name][first::2])]
-    each = {n: np.array([-v[0] for v in scores[n]]) for n in ("model", "prior", POWER, "node")}
+    stated = ("model", "prior", POWER, FEATURE, "node")
+    each = {n: np.array([-v[0] for v in scores[n]]) for n in stated}
     nats = {name: float(values.mean()) for name, values in each.items()}
     means = {name: float(ndcg(passes, values).mean()) for name, values in scores.items()}
     fusion = "score" if len(passes) >= _ENOUGH and means["score"] > means["node"] else "node"
     role = "auto"  # with few users, nothing can be shown
     if len(passes) >= _ENOUGH:
-        gain = bootstrap.bootstrap(each[POWER] - each["node"], draws=_DRAWS)
-        helps = gain.low > 0 and means[fusion] >= means["prior"]
-        role = FUSE if helps else EXPLAIN
+        shown = {FUSE: fusion, FEATURE: FEATURE}
+        gains = {}
+        for name, measured in shown.items():
+            loss = each["node" if name == FUSE else FEATURE]
+            gain = bootstrap.bootstrap(each[POWER] - loss, draws=_DRAWS)
+            if gain.low > 0 and means[measured] >= means["prior"]:
+                gains[name] = means[measured]
+        role = max(gains, key=lambda name: gains[name]) if gains else EXPLAIN
+    best = fit_exponents([c for one in passes for c in one.choices()])
     return Tuned(
         recommender.tuning_key(),
         recommender.model.name,
@@ -240,6 +254,7 @@ def fit_fusion(recommender: Recommender, passes: Sequence[ScoringPass]) -> Tuned
         {name: round(value, 4) for name, value in means.items()},
         len(recommender.catalog),
         role,
+        {"prior": round(best.prior, 4), "model": round(best.model, 4)},
     )
 
 

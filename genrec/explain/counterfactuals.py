@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from genrec.config import EXPLAIN, FUSE
 from genrec.data.catalog import Catalog
 from genrec.data.events import History, Interaction
 from genrec.decoding.filters import Filter, Filters
@@ -22,8 +23,13 @@ from genrec.decoding.live_trie import LiveTrie
 from genrec.decoding.search import search
 from genrec.decoding.trie import TitleTrie
 from genrec.decoding.types import Ranking
-from genrec.decoding.weight_search import search_weights
-from genrec.explain.evidence import Change, Counterfactuals, Question, search_again
+from genrec.explain.evidence import (
+    Change,
+    Counterfactuals,
+    Question,
+    rank_by_weights,
+    search_again,
+)
 from genrec.explain.types import Evidence, Explanation
 from genrec.matching.history_parser import Understood
 from genrec.matching.ngrams import CharNgrams
@@ -194,10 +200,17 @@ def examine_item(
     """
     position = question.trie.positions_of(np.array([row]))
     prompt = question.render(question.window)
-    tree = question.model.prefill_many([prompt.ids], question.prefix) if question.fused else None
-    weights = None if question.prior is None else [question.prior.weights(question.history)]
-    prior = None if weights is None else PositionWeights(weights, question.trie)
-    own, rank, lower = _rank_item(question, tree, prior, position, allowed)
+    tree = None
+    if question.role != EXPLAIN:
+        tree = question.model.prefill_many([prompt.ids], question.prefix)
+    if question.role == FUSE:
+        weights = None if question.prior is None else [question.prior.weights(question.history)]
+        prior = None if weights is None else PositionWeights(weights, question.trie)
+        assert tree is not None
+        own, rank, lower = _rank_item(question, tree, prior, position, allowed)
+    else:
+        own, rank = rank_by_weights(question, row, allowed)
+        lower = 0
     (best,) = question.search([(question.history, prompt)])
     place = np.flatnonzero(best.rows == row)
     limited = best.chosen_from is not None  # so a place in the list is not a rank among all items
@@ -244,7 +257,7 @@ def examine_item(
 
 def _rank_item(
     question: Question,
-    tree: TokenTree | None,
+    tree: TokenTree,
     prior: PositionWeights | None,
     position: IntArray,
     allowed: Filter,
@@ -253,7 +266,7 @@ def _rank_item(
 
     Args:
         question: the request.
-        tree: the token tree of the prompt; None if the prior alone ranks items.
+        tree: the token tree of the prompt.
         prior: the prior's weights by trie position, or None.
         position: (1,) the position of the item in the trie.
         allowed: the items that may be returned.
@@ -266,13 +279,6 @@ def _rank_item(
     trie = question.trie
     options = replace(question.options, draw=None, min_probability=0.0)
     only = Filters([Filter.allow(position, trie.n_positions)])
-    if tree is None:
-        assert prior is not None
-        every = Filters([allowed.also(position)])
-        (own,) = search_weights(trie, prior, [1], allowed=only, options=options)
-        count = max(allowed.also(position).count_items(trie.n_items), 1)
-        (above,) = search_weights(trie, prior, [count], allowed=every, options=options)
-        return own, int(np.flatnonzero(above.rows == own.rows[0])[0]) + 1, 0
     (own,) = search(trie, tree, [1], allowed=only, prior=prior, options=options)
     by_probability = options.boosts is None and (prior is None or options.fusion == "node")
     margin = max(options.tolerance, _NEAR)  # rounding may differ when more items are scored

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from genrec.config import EVIDENCE
+from genrec.config import EVIDENCE, EXPLAIN, FEATURE, FUSE
 from genrec.data.catalog import Catalog
 from genrec.data.events import History, Interaction
 from genrec.decoding.filters import Filter, Filters
@@ -33,6 +33,7 @@ from genrec.explain.types import Evidence
 from genrec.models.cached_tree import Prefix
 from genrec.models.language_model import LanguageModel
 from genrec.models.token_tree import TokenTree
+from genrec.priors.model_feature import PRIOR_ONLY, Exponents, FirstStage
 from genrec.priors.positions import PositionWeights
 from genrec.priors.weights import ItemPrior, Weights
 from genrec.prompts.encoder import EncodedPrompt
@@ -77,7 +78,9 @@ class Question:
             are no demonstrations.
         prior: the prior that was combined with the model, or None.
         prefix: the beginning of the prompt that the model has already read, or None.
-        fused: False if the prior alone ranks items, so that the model has no part in any score.
+        role: the role of the model; see ``genrec.priors.fusion.Fusion``. It is ``fuse`` if there is
+            no prior.
+        exponents: the exponents for the role ``feature``.
     """
 
     model: LanguageModel
@@ -91,7 +94,8 @@ class Question:
     bare: Callable[[History], EncodedPrompt] | None = None
     prior: ItemPrior | None = None
     prefix: Prefix | None = None
-    fused: bool = True
+    role: str = FUSE
+    exponents: Exponents = PRIOR_ONLY
 
     @property
     def window(self) -> History:
@@ -150,20 +154,64 @@ class Counterfactuals:
         self._rows = np.array(rows, dtype=np.int64)
         positions = question.trie.positions_of(self._rows)
         changed = [question.changed(c) for c in [Change(), *changes]]
-        self._weights = [self._weights_of(whole) for _, whole in changed]
+        self._weights: list[Weights | FirstStage | None] = [
+            self._weights_of(whole) for _, whole in changed
+        ]
         self._branches: Branches | None = None
-        if question.fused:
-            trie: Trie = question.trie
-            paths = Paths.to(trie, positions, vocab=question.options.normalization == "vocab")
+        self._tables: dict[int, dict[int, float]] = {}
+        trie: Trie = question.trie
+        read = positions
+        if question.role == FEATURE:
+            stages = [w for w in self._weights if isinstance(w, FirstStage)]
+            every = question.trie.find_positions(np.concatenate([s.rows for s in stages]))
+            read = np.unique(np.append(positions, every[every >= 0]))
+        if question.role != EXPLAIN:
+            paths = Paths.to(trie, read, vocab=question.options.normalization == "vocab")
             sequences = [question.render(window).ids for window, _ in changed]
             self._branches = Branches(question.model, sequences, paths, question.prefix)
+        self._read = Filter.allow(read, question.trie.n_positions)
         self._only = Filter.allow(positions, question.trie.n_positions)
         self._options = replace(question.options, draw=None, min_probability=0.0)
         self.own = self._scores([0], [0])[0]
 
-    def _weights_of(self, history: History) -> Weights | None:
+    def _weights_of(self, history: History) -> Weights | FirstStage | None:
         prior = self._question.prior
+        if prior is not None and self._question.role == FEATURE:
+            return FirstStage.of(prior, history)
         return None if prior is None else prior.weights(history)
+
+    def _final(self, model: Sequence[int], prior: Sequence[int]) -> list[Weights]:
+        """Compute the weights that rank items without a search of the trie by the model.
+
+        The arguments are those of ``_scores``.
+        """
+        unread = sorted({*model} - {*self._tables}) if self._branches is not None else []
+        if unread and self._branches is not None:
+            options = Options(temperature=self._question.options.alone or 1.0)
+            tree: TokenTree = self._branches.view(unread)
+            allowed = Filters([self._read] * len(unread))
+            for m, ranking in zip(
+                unread,
+                score(self._question.trie, tree, allowed=allowed, options=options),
+                strict=True,
+            ):
+                pairs = zip(ranking.rows.tolist(), ranking.logprobs.tolist(), strict=True)
+                self._tables[m] = dict(pairs)
+        found = []
+        for m, p in zip(model, prior, strict=True):
+            weights = self._weights[p]
+            if isinstance(weights, FirstStage):
+                weights = weights.rerank(self._tables[m], self._question.exponents)
+            assert weights is not None
+            found.append(weights)
+        return found
+
+    def weights(self) -> Weights:
+        """Return the final weights of all items with the unchanged history.
+
+        This is possible only if items are ranked by weights, so if the role is not ``fuse``.
+        """
+        return self._final([0], [0])[0]
 
     @property
     def n_tokens(self) -> int:
@@ -188,16 +236,16 @@ class Counterfactuals:
         Returns:
             (C, R) the scores of the R items.
         """
-        weights = [self._weights[p] for p in prior]
-        given = [w for w in weights if w is not None]
         trie, only = self._question.trie, Filters([self._only] * len(model))
-        ordered = PositionWeights(given, trie) if given else None
-        if self._branches is None:
-            assert ordered is not None
+        if self._question.role != FUSE:
+            final = PositionWeights(self._final(model, prior), trie)
             every = [len(self._rows)] * len(prior)
-            rankings = search_weights(trie, ordered, every, allowed=only, options=self._options)
+            rankings = search_weights(trie, final, every, allowed=only, options=self._options)
         else:
+            assert self._branches is not None
+            given = [w for w in (self._weights[p] for p in prior) if isinstance(w, Weights)]
             tree: TokenTree = self._branches.view(model)
+            ordered = PositionWeights(given, trie) if given else None
             rankings = score(trie, tree, allowed=only, prior=ordered, options=self._options)
         scores = np.empty((len(model), len(self._rows)))
         for index, ranking in enumerate(rankings):
@@ -299,6 +347,27 @@ def measure_drops(question: Question, rows: Sequence[int], mode: str = "full") -
     model[chosen], prior[chosen] = fine.model, fine.prior
     older = every.measure_prior_drops([n + len(groups)])[0] if has_older else None
     return Drops(model, prior, older)
+
+
+def rank_by_weights(question: Question, row: int, allowed: Filter) -> tuple[Ranking, int]:
+    """Compute the score and the rank of an item if items are ranked by weights alone.
+
+    Args:
+        question: the request, in which the role of the model is not ``fuse``.
+        row: the catalog row of the item.
+        allowed: the items that may be returned. The item itself need not be one of them.
+
+    Returns:
+        A ranking that contains only this item, and its rank.
+    """
+    trie = question.trie
+    weights = PositionWeights([Counterfactuals(question, [row], []).weights()], trie)
+    among = allowed.also(trie.positions_of(np.array([row])))
+    count = max(among.count_items(trie.n_items), 1)
+    options = replace(question.options, draw=None, min_probability=0.0)
+    (every,) = search_weights(trie, weights, [count], allowed=Filters([among]), options=options)
+    place = np.flatnonzero(every.rows == row)
+    return every.only(place), int(place[0]) + 1
 
 
 def find_strongest(drops: Drops, n: int = 3) -> list[int]:

@@ -11,6 +11,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import replace
 
+from genrec.config import EXPLAIN
 from genrec.data.catalog import Catalog
 from genrec.data.events import History, Interaction
 from genrec.errors import PromptError
@@ -88,7 +89,7 @@ def rounding_error(question: Question) -> float:
     Args:
         question: the request that is explained.
     """
-    exact = question.model.precise or not question.fused
+    exact = question.model.precise or question.role == EXPLAIN
     return 0.0 if exact else _ROUNDING / question.options.temperature
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from genrec.config import Settings
+from genrec.config import EXPLAIN, Settings
 from genrec.models.base import TextModel
 from genrec.models.coverage import measure_coverage
 from genrec.pipeline.catalog_index import CatalogIndex
@@ -48,7 +48,7 @@ class ResponseBuilder:
         details: dict[str, Any] = {"certificate": asdict(ranking.certificate)}
         if ranking.prior is not None:
             counted = list(ranked.sources)
-            details["parts"] = ["prior"] if self._priors.explains else ["model", "prior"]
+            details["parts"] = ["prior"] if self._priors.role == EXPLAIN else ["model", "prior"]
             details["prior"] = {**asdict(self._priors.fusing), "counted": counted}
             if self._priors.ranker != "none":
                 details["prior"]["ranker"] = self._priors.ranker

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from genrec.config import Settings
+from genrec.config import EXPLAIN, FEATURE, FUSE, Settings
 from genrec.data.events import History
 from genrec.decoding.filters import Filter, Filters
 from genrec.pipeline import rerank
@@ -22,7 +22,9 @@ from genrec.pipeline.catalog_index import CatalogIndex
 from genrec.pipeline.request import Request
 from genrec.pipeline.search_cost import LONG, MANY, SearchCost
 from genrec.priors.fusion import PriorSource
+from genrec.priors.model_feature import FirstStage
 from genrec.priors.positions import DenseCache, PositionWeights
+from genrec.priors.weights import Weights
 from genrec.prompts.encoder import EncodedPrompt, shared_start
 from genrec.types import FloatArray, IntArray, Log
 
@@ -60,15 +62,18 @@ class Reading:
     """A batch of prompts that the model has processed.
 
     Attributes:
-        tree: the token tree to which continuations of the prompts are added; None if the prior alone
-            ranks items, so that the model need not process the prompts.
-        prior: the prior's weights for each history, or None if there is no prior.
+        tree: the token tree to which continuations of the prompts are added; None if items are
+            ranked by the weights in ``prior`` alone.
+        prior: the weights of the items for each history, or None if there is no prior.
         rate: the number of tokens per second at which the model processed the prompts.
+        alone: for each history, positions and the log-probabilities of their items under the model,
+            which the weights already take into account; None if the model ranks items otherwise.
     """
 
     tree: TokenTree | None
     prior: PositionWeights | None
     rate: float
+    alone: Sequence[tuple[IntArray, FloatArray]] | None = None
 
     def sources(self, place: int) -> tuple[str, ...]:
         """Return the names of the sources that contributed to the prior of one request.
@@ -110,18 +115,47 @@ class TrieSearch:
 
     def read(self, requests: Sequence[Request]) -> Reading:
         """Process the prompts of a batch of requests with the model, unless it only explains."""
-        prior = self._priors.prior
-        if self._priors.explains and prior is not None:
+        prior, role, trie = self._priors.prior, self._priors.role, self._index.trie
+        if prior is not None and role == EXPLAIN:
             weights = [prior.weights(r.history) for r in requests]
-            return Reading(None, PositionWeights(weights, self._index.trie, self._bases), np.inf)
+            return Reading(None, PositionWeights(weights, trie, self._bases), np.inf)
         prompts = [r.prompt.ids for r in requests]
         started = time.perf_counter()
         tree = self._model.prefill_many(prompts, self._prefix(requests))
         rate = sum(map(len, prompts)) / (time.perf_counter() - started)
         if prior is None:
             return Reading(tree, None, rate)
+        if role == FEATURE:
+            stages = [FirstStage.of(prior, r.history) for r in requests]
+            alone = self._score_candidates(tree, stages)
+            weights = [self._rerank(s, *a) for s, a in zip(stages, alone, strict=True)]
+            return Reading(None, PositionWeights(weights, trie, self._bases), rate, alone)
         weights = [prior.weights(r.history) for r in requests]
-        return Reading(tree, PositionWeights(weights, self._index.trie, self._bases), rate)
+        return Reading(tree, PositionWeights(weights, trie, self._bases), rate)
+
+    def _score_candidates(
+        self, tree: TokenTree, stages: Sequence[FirstStage]
+    ) -> list[tuple[IntArray, FloatArray]]:
+        """Compute the model's log-probabilities of each history's candidates.
+
+        Returns:
+            The trie positions of the candidates that are in the trie, and their log-probabilities.
+        """
+        from genrec.decoding.search import score
+        from genrec.decoding.types import Options
+
+        trie = self._index.trie
+        found = [trie.find_positions(s.rows) for s in stages]
+        filters = [Filter.allow(p[p >= 0], trie.n_positions) for p in found]
+        options = Options(temperature=self._priors.fusing.alone, kept_tokens=_KEPT)
+        rankings = score(trie, tree, allowed=Filters(filters), options=options)
+        return [(trie.find_positions(r.rows), r.logprobs) for r in rankings]
+
+    def _rerank(self, stage: FirstStage, positions: IntArray, logprobs: FloatArray) -> Weights:
+        """Compute the final weights from the prior's weights and the model's log-probabilities."""
+        rows = self._index.trie.rows_at(positions)
+        by_row = dict(zip(rows.tolist(), logprobs.tolist(), strict=True))
+        return stage.rerank(by_row, self._priors.fusing.exponents)
 
     def _prefix(self, requests: Sequence[Request]) -> Prefix | None:
         """Process the beginning that all prompts share, or return None if it is too short.
@@ -202,7 +236,14 @@ class TrieSearch:
         trie = self._index.trie
         if reading.tree is None:
             assert reading.prior is not None
-            return search_weights(trie, reading.prior, sizes, allowed=filters, options=options)
+            return search_weights(
+                trie,
+                reading.prior,
+                sizes,
+                allowed=filters,
+                options=options,
+                alone=reading.alone,
+            )
         most = self._most_tokens(requests)
         if max(sizes) > LONG and most > MANY:
             cost = SearchCost(self._log, sum(sizes), most, reading.rate)
@@ -380,7 +421,8 @@ class TrieSearch:
             batch = [replace(request, history=h, prompt=p) for h, p in changed]
             return self.best(self.read(batch), batch)
 
-        settings = self._settings
+        settings, prior = self._settings, self._priors.prior
+        role = FUSE if prior is None else self._priors.role
         return Question(
             model=self._model,
             trie=self._index.trie,
@@ -391,9 +433,10 @@ class TrieSearch:
             search=search,
             repeats=settings.decoder == "trie" and settings.search != "sample",
             options=self._exhaustive(request),
-            prior=self._priors.prior,
-            fused=not self._priors.explains,
-            prefix=None if self._priors.explains else self._prefix([request]),
+            prior=prior,
+            role=role,
+            exponents=self._priors.fusing.exponents,
+            prefix=None if role == EXPLAIN else self._prefix([request]),
         )
 
 

@@ -45,7 +45,7 @@ class Recommendation:
             title, from 0 to 1.
         explanation: the explanation, if one was requested.
         logprob_model: the natural logarithm of the item's probability under the model alone; None
-            with the decoder ``match``, and if the prior alone ranks items.
+            with the decoder ``match``, and for items that it did not score because the prior ranks them.
         logprob_prior: the natural logarithm of the item's probability under the prior alone; None
             if there is no prior.
         boost: the factor by which the options of the request multiply the item's score; None if

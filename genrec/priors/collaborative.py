@@ -50,6 +50,7 @@ from genrec.files import map_arrays, write_arrays
 from genrec.priors.counts import Counts, count
 from genrec.priors.mixture import POPULAR, Mixture, normalized_mix
 from genrec.priors.mixture_fit import ENOUGH, fit_on_validation, fit_shares, without
+from genrec.priors.rank_features import choose, seen_rows
 from genrec.priors.rank_fit import RANKERS_KEY, CandidateRankers, fit_rankers
 from genrec.priors.rank_network import RankNetwork
 from genrec.priors.saved_counts import (
@@ -59,7 +60,7 @@ from genrec.priors.saved_counts import (
     counts_to_arrays,
 )
 from genrec.priors.weights import Weights
-from genrec.types import FloatArray
+from genrec.types import FloatArray, IntArray
 
 _MANY = 100_000  # number of events from which counting takes a moment and is logged
 CACHED, RANKERS = "prior", "ranker"  # the kinds of results in the dataset's cache
@@ -221,6 +222,20 @@ class CollaborativePrior:
         if self.rankers is not None:
             return self.rankers.reweight(self._mixture, history, read, self.lead_in_behaviors)
         return self._mixture.weights(read)
+
+    def candidates(self, history: History, values: FloatArray, most: int) -> dict[str, IntArray]:
+        """Choose the highest-weighted items that are new to the user, and those that are not.
+
+        Args:
+            history: the history.
+            values: (N,) weight of each catalog item.
+            most: the maximum number of items of one kind.
+
+        Returns:
+            The catalog rows in descending order of weight, keyed by kind; see
+            ``rank_features.choose``.
+        """
+        return choose(values, seen_rows(self.counts, history, self.lead_in_behaviors), most)
 
     def learn_to_rank(
         self,

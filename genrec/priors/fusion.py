@@ -9,15 +9,16 @@ fine-tuning.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from genrec.config import EXPLAIN, FUSE, Settings
+from genrec.config import EXPLAIN, FEATURE, FUSE, Settings
 from genrec.data.dataset import Dataset
 from genrec.data.events import count_splits
 from genrec.errors import SettingsError
 from genrec.priors.collaborative import CollaborativePrior
+from genrec.priors.model_feature import Exponents
 from genrec.priors.tuned import WEIGHTS, Tuned, load_tuned
 from genrec.priors.weights import ItemPrior, Popularity
 
@@ -48,8 +49,12 @@ class Fusion:
         alone: the number by which the model's logits are divided if there is no prior.
         fitted: a description of the data to which the values were fitted; empty if the user has set
             them.
-        role: ``fuse`` if model and prior together rank items, ``explain`` if the prior ranks them
-            alone. Without a prior, it is ``fuse``, although the model ranks items alone.
+        role: ``fuse`` if model and prior together rank items, ``feature`` if the model's
+            log-probability is a feature by which the prior's best items are ranked again, or
+            ``explain`` if the prior ranks items alone. Without a prior, it is ``fuse``, although the
+            model ranks items alone.
+        power: for the role ``feature``, the exponent of the prior among its best items.
+        model: for the role ``feature``, the exponent of the model's probability.
     """
 
     prior: str
@@ -59,6 +64,13 @@ class Fusion:
     alone: float
     fitted: str = ""
     role: str = FUSE
+    power: float = 1.0
+    model: float = 0.0
+
+    @property
+    def exponents(self) -> Exponents:
+        """The exponents for the role ``feature``."""
+        return Exponents(self.power, self.model)
 
 
 def name_with_prior(model: str, prior: str, ranker: str = "none", role: str = FUSE) -> str:
@@ -211,8 +223,17 @@ def resolve_fusion(
     if settings.node_temperature is not None or vocab or not fitted:
         temperature = alone  # a fitted temperature is valid only with its fitted weight
     role = _resolve_role(settings, prior, tuned, events, trained=trained)
-    if role == EXPLAIN:
-        return Fusion(prior, 1.0, "node", alone, alone, fitted if tuned else "", role)
+    if role == FEATURE and (tuned is None or not tuned.feature):
+        msg = (
+            "model_role='feature' cannot be used, because no exponents were fitted for this model, prompt "
+            "and behavior. Expected a file written by `genrec tune`; run it first."
+        )
+        raise SettingsError(msg)
+    if role != FUSE:
+        found = Fusion(prior, 1.0, "node", alone, alone, fitted if tuned else "", role)
+        if role == EXPLAIN or tuned is None:
+            return found
+        return replace(found, power=tuned.feature["prior"], model=tuned.feature["model"])
     return Fusion(prior, weight, fusion, temperature, alone, fitted)
 
 
@@ -220,8 +241,16 @@ def _resolve_role(
     settings: Settings, prior: str, tuned: Tuned | None, events: int, *, trained: bool
 ) -> str:
     """Determine the role of the model; see ``resolve_fusion``."""
-    if prior == "none" or settings.model_role != "auto":
-        return FUSE if prior == "none" else settings.model_role
+    if prior == "none":
+        return FUSE
+    if settings.model_role == FEATURE and prior != "collaborative":
+        msg = (
+            f"model_role='feature' does not work with the prior {prior!r}, which cannot name candidates. "
+            "Expected prior='collaborative', or another model_role."
+        )
+        raise SettingsError(msg)
+    if settings.model_role != "auto":
+        return settings.model_role
     usual = Settings()
     asked = any(getattr(settings, name) != getattr(usual, name) for name in _FOR_RANKING)
     if prior != "collaborative" or asked or settings.search in {"beam", "sample"}:
@@ -306,9 +335,9 @@ class PriorSource:
         return self._resolved
 
     @property
-    def explains(self) -> bool:
-        """True if the model only explains, because the prior alone ranks items."""
-        return self.fusing.role == EXPLAIN
+    def role(self) -> str:
+        """The role of the model; see ``Fusion``."""
+        return self.fusing.role
 
     @property
     def ranker(self) -> str:

@@ -302,12 +302,13 @@ FEATURES: Mapping[str, Callable[[Candidates], FloatArray | float]] = {
 }
 
 
-def choose(mixed: FloatArray, seen: IntArray) -> dict[str, IntArray]:
+def choose(mixed: FloatArray, seen: IntArray, most: int | None = None) -> dict[str, IntArray]:
     """Choose the highest-weighted items of each kind as candidates.
 
     Args:
         mixed: (N,) weight of each catalog item in the mixture.
         seen: the catalog rows of the items that the user has seen.
+        most: the maximum number of candidates of one kind; None for ``CANDIDATES``.
 
     Returns:
         The catalog rows of the candidates in descending order of weight, keyed by kind. A kind with
@@ -316,10 +317,8 @@ def choose(mixed: FloatArray, seen: IntArray) -> dict[str, IntArray]:
     known = np.unique(seen)
     of_new = mixed.copy()
     of_new[known] = -np.inf
-    kinds = {
-        NEW: top_rows(of_new, CANDIDATES),
-        SEEN: known[top_rows(mixed[known], CANDIDATES)],
-    }
+    most = CANDIDATES if most is None else most
+    kinds = {NEW: top_rows(of_new, most), SEEN: known[top_rows(mixed[known], most)]}
     return {kind: rows for kind, rows in kinds.items() if len(rows) > 1}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,15 +34,17 @@ class Tuned:
         users: the number of users to whose targets the parameters were fitted. The targets belong
             to the validation part, or were held out from the train part.
         nats: the mean of -ln P(target) for the model alone (``model``), the prior alone (``prior``),
-            the prior with a fitted exponent (``power``) and model and prior together (``node``). The fusion is cross-validated: each half of the users is
+            the prior with a fitted exponent (``power``), the role ``feature`` and the fusion (``node``). The fusion is cross-validated: each half of the users is
             measured with the parameters fitted on the other half.
         ndcg: the NDCG@10 of the model alone, the prior alone and both fusion methods, under the
             keys ``model``, ``prior``, ``node`` and ``score``. It is cross-validated in the same
             way, but only the best items of the model and of the prior are ranked.
         items: the number of items in the catalog; 0 if an earlier version wrote the file.
         role: what the model should be used for: ``fuse`` to rank items together with the prior,
-            ``explain`` if it does not improve the lists of the prior, or ``auto`` if there were too
-            few users to tell.
+            ``feature`` to rank the prior's best items again, ``explain`` if it does not improve the
+            lists of the prior, or ``auto`` if there were too few users to tell.
+        feature: the exponents of the prior and the model for the role ``feature``; see
+            ``genrec.priors.model_feature``. It is empty if an earlier version wrote the file.
     """
 
     key: str
@@ -55,6 +57,7 @@ class Tuned:
     ndcg: dict[str, float]
     items: int = 0
     role: str = FUSE
+    feature: dict[str, float] = field(default_factory=dict)
 
     def save(self, path: str | Path) -> None:
         """Write the parameters to a JSON file, keeping its entries for other models."""
@@ -92,8 +95,11 @@ def _entries(path: Path) -> list[dict[str, Any]]:
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))["tuned"]
         known = {f.name for f in fields(Tuned)}
-        required = {f.name for f in fields(Tuned) if f.default is MISSING}
+        required = {
+            f.name for f in fields(Tuned) if f.default is MISSING and f.default_factory is MISSING
+        }
         fitting = {e.get("role", FUSE) for e in entries} <= {*ROLES}
+        fitting &= all({*e.get("feature", ())} in ({"prior", "model"}, set()) for e in entries)
         if fitting and all(
             required <= {*e} <= known and {*e["weights"]} == {*WEIGHTS} for e in entries
         ):

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from genrec import __version__, files
-from genrec.config import EXPLAIN
+from genrec.config import EXPLAIN, FEATURE
 from genrec.data.protocols import Case
 from genrec.errors import SettingsError
 from genrec.evaluation.bootstrap import Interval
@@ -254,6 +254,11 @@ def _describe_setup(result: Result) -> str:
         return (
             f"{result.name} ranks items by the {prior['prior']} prior alone; {setup['model']}{run} only "
             f"explains.{ranker}"
+        )
+    if prior.get("role") == FEATURE:
+        return (
+            f"{line}, whose probabilities rank the candidates of the {prior['prior']} prior together with "
+            f"its weights (exponents {prior['model']:.3g} and {prior['power']:.3g}).{ranker}"
         )
     return (
         f"{line} with the {prior['prior']} prior (weight {prior['weight']:.3g}, node temperature "

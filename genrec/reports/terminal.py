@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from genrec.config import EXPLAIN
+from genrec.config import EXPLAIN, FEATURE
 from genrec.matching.history_parser import Understood
 from genrec.pipeline.types import Recommendation, RecommendationList, describe_left_out
 from genrec.prompts.encoder import EncodedPrompt
@@ -310,6 +310,12 @@ def describe_prior(answer: RecommendationList) -> str:
         return (
             f"The {prior['prior']} prior{counted.replace(', ', ' (', 1)}{')' * bool(counted)}{ranker} "
             "alone ranks the items; the model is used for explanations only (--model-role)."
+        )
+    if prior["role"] == FEATURE:
+        return (
+            f"The {prior['prior']} prior{counted.replace(', ', ' (', 1)}{')' * bool(counted)}{ranker} chooses "
+            f"candidates, which are ranked by its weights (exponent {prior['power']:.3g}) and the model's "
+            f"probabilities (exponent {prior['model']:.3g})."
         )
     how = "at each step of a title" if prior["fusion"] == "node" else "in the final score"
     return (

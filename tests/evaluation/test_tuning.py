@@ -106,7 +106,7 @@ def test_what_is_fitted_is_the_best(before: int, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(tuning, "_ENOUGH", len(each))
     chosen = "score" if found.ndcg["score"] > found.ndcg["node"] else "node"
     assert tuning.fit_fusion(ours, each).fusion == chosen
-    assert set(found.ndcg) == {"model", "prior", "power", "node", "score"}
+    assert set(found.ndcg) == {"model", "prior", "power", "feature", "node", "score"}
     without = [
         -e.logprobs(0.0, tuning.fit_node(one, with_model=False)[1])[0]
         for one, two in (halves, halves[::-1])
@@ -203,7 +203,7 @@ def test_what_was_found_is_used(run: Run, model: Path, tmp_path: Path) -> None:
     assert (code, "is a folder, not a file" in said) == (2, True)
     code, out, _ = run("tune", data, *shared, "--out", elsewhere, "--language", "zh")
     assert code == 0
-    assert out.splitlines()[0] == "held out\tmodel\tprior\tpower\tnode\tscore"
+    assert out.splitlines()[0] == "held out\tmodel\tprior\tpower\tfeature\tnode\tscore"
     code, _, err = run("recommend", data, *given, "--tuned", elsewhere)
     assert code == 2
     assert "was not written for this model, prompt and" in err
