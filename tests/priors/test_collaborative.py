@@ -480,7 +480,7 @@ def test_by_score_the_parts_add_up(events: list[list[int]], rows: list[int]) -> 
 def test_the_stated_model_is_the_one_without_a_prior(demo_data: Dataset) -> None:
     """Also where the fitted node temperature is another."""
     model = tiny.language_model()
-    fused = Recommender(demo_data, model, encoder="none")
+    fused = Recommender(demo_data, model, encoder="none", model_role="fuse")
     assert fused.fusing.prior == "collaborative"
     assert isinstance(fused.prior, CollaborativePrior)
     known = fused.history("12493", before="test")
