@@ -9,7 +9,8 @@ The ranking is trained to predict the items that users chose next in the train p
 divided into groups. The features of one group's users are computed from these users' earlier events
 and from all train events of the other users. So there are as many events to count as there will be
 later on. If test is later than train for all users, other users' later events are not known in test
-either, and the last train units of all users are held out at the same time. Training stops when the
+either, and many items are new. So the latest tenth of the train part is held out for all users, and
+then the tenth before it. Training stops when the
 ranking no longer improves on the items that users chose in the validation part.
 """
 
@@ -28,8 +29,9 @@ from genrec.data import protocols
 from genrec.data.catalog import Catalog
 from genrec.data.dataset import Dataset
 from genrec.data.events import History
+from genrec.data.interactions import Interactions
 from genrec.data.protocols import Case
-from genrec.data.splits import hold_last_train_unit, is_test_after_train
+from genrec.data.splits import hold_last_train_unit, hold_latest_train, is_test_after_train
 from genrec.errors import DataError, RequestError
 from genrec.priors.counts import Counts, TitleNeighbors, count
 from genrec.priors.mixture import POPULAR, TRENDING, Mixture
@@ -230,10 +232,7 @@ def fit_rankers(
     events = dataset.interactions
     whole = early = None
     if network != "none":
-        held = events
-        for _ in range(CUTS):
-            held = hold_last_train_unit(held, behavior)
-        before = replace(dataset, interactions=held)
+        before = replace(dataset, interactions=_hold(events, behavior)[-1])
         early = RankNetwork.fit(network, before, "validation", seed=seed, log=log)
         whole = RankNetwork.fit(network, dataset, "validation", seed=seed, log=log)
     inputs = _Inputs(behavior, mix, ignored, titles, seed)
@@ -242,9 +241,7 @@ def fit_rankers(
     folds = 1 if is_test_after_train(events) else FOLDS
     fold = np.random.default_rng(seed).integers(folds, size=len(events.user_ids))
     for number in range(folds):
-        held = events
-        for _ in range(CUTS):
-            held = hold_last_train_unit(held, behavior, fold == number)
+        for held in _hold(events, behavior, None if folds == 1 else fold == number):
             cut, most = replace(dataset, interactions=held), MAX_TRAIN // (CUTS * folds)
             train.append(_groups(cut, inputs, most, early, timeless=_TIMELESS))
     rankers = {}
@@ -255,6 +252,34 @@ def fit_rankers(
             if ranker is not None:
                 rankers[kind] = ranker
     return CandidateRankers(rankers, whole)
+
+
+def _hold(
+    events: Interactions, behavior: str, users: BoolArray | None = None
+) -> list[Interactions]:
+    """Hold out labels from the train part ``CUTS`` times, each time before those held out already.
+
+    If test is later than train for all users, the latest tenth of the train part is held out each
+    time, in which new items appear as they do in test. Otherwise, it is a unit of each user.
+
+    Args:
+        events: the events.
+        behavior: the behavior of the labels.
+        users: (U,) mask of the users whose units are held out; None for all users.
+
+    Returns:
+        The events with the labels as their validation part, for each cut.
+    """
+    cuts = []
+    latest = users is None and is_test_after_train(events)
+    for _ in range(CUTS):
+        held = hold_latest_train(events, behavior) if latest else events
+        kept, taken, _ = np.bincount(held.columns.split, minlength=3)
+        if not latest or kept < taken:  # too many events have the same time
+            held = hold_last_train_unit(events, behavior, users)
+        cuts.append(held)
+        events = held
+    return cuts
 
 
 @dataclass(frozen=True, slots=True)

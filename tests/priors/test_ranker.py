@@ -264,13 +264,10 @@ def test_rankings_of_other_features_are_refused(shop: Dataset, tmp_path: Path) -
             CollaborativePrior.load(tmp_path / "prior.safetensors", shop)
 
 
-@pytest.mark.parametrize("later", [False, True])
 def test_labels_are_held_out_of_one_group_of_users_at_a_time(
-    shop: Dataset, later: bool, monkeypatch: pytest.MonkeyPatch
+    shop: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of all users at once where test is later than train for all of them."""
-    folds = 1 if later else rank_fit.FOLDS
-    monkeypatch.setattr(rank_fit, "is_test_after_train", lambda events: later)
+    folds = rank_fit.FOLDS
     counts: list[int] = []
     labeled: list[set[str]] = []
 
@@ -292,6 +289,35 @@ def test_labels_are_held_out_of_one_group_of_users_at_a_time(
         assert sum(map(len, some)) == len(everyone)
         for fold, users in enumerate(some):  # the shop has no baskets, so a unit is an event
             assert counts[1 + fold * rank_fit.CUTS + cut] == train - (cut + 1) * len(users)
+
+
+def test_where_test_is_later_for_all_the_labels_are_too() -> None:
+    """Each cut holds out the latest tenth of what is left, in which new items appear."""
+    rng = np.random.default_rng(0)
+    users = np.repeat(np.arange(50), 40)
+    times = rng.permutation(2000).astype(np.float64) * 3600
+    items = (times / 3600 // 20).astype(int)  # an item is new every twenty hours
+    events = pa.table({
+        "user_id": [f"u{n}" for n in users], "item_id": [f"i{n}" for n in items],
+        "behavior": ["buy"] * 2000, "timestamp": times + 1e9,
+    })  # fmt: skip
+    names = pa.table(
+        {"item_id": [f"i{n}" for n in range(100)], "title": [f"t {n}" for n in range(100)]}
+    )
+    data = Dataset.from_tables(names, events, name="late", split="global-time")
+    before = np.inf
+    for held in rank_fit._hold(data.interactions, "buy"):
+        c = held.columns
+        train, labels = c.timestamp[c.split == 0], c.timestamp[c.split == 1]
+        assert train.max() < labels.min() <= labels.max() < before
+        assert len(labels) == pytest.approx(0.1 * (len(train) + len(labels)), abs=2)
+        assert not set(c.row[c.split == 1].tolist()) <= set(c.row[c.split == 0].tolist())
+        before = labels.min()
+    together = data.interactions.with_split(data.interactions.columns.split)
+    for held in rank_fit._hold(together, "buy", np.arange(50) < 25):  # some users: by units
+        assert (
+            np.bincount(held.columns.user[held.columns.split == 1], minlength=50)[25:] == 0
+        ).all()
 
 
 def test_new_events_and_items_reach_it() -> None:
