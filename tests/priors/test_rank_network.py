@@ -101,6 +101,7 @@ def test_what_it_does_not_know_is_missing() -> None:
 def test_it_never_learns_from_what_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """The one for the labels of train knows nothing of them, and the served one counts all."""
     data = dataset()
+    monkeypatch.setattr(rank_fit, "is_test_after_train", lambda events: False)
     fitted: list[tuple[int, str]] = []
     fit = registry.fit
 

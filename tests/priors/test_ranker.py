@@ -268,6 +268,7 @@ def test_labels_are_held_out_of_one_group_of_users_at_a_time(
     shop: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folds = rank_fit.FOLDS
+    monkeypatch.setattr(rank_fit, "is_test_after_train", lambda events: False)
     counts: list[int] = []
     labeled: list[set[str]] = []
 
