@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genrec.cli.options import Given, HistoryOptions, ModelOptions
-from genrec.config import Settings
+from genrec.config import EXPLAIN, Settings
 from genrec.runs import Run, find_run
 
 if TYPE_CHECKING:
@@ -80,8 +80,8 @@ def load_recommender(
 ) -> Recommender:
     """Load a recommender from a run or a model, with the given settings.
 
-    Without ``weights``, the model's weights are loaded when they are first needed. ``asking`` is True
-    if the model is asked yes-or-no questions.
+    Without ``weights``, the model's weights are loaded when they are first needed, and also if the
+    prior ranks items alone. ``asking`` is True if the model is asked yes-or-no questions.
 
     Raises:
         SettingsError: a setting is invalid, or the run was trained for a different task.
@@ -100,7 +100,7 @@ def load_recommender(
             check_use(Run.read(folder), folder, asking=asking)
         model = lazy_run(which.run, which.model, log=log, **which.loading())
         recommender = Recommender.load(which.run, dataset, model=model, log=log, **settings.only)
-    if weights:
+    if weights and recommender.fusing.role != EXPLAIN:
         model.load()
     return recommender
 

@@ -112,7 +112,8 @@ class ResponseBuilder:
         notes: Sequence[str],
         details: dict[str, Any],
     ) -> RecommendationList:
-        device = getattr(self._model, "device", None)
+        used = "model" in details.get("parts", ["model"])  # otherwise, it need not even be loaded
+        device = getattr(self._model, "device", None) if used else None
         where: dict[str, Any] = {} if device is None else {"device": str(device)}
         if device is not None and device.type == "cpu":
             where["threads"] = getattr(self._model, "threads", None)

@@ -190,7 +190,7 @@ class TrieSearch:
 
         settings, trie, fusion = self._settings, self._index.trie, self._priors.fusing
         n, k = len(request.prompt.ids), int(request.options.k)
-        fine = self._model.precise
+        fine = self._priors.role == EXPLAIN or self._model.precise
         boosts = None
         if request.boosts is not None:
             boosts = Boosts(request.boosts[trie.rows_at(np.arange(trie.n_positions))])
@@ -226,15 +226,14 @@ class TrieSearch:
         sizes: Sequence[int],
         options: Options,
     ) -> list[Ranking]:
-        from genrec.decoding.search import search
-        from genrec.decoding.weight_search import search_weights
-
         if isinstance(options.draw, int):  # a seed for each prompt, so that batches do not matter
             seeds = tuple(_seed(options.draw, r.prompt.ids) for r in requests)
             options = replace(options, draw=seeds)
         filters = Filters([r.allowed for r in requests])
         trie = self._index.trie
         if reading.tree is None:
+            from genrec.decoding.weight_search import search_weights
+
             assert reading.prior is not None
             return search_weights(
                 trie,
@@ -244,6 +243,8 @@ class TrieSearch:
                 options=options,
                 alone=reading.alone,
             )
+        from genrec.decoding.search import search  # imports torch
+
         most = self._most_tokens(requests)
         if max(sizes) > LONG and most > MANY:
             cost = SearchCost(self._log, sum(sizes), most, reading.rate)

@@ -141,6 +141,10 @@ def _count(many: int, noun: str) -> str:
 
 def describe_request(answer: RecommendationList) -> str:
     """Describe the model and the request in a single line."""
+    if "model" not in answer.details.get("parts", ["model"]):
+        return (
+            f"Predicted {answer.behavior!r} from the whole history, without running {answer.model}."
+        )
     threads = answer.details.get("threads")
     device = answer.details.get("device", "?")
     where = device if threads is None else f"{device} ({_count(threads, 'thread')})"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -319,3 +321,26 @@ def test_tuning_fits_the_exponents(data: Dataset) -> None:
     assert set(found.feature) == {"prior", "model"}
     assert found.nats.keys() == {"model", "prior", "power", "feature", "node"}
     assert found.role in {EXPLAIN, FUSE, FEATURE}
+
+
+def test_a_command_that_does_not_ask_the_model_does_not_load_it(
+    data: Dataset, model: Path, tmp_path: Path
+) -> None:
+    data.save(tmp_path / "shop")
+    script = (
+        "import sys\nfrom genrec.cli.main import main\n"
+        f"sys.argv = ['genrec', 'recommend', {str(tmp_path / 'shop')!r}, '--user', 'u1', '-k', '2',"
+        f" '--model', {str(model)!r}, '--encoder', 'none', '--json', *sys.argv[1:]]\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "print('torch' in sys.modules, file=sys.stderr)"
+    )
+    for more, loaded in (((), "False"), (("--model-role", "fuse"), "True")):
+        done = subprocess.run(
+            [sys.executable, "-c", script, *more], capture_output=True, text=True, check=True
+        )
+        answer = json.loads(done.stdout)
+        assert (
+            len(answer["new"]["recommendations"] if "new" in answer else answer["recommendations"])
+            > 0
+        )
+        assert done.stderr.split()[-1] == loaded
