@@ -6,7 +6,8 @@ The first stage is the collaborative prior without a learned ranking: the best 1
 are the candidates that a learned ranking orders. Recall at k is the share of users whose target is among
 the first k items, here of the mixture, of each source alone, and of all sources that have a share, which
 take turns in the order of their shares (union). Where a task leaves seen items out, only new items are
-ranked. All items compete, also for lastfm, whose lists have 20 candidates otherwise. Everything is
+ranked. Where it does not, the learned ranking has candidates of two kinds, 100 new and 100 seen ones, so
+the rank among the items of the target's kind is measured as well (mixture by kind). All items compete, also for lastfm, whose lists have 20 candidates otherwise. Everything is
 fitted on train. Sources that know nothing about a target do not find it, whatever k is.
 
 DIR is described in public_datasets.py. A task with more users is measured on a fixed random sample.
@@ -30,11 +31,12 @@ from genrec.data.events import History
 from genrec.priors.collaborative import CollaborativePrior
 from genrec.priors.mixture import POPULAR, TRENDING, Mixture
 from genrec.priors.mixture_fit import without
+from genrec.priors.rank_features import seen_rows
 from genrec.priors.rank_fit import to_dense
 from genrec.types import BoolArray, FloatArray, IntArray
 
 KS = (100, 300, 1000)
-MIXTURE, UNION = "mixture", "union"
+MIXTURE, BY_KIND, UNION = "mixture", "mixture by kind", "union"
 USERS = 2000
 _CHUNK = 64  # histories whose sources are computed at once
 
@@ -53,10 +55,12 @@ def ranks_of(task: Task, prior: CollaborativePrior) -> dict[str, IntArray]:
     found: dict[str, list[int]] = {}
     for case, scores in scores_of(task.cases, prior):
         target = task.data.catalog.row(case.target)
-        allowed = np.ones(len(task.data.catalog), dtype=bool)
-        if task.exclude_seen:
-            seen = case.history.had(prior.lead_in_behaviors)
-            allowed[task.data.catalog.rows(seen)] = False
+        new = np.ones(len(task.data.catalog), dtype=bool)
+        new[seen_rows(prior.counts, case.history, prior.lead_in_behaviors)] = False
+        allowed = new if task.exclude_seen else np.ones_like(new)
+        if not task.exclude_seen:
+            kind = new if new[target] else ~new
+            found.setdefault(BY_KIND, []).append(rank_of(scores[MIXTURE], target, kind))
         for name, values in scores.items():
             found.setdefault(name, []).append(rank_of(values, target, allowed))
         by_share = sorted(prior.mix, key=lambda source: -prior.mix[source])

@@ -9,6 +9,7 @@
     python -m benchmarks.accuracy.public_datasets lastfm --data DIR --systems zero-shot-prior --users 500
     python -m benchmarks.accuracy.public_datasets lastfm --data DIR --systems sasrec,prior --with sasrec
     python -m benchmarks.accuracy.public_datasets demo --systems tuned,tuned-prior --run RUN --fit train
+    python -m benchmarks.accuracy.public_datasets demo --systems prior,ranker --fit train --slices
 
 DIR (or $GENREC_DATA) contains the folders s3_beauty, s3_toys, msl_amazon_books, llara_lastfm,
 online_retail, stackexchange_quantum and ml-100k (the atomic files of RecBole, which its wheel has);
@@ -17,6 +18,8 @@ demo is embedded in the package. Fits, their checkpoints and the ranks of every 
 
 The weights of a prior beside a model are fitted on 200 validation users if there are any, as `genrec tune`
 does, with a prior that counts train. They are kept in the same folder.
+
+--slices also breaks the results down by groups of users, from the ranks that are kept.
 
 Scoring is by item id. All items compete, except for lastfm, where the 20 candidates are the target and 19
 other items, drawn once with a seed.
@@ -30,6 +33,7 @@ import csv
 import gzip
 import hashlib
 import json
+import math
 import os
 import re
 import time
@@ -43,6 +47,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from benchmarks.accuracy import slices
 from benchmarks.common import ROOT, commit
 from genrec import Dataset, Recommender, runs
 from genrec.baselines import registry
@@ -52,6 +57,7 @@ from genrec.data import protocols
 from genrec.data.dataset import TUNED
 from genrec.data.datasets import load, recbole
 from genrec.data.events import History, Interaction
+from genrec.data.slices import days_since
 from genrec.errors import RequestError
 from genrec.evaluation import bootstrap, metrics, tuning
 from genrec.priors.collaborative import COUNTED, LEARNED, CollaborativePrior
@@ -66,16 +72,27 @@ SHOTS = 2  # demonstrations of few-shot
 AT = 10  # places of a list that a model writes
 WRITING = 2  # version of how a model is asked: 2 has the whole history, ten places and nats
 CANDIDATES = 20
+DAY = 86_400.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One user to recommend to: what the system may see, and what came next."""
+    """One user to recommend to: what the system may see, and what came next.
+
+    Attributes:
+        user_id: the user.
+        history: what the system may see.
+        target: the item that came next.
+        basket: all items of the unit that came next, with the target first.
+        days: days from the last event of the history to the target, for slices only; None for an
+            empty history, NaN if the times are unknown.
+    """
 
     user_id: str
     history: History
     target: str
     basket: tuple[str, ...]
+    days: float | None = math.nan
 
 
 @dataclass(frozen=True)
@@ -124,7 +141,10 @@ def tables(folder: Path, columns: Sequence[str]) -> tuple[pa.Table, pa.Table]:
 
 
 def whole_histories(cases: Sequence[protocols.Case]) -> list[Case]:
-    return [Case(c.user_id, c.history, c.target, c.basket) for c in cases]
+    days = days_since(cases)
+    return [
+        Case(c.user_id, c.history, c.target, c.basket, d) for c, d in zip(cases, days, strict=True)
+    ]
 
 
 def sample(cases: Sequence[Case], users: int | None) -> list[Case]:
@@ -151,7 +171,9 @@ def whole(data: Dataset) -> list[Case]:
             for i in range(where.start, int(test[0]))
         )
         target = ids[c.row[int(test[0])]]
-        cases.append(Case(user, History(past, user), target, (target,)))
+        gap = float(c.timestamp[test[0]] - c.timestamp[test[0] - 1]) / DAY if past else None
+        gap = math.nan if data.info.time_unit == "position" else gap
+        cases.append(Case(user, History(past, user), target, (target,), gap))
     return cases
 
 
@@ -165,11 +187,24 @@ def amazon(folder: Path, published: Sequence[str], *, timed: bool = False) -> Ta
             that of the user's event before, or else of the one after.
     """
     items, events = tables(folder, ["user_id", "item_id", "position", "behavior"])
+    raw = rows(folder / "interactions.csv.gz")
     if timed:
-        when = days(rows(folder / "interactions.csv.gz"))
-        events = events.drop_columns(["position"]).append_column("timestamp", pa.array(when))
+        events = events.drop_columns(["position"]).append_column("timestamp", pa.array(days(raw)))
     data = Dataset.from_tables(items, events, name=folder.name)
-    return Task(data, whole(data), True, published=published)
+    gaps = days_to_last(raw)
+    cases = [replace(case, days=gaps[case.user_id]) for case in whole(data)]
+    return Task(data, cases, True, published=published)
+
+
+def days_to_last(events: Sequence[dict[str, str]]) -> dict[str, float]:
+    """Return the days between the last two events of each user; NaN if a time is missing.
+
+    Args:
+        events: the events in the order of users and positions. Each user has two or more.
+    """
+    when = [float(e["timestamp"] or "nan") for e in events]
+    last = {e["user_id"]: place for place, e in enumerate(events)}
+    return {user: (when[place] - when[place - 1]) / DAY for user, place in last.items()}
 
 
 def times(events: Sequence[dict[str, str]], windows: Sequence[dict[str, str]]) -> list[float]:
@@ -554,6 +589,7 @@ def main() -> None:
     parser.add_argument("--encoder", help="encoder of titles for --network titlesasrec")
     parser.add_argument("--epochs", type=int, help="passes over the training events, of a network")
     parser.add_argument("--seed", type=int, default=0, help="of the systems prior and ranker")
+    parser.add_argument("--slices", action="store_true", help="also show results by slice of users")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=ROOT / ".results" / "accuracy")
     arguments = parser.parse_args()
@@ -605,6 +641,11 @@ def main() -> None:
     for fit, of in rows_of.items():
         for line in differences(of, {**rows_of.get("train", {}), **of}, task.metrics[-1]):
             print(f"- {fit}: {line}")
+        if arguments.slices:
+            print(f"\nBy slices of users, fitted on {to_parts(to_before(fit))}:\n")
+            labels = slices.labels_of(task, to_before(fit))
+            for line in slices.tables(labels, of, task.metrics[-1]):
+                print(line)
 
 
 if __name__ == "__main__":

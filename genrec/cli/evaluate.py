@@ -85,6 +85,12 @@ class EvaluateOptions:
         choices=FIT_ON,
         unset="train, or train+validation for demo-v1 on test",
     )
+    slices: bool = option(
+        False,
+        _MEASURED,
+        "Also show results by slices of users: popularity of the target, length of the history, days "
+        "since the last event and others. JSON and reports always have them.",
+    )
     explanations: bool = option(
         False,
         _MEASURED,
@@ -107,12 +113,17 @@ class EvaluateOptions:
     )
 
     def __post_init__(self) -> None:
-        """Check that ``--explanations`` is given without options for baselines and reports.
+        """Check that ``--explanations`` is given without options for baselines, slices and reports.
 
         Raises:
             SettingsError: ``--explanations`` is combined with such an option.
         """
-        given = {"--against": self.against, "--report": self.report, "--no-model": self.no_model}
+        given = {
+            "--against": self.against,
+            "--report": self.report,
+            "--no-model": self.no_model,
+            "--slices": self.slices,
+        }
         wrong = [name for name, value in given.items() if value]
         if self.explanations and wrong:
             msg = (
@@ -284,7 +295,7 @@ def evaluate(
     if json:
         console.print_json(evaluation.to_dict())
     else:
-        summaries.print_evaluation(evaluation)
+        summaries.print_evaluation(evaluation, slices=what.slices)
 
 
 def _default_baselines(dataset: Dataset, settings: Given) -> tuple[str, ...]:

@@ -24,7 +24,6 @@ from genrec.data.splits import (
     split_last_unit,
 )
 from genrec.errors import DataError, RequestError
-from genrec.text import main_script
 from genrec.types import BoolArray, IntArray
 
 DEMO_V1_MIN_EARLIER = 5  # the number of earlier purchases that demo-v1 requires
@@ -426,56 +425,6 @@ def count_events(dataset: Dataset, before: str = "validation") -> IntArray:
     c = dataset.interactions.columns
     use = (c.split < SPLITS.index(before)) & (c.row >= 0)
     return np.bincount(c.row[use], minlength=len(dataset.catalog))
-
-
-def label_slices(
-    dataset: Dataset, cases: Sequence[Case], before: str = "validation"
-) -> dict[str, list[str]]:
-    """Label every case in several ways, such as warm or cold, so that results can be broken down.
-
-    ``item`` is ``warm`` if the target has an event before the split, and ``cold`` otherwise;
-    ``user`` is defined in the same way for the user. ``history`` is the length of the history, and
-    ``target_events`` is the number of events of the target before the split; both are grouped into
-    bins. ``last_behavior`` is the behavior of the last event shown, and ``script`` is the script of
-    the target's title.
-
-    Args:
-        dataset: a dataset with the protocol's split.
-        cases: the cases of the protocol.
-        before: the name of a split; the systems were fitted to the events before this split.
-    """
-    c = dataset.interactions.columns
-    popularity = count_events(dataset, before)
-    fitted = np.bincount(
-        c.user[c.split < SPLITS.index(before)], minlength=len(dataset.interactions.user_ids)
-    )
-    rows = dataset.catalog.rows([case.target for case in cases])
-    behaviors = dataset.interactions.behaviors
-    first = [dataset.interactions.events(case.user_id).start for case in cases]
-    return {
-        "item": ["warm" if popularity[row] else "cold" for row in rows],
-        "user": ["warm" if fitted[c.user[place]] else "cold" for place in first],
-        "history": [_bin(len(case.shown), (1, 5, 10, 25)) for case in cases],
-        "target_events": [_bin(int(popularity[row]), (1, 5, 20, 100)) for row in rows],
-        "last_behavior": [
-            behaviors[c.behavior[case.shown[-1]]] if len(case.shown) else "none" for case in cases
-        ],
-        "script": [main_script([dataset.catalog[row].title]) for row in rows],
-    }
-
-
-def _bin(n: int, edges: Sequence[int]) -> str:
-    """Return the name of the bin that contains a number.
-
-    >>> [_bin(n, (1, 5, 10)) for n in (0, 1, 4, 5, 10, 11)]
-    ['0', '1-4', '1-4', '5-9', '10+', '10+']
-    """
-    bounds = [0, *edges]
-    low = max(b for b in bounds if b <= n)
-    above = [b for b in bounds if b > n]
-    if not above:
-        return f"{low}+"
-    return str(low) if above[0] == low + 1 else f"{low}-{above[0] - 1}"
 
 
 def fingerprint(dataset: Dataset) -> str:

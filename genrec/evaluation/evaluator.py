@@ -26,6 +26,7 @@ from genrec.data.protocols import Case as Case
 from genrec.data.protocols import demo_v1 as demo_v1
 from genrec.data.protocols import last_out as last_out
 from genrec.data.protocols import sample as sample
+from genrec.data.slices import label_slices
 from genrec.errors import DataError, RequestError
 from genrec.evaluation import metrics
 from genrec.evaluation.metrics import Calibration, RowArray
@@ -155,7 +156,7 @@ def evaluate(
             seed,
             described,
             chosen,
-            protocols.label_slices(dataset, chosen, before),
+            label_slices(dataset, chosen, before),
             results,
         )
         if out is not None:

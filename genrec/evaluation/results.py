@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -16,17 +15,23 @@ import pyarrow.parquet as pq
 from genrec import files
 from genrec.data.protocols import Case
 from genrec.errors import RequestError
-from genrec.evaluation import bootstrap, metrics
+from genrec.evaluation import bootstrap, metrics, slices
 from genrec.evaluation.bootstrap import Interval
+from genrec.evaluation.comparisons import Comparison as Comparison
+from genrec.evaluation.comparisons import (
+    intervals,
+    judge,
+    plain_comparisons,
+    plain_intervals,
+)
 from genrec.evaluation.metrics import Calibration
+from genrec.evaluation.slices import Slice
 from genrec.evaluation.systems import slug
 from genrec.json_text import to_json
+from genrec.priors.collaborative import CollaborativePrior
 from genrec.types import BoolArray, FloatArray
 
 SCHEMA_VERSION = 1
-LEAST_USERS = 500  # with fewer users, it should not be claimed that one system beats another
-LOWER_IS_BETTER = ("nats", "seconds", "invalid")
-SLICE_DRAWS = 2_000  # the number of bootstrap resamples for a slice
 MAIN_METRICS = ("nats", "hit_rate@1", "hit_rate@10", "ndcg@10")
 KINDS = ("new", "repeat")  # the kinds of targets; every target is of one kind
 TARGETS = ("all", *KINDS)
@@ -137,44 +142,6 @@ class Result:
         return bootstrap.bootstrap(difference)
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """The difference between two systems in a metric, measured on the same users.
-
-    Attributes:
-        ours, other: the names of the systems.
-        metric: the name of the metric.
-        difference: the mean difference over users (ours minus other), with its 95% bootstrap
-            interval.
-        users: the number of users.
-        verdict: ``better``, ``worse`` or ``not distinguishable``.
-        targets: ``all``, or ``new`` or ``repeat`` if only users with such a target were compared.
-    """
-
-    ours: str
-    other: str
-    metric: str
-    difference: Interval
-    users: int
-    verdict: str
-    targets: str = "all"
-
-    def __str__(self) -> str:
-        """Return the comparison as a sentence without a final period."""
-        link = "from" if self.verdict == "not distinguishable" else "than"
-        few = (
-            f"; fewer than {LEAST_USERS} users are too few to support a claim"
-            if self.users < LEAST_USERS and self.verdict != "not distinguishable"
-            else ""
-        )
-        on = {"new": " on new targets", "repeat": " on repeats"}.get(self.targets, "")
-        d = self.difference
-        return (
-            f"{self.ours} is {self.verdict} {link} {self.other} in {self.metric}{on}: difference "
-            f"{d.mean:+.4f} [{d.low:+.4f}, {d.high:+.4f}], {self.users:,} users{few}"
-        )
-
-
 def compare(
     result: Result, other: Result, metric: str = "ndcg@10", targets: str = "all"
 ) -> Comparison:
@@ -201,10 +168,8 @@ def compare(
         )
         raise RequestError(msg)
     difference = result.minus(other, metric, targets)
-    sign = -1 if metric in LOWER_IS_BETTER else 1
-    low, high = sorted((sign * difference.low, sign * difference.high))
-    verdict = "better" if low > 0 else "worse" if high < 0 else "not distinguishable"
     users = int(find_targets(result.cases, targets).sum())
+    verdict = judge(metric, difference)
     return Comparison(result.name, other.name, metric, difference, users, verdict, targets)
 
 
@@ -290,6 +255,11 @@ class Evaluation:
         msg = f"No system {name!r} was evaluated. Expected one of: {names}."
         raise RequestError(msg)
 
+    @property
+    def main_metric(self) -> str:
+        """The name of the metric for comparisons: NDCG@10, or HR@1 if candidates are ranked."""
+        return "hit_rate@1" if self.protocol.startswith("candidates") else "ndcg@10"
+
     @cached_property
     def intervals(self) -> dict[str, dict[str, Interval]]:
         """The mean and the 95% interval of each metric, keyed by system and metric."""
@@ -320,8 +290,7 @@ class Evaluation:
         return kinds
 
     def _compare(self, targets: str) -> list[Comparison]:
-        metric = "hit_rate@1" if self.protocol.startswith("candidates") else "ndcg@10"
-        compared = []
+        metric, compared = self.main_metric, []
         for rules in dict.fromkeys(r.rules for r in self.results):
             ours, *others = [r for r in self.results if r.rules == rules]
             compared += [compare(ours, other, metric, targets) for other in others]
@@ -330,31 +299,23 @@ class Evaluation:
         return compared
 
     @cached_property
-    def by_slice(self) -> dict[str, dict[str, dict[str, dict[str, Interval]]]]:
-        """The intervals of the main metrics, keyed by kind of slice, label, system and metric.
+    def by_slice(self) -> dict[str, dict[str, Slice]]:
+        """The main metrics for each slice of users, keyed by kind of slice and label.
 
-        A kind of slice is left out if all users have the same label.
+        Each combined system is compared with its best part, which is chosen by ``main_metric`` over
+        all users. A kind of slice is left out if all users have the same label.
         """
-        by_kind: dict[str, dict[str, dict[str, dict[str, Interval]]]] = {}
-        for kind, labels in self.slices.items():
-            array = np.array(labels)
-            several = sorted(set(labels), key=_number_first) if len(set(labels)) > 1 else []
-            for label in several:
-                inside = array == label
-                values = {
-                    (r.name, m): r.values[m][inside]
-                    for r in self.results
-                    for m in MAIN_METRICS
-                    if m in r.values
-                }
-                by_kind.setdefault(kind, {})[label] = self._by_system(values, SLICE_DRAWS)
-        return by_kind
+        values = {
+            (r.name, m): r.values[m] for r in self.results for m in MAIN_METRICS if m in r.values
+        }
+        best = slices.best_parts(_find_parts(self.results), values, self.main_metric)
+        return slices.by_slice(self.slices, values, best)
 
     def _by_system(
-        self, values: Mapping[tuple[str, str], FloatArray], draws: int | None = None
+        self, values: Mapping[tuple[str, str], FloatArray]
     ) -> dict[str, dict[str, Interval]]:
         by_system: dict[str, dict[str, Interval]] = {r.name: {} for r in self.results}
-        for (name, metric), interval in intervals(values, draws).items():
+        for (name, metric), interval in intervals(values).items():
             by_system[name][metric] = interval
         return by_system
 
@@ -374,26 +335,22 @@ class Evaluation:
             "fitted_on": self.fitted_on,
             "seen": "excluded" if self.exclude_seen else "included",
             "setups": {r.name: dict(r.setup) for r in self.results},
-            "systems": {n: _plain(metrics) for n, metrics in self.intervals.items()},
+            "systems": {n: plain_intervals(metrics) for n, metrics in self.intervals.items()},
             "whole": {r.name: dict(r.whole) for r in self.results},
             "diversity_over": self.vectors,
-            "comparisons": _plain_comparisons(self.comparisons),
+            "comparisons": plain_comparisons(self.comparisons),
             "targets": {
                 name: {
                     "users": kind.users,
-                    "systems": {n: _plain(metrics) for n, metrics in kind.intervals.items()},
-                    "comparisons": _plain_comparisons(kind.comparisons),
+                    "systems": {
+                        n: plain_intervals(metrics) for n, metrics in kind.intervals.items()
+                    },
+                    "comparisons": plain_comparisons(kind.comparisons),
                 }
                 for name, kind in self.by_target.items()
             },
             "slices": {
-                kind: {
-                    label: {
-                        "users": list(self.slices[kind]).count(label),
-                        "systems": {n: _plain(metrics) for n, metrics in systems.items()},
-                    }
-                    for label, systems in labels.items()
-                }
+                kind: {label: each.to_dict() for label, each in labels.items()}
                 for kind, labels in self.by_slice.items()
             },
             "reliability": {
@@ -428,55 +385,37 @@ class Evaluation:
         files.write_text(folder / "result.json", to_json(self.to_dict()) + "\n")
 
 
-def intervals(
-    values: Mapping[tuple[str, str], FloatArray], draws: int | None = None
-) -> dict[tuple[str, str], Interval]:
-    """Compute the mean and the 95% interval of each metric over the users who have a value.
+def _find_parts(results: Sequence[Result]) -> dict[str, list[str]]:
+    """Find the systems that each combined system consists of, among the evaluated ones.
 
-    A metric is left out if no user has a value.
+    A combined system is a model with a prior, or a prior with a learned ranking. Its parts are the
+    same model without a prior, the prior, and the prior with a learned ranking if it has one too.
+    The lists of a part follow the same rules as those of the combined system.
 
-    Args:
-        values: the values of all users, keyed by system and metric; NaN for a user without a value.
-        draws: the number of bootstrap resamples; see ``bootstrap.bootstrap``.
+    Returns:
+        The names of the parts, keyed by the name of the combined system.
     """
-    complete = [name for name, v in values.items() if len(v) and not np.isnan(v).any()]
-    by_name = {}
-    if complete:
-        columns = np.stack([values[n] for n in complete], axis=1)
-        by_name = dict(zip(complete, bootstrap.bootstraps(columns, draws=draws), strict=True))
-    for name, v in values.items():
-        known = v[~np.isnan(v)]
-        if name not in by_name and len(known):
-            by_name[name] = bootstrap.bootstrap(known, draws=draws)
-    return {name: by_name[name] for name in values if name in by_name}
+    found: dict[str, list[str]] = {}
+    for ours in results:
+        for other in results:
+            if ours.rules == other.rules and _is_part(other.setup, ours.setup):
+                found.setdefault(ours.name, []).append(other.name)
+    return found
 
 
-def _number_first(label: str) -> tuple[float, str]:
-    number = re.match(r"\d+", label)
-    return (float(number[0]) if number else -1.0, label)
+def _is_part(part: Mapping[str, Any], whole: Mapping[str, Any]) -> bool:
+    """Return True if a system is a part of a combined system, given the setups of both."""
+    if "model" in part:
+        same = all(part.get(k) == whole.get(k) for k in ("model", "run", "template", "decoder"))
+        return same and part.get("prior") is None and whole.get("prior") is not None
+    if part.get("baseline") != CollaborativePrior.name:
+        return False
+    if "model" not in whole:  # the prior with a learned ranking consists of the prior
+        is_prior = whole.get("baseline") == CollaborativePrior.name
+        return is_prior and "ranker" in whole and "ranker" not in part
+    is_prior = (whole.get("prior") or {}).get("prior") == "collaborative"
+    return is_prior and ("ranker" in whole or "ranker" not in part)
 
 
 def _both_have(one: Result, other: Result, metric: str) -> bool:
     return metric in one.values and metric in other.values
-
-
-def _interval(interval: Interval) -> dict[str, float]:
-    return {"mean": interval.mean, "low": interval.low, "high": interval.high}
-
-
-def _plain_comparisons(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
-    return [
-        {
-            "system": c.ours,
-            "other": c.other,
-            "metric": c.metric,
-            **_interval(c.difference),
-            "verdict": c.verdict,
-            "said": str(c),
-        }
-        for c in comparisons
-    ]
-
-
-def _plain(intervals: Mapping[str, Interval]) -> dict[str, dict[str, float]]:
-    return {metric: _interval(interval) for metric, interval in intervals.items()}

@@ -180,7 +180,8 @@ class BaselineSystem:
         self.name = name
         self.former_names: tuple[str, ...] = ()
         self.setup: Mapping[str, Any] = {
-            "baseline": getattr(baseline, "name", type(baseline).__name__)
+            "baseline": getattr(baseline, "name", type(baseline).__name__),
+            **({"ranker": "lambdarank"} if getattr(baseline, "rankers", None) else {}),
         }
         self.key = f"{name} {key} exclude_seen={exclude_seen}"
         self.batch = 256 if hasattr(baseline, "rank_many") else 1

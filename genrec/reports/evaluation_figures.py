@@ -11,7 +11,6 @@ import io
 import re
 import textwrap
 import warnings
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 from xml.etree import ElementTree
@@ -21,21 +20,24 @@ import numpy as np
 from genrec.errors import SettingsError
 from genrec.evaluation import bootstrap, metrics
 from genrec.evaluation.results import Evaluation, Result
+from genrec.evaluation.slices import Slice
 from genrec.extras import how_to_install
 from genrec.reports.html import LIGHT
 from genrec.text import one_line
 
 # How users are grouped, by the kind of slice.
 SLICES = {
-    "item": "whether the target item occurs in the train part",
-    "user": "whether the user occurs in the train part",
+    "popularity": "popularity of the target item",
     "history": "number of events in the history",
+    "last_event": "days from the last event in the history to the target",
     "target_events": "number of earlier events of the target item",
+    "user": "whether the user occurs in the train part",
     "last_behavior": "last behavior in the history",
     "script": "script of the target's title",
 }
 _CURVE = 20  # the largest k in the hit-rate curves
 _SLICES = 8  # the maximum number of slices of a kind in a chart
+_SAME = "item"  # a kind of slice that is not shown, since ``popularity`` also has the cold items
 _MARKS = "os^Dvp*"
 _WIDTH = 5.0  # inches; at the width of a phone, texts then have almost their natural size
 _INK, _GRID = "#212121", "#818181"  # replaced in SVG by the color of the text
@@ -132,31 +134,41 @@ def reliability(evaluation: Evaluation) -> Any:
     return figure
 
 
+def shown_slices(evaluation: Evaluation) -> dict[str, dict[str, Slice]]:
+    """Return the slices that are shown to readers, keyed by kind of slice and label."""
+    return {kind: each for kind, each in evaluation.by_slice.items() if kind != _SAME}
+
+
+def charted_slices(evaluation: Evaluation) -> dict[str, list[str]]:
+    """Return the labels of the largest slices of each kind that have enough users for intervals."""
+    shown = {}
+    for kind, slices in shown_slices(evaluation).items():
+        by_size = sorted(slices, key=lambda label: -slices[label].users)
+        largest = {label for label in by_size[:_SLICES] if slices[label].intervals}
+        shown[kind] = [label for label in slices if label in largest]
+    return {kind: labels for kind, labels in shown.items() if labels}
+
+
 @_in_style
 def slices(evaluation: Evaluation, metric: str) -> Any:
     """Plot a metric for the largest slices of users, with a panel for each kind of slice.
 
-    The points are means with 95% intervals.
+    The points are means with 95% intervals. At least one slice must have enough users for these;
+    see ``charted_slices``.
     """
-    kinds = evaluation.by_slice
+    kinds, shown = evaluation.by_slice, charted_slices(evaluation)
     n = len(evaluation.results)
-    shown: dict[str, list[str]] = {}
-    for kind in kinds:
-        users = Counter(evaluation.slices[kind])
-        largest = {label for label, _ in users.most_common(_SLICES)}
-        shown[kind] = [label for label in kinds[kind] if label in largest]
     figure, axes = _figure_of([0.6 + len(s) * (0.2 + 0.13 * n) for s in shown.values()])
     for panel, (kind, labels) in zip(axes, shown.items(), strict=True):
-        users = Counter(evaluation.slices[kind])
         for place, (result, color, mark) in enumerate(_styled(evaluation.results)):
             at = np.arange(len(labels)) + (place - (n - 1) / 2) * 0.7 / n
-            found = [kinds[kind][label][result.name][metric] for label in labels]
+            found = [kinds[kind][label].intervals[result.name][metric] for label in labels]
             means = np.array([i.mean for i in found])
             low = np.maximum(means - [i.low for i in found], 0)
             high = np.maximum([i.high for i in found] - means, 0)
             style = {"color": color, "fmt": mark, "markersize": 4, "capsize": 2}
             panel.errorbar(means, at, xerr=[low, high], label=_label(result.name), **style)
-        names = [textwrap.fill(f"{one_line(s)} (n={users[s]:,})", 22) for s in labels]
+        names = [textwrap.fill(f"{one_line(s)} (n={kinds[kind][s].users:,})", 22) for s in labels]
         panel.set_yticks(range(len(labels)), names)
         panel.set(title=SLICES.get(kind, kind), xlim=(0, None), ylim=(len(labels) - 0.5, -0.5))
         panel.grid(axis="x")

@@ -20,6 +20,7 @@ from genrec.data.protocols import Case
 from genrec.errors import SettingsError
 from genrec.evaluation.bootstrap import Interval
 from genrec.evaluation.results import KINDS, Evaluation, Result
+from genrec.evaluation.slices import LEAST
 from genrec.reports import evaluation_figures as figures
 from genrec.reports.html import escape_line, fold, make_page
 from genrec.text import one_line
@@ -177,15 +178,52 @@ def _only_main(table: Table) -> Table:
 
 
 def sliced(evaluation: Evaluation, metric: str) -> Table:
-    """Build a table of one metric, with a value for each slice of users and each system."""
+    """Build a table of one metric, with a value for each slice of users and each system.
+
+    Further columns have the paired difference of each combined system from its best part.
+    """
     names = [r.name for r in evaluation.results]
+    found = figures.shown_slices(evaluation)
+    pairs = dict.fromkeys(
+        (c.ours, c.other)
+        for slices in found.values()
+        for each in slices.values()
+        for c in each.comparisons
+        if c.metric == metric
+    )
     rows = [
-        [kind, label, f"{list(evaluation.slices[kind]).count(label):,}"]
-        + [format_interval(systems[n].get(metric)) for n in names]
-        for kind, labels in evaluation.by_slice.items()
-        for label, systems in labels.items()
+        [kind, label, f"{each.users:,}"]
+        + [format_interval(each.intervals.get(n, {}).get(metric)) for n in names]
+        + [format_interval(each.difference(ours, metric)) for ours, _ in pairs]
+        for kind, slices in found.items()
+        for label, each in slices.items()
     ]
-    return Table(["slice", "value", "users", *names], rows)
+    differences = [f"{ours} less {other}" for ours, other in pairs]
+    return Table(["slice", "value", "users", *names, *differences], rows)
+
+
+def slice_metrics(evaluation: Evaluation) -> list[str]:
+    """Return the metrics that are shown for slices of users, the main metric first."""
+    metric = evaluation.main_metric
+    return [metric] if metric.startswith("hit_rate") else [metric, "hit_rate@10"]
+
+
+def describe_slices(evaluation: Evaluation) -> list[str]:
+    """Return sentences that explain the slices of users and say what to be careful about."""
+    found = figures.shown_slices(evaluation)
+    kinds = [f"{kind}: {figures.SLICES[kind]}" for kind in found if kind in figures.SLICES]
+    lines = [f"Users are grouped by {'; '.join(kinds)}."] if kinds else []
+    if "popularity" in found:
+        lines.append(
+            "A cold item has no event in the data that the baselines were fitted on. The long tail "
+            "consists of the least popular items that have together at most a fifth of these events, "
+            "and the head of all others."
+        )
+    lines.append(
+        f"Slices with fewer than {LEAST} users have no values. With this many intervals, some differ "
+        "from zero by chance alone."
+    )
+    return lines
 
 
 def format_interval(interval: Interval | None, metric: str = "") -> str:
@@ -292,14 +330,9 @@ def _describe_targets(evaluation: Evaluation) -> str:
     return said
 
 
-def main_metric(evaluation: Evaluation) -> str:
-    """Return the name of the metric that is used for slices of users and for comparisons."""
-    return "hit_rate@1" if evaluation.protocol.startswith("candidates") else "ndcg@10"
-
-
 def blocks(evaluation: Evaluation) -> list[Block]:
     """Build the report's headings, sentences, tables and figures, in order of appearance."""
-    metric = main_metric(evaluation)
+    metric = evaluation.main_metric
     what, *how = _method(evaluation)
     parts: list[Block] = [
         Heading(f"Evaluation of {evaluation.dataset}", 1),
@@ -326,24 +359,19 @@ def blocks(evaluation: Evaluation) -> list[Block]:
             Picture("Observed frequency by stated probability", figures.reliability(evaluation)),
         ]
     if evaluation.by_slice:
+        parts += [Heading("Slices")]
+        if figures.charted_slices(evaluation):
+            parts += [Picture(f"{metric} by slice", figures.slices(evaluation, metric))]
+        parts += [Lines(describe_slices(evaluation))]
         parts += [
-            Heading("Slices"),
-            Picture(f"{metric} by slice", figures.slices(evaluation, metric)),
-            Lines([f"{metric} with 95% intervals. {_describe_slices(evaluation)}"]),
-            Fold("All slices", [sliced(evaluation, metric)]),
+            Fold(f"All slices: {name}", [sliced(evaluation, name)])
+            for name in slice_metrics(evaluation)
         ]
     parts.append(Heading("Example users"))
     for case in _examples(evaluation.cases):
         parts += _example(evaluation, case)
     parts.append(Lines([f"Created with genrec {__version__}."]))
     return parts
-
-
-def _describe_slices(evaluation: Evaluation) -> str:
-    kinds = [
-        f"{kind}: {figures.SLICES[kind]}" for kind in evaluation.by_slice if kind in figures.SLICES
-    ]
-    return f"Users are grouped by {'; '.join(kinds)}." if kinds else ""
 
 
 def _examples(cases: Sequence[Case]) -> list[Case]:

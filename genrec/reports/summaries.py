@@ -210,10 +210,12 @@ def print_tuned(tuned: Tuned, path: Path) -> None:
     )
 
 
-def print_evaluation(evaluation: Evaluation) -> None:
-    """Print the metrics of all systems, for all targets and for each kind of target.
+def print_evaluation(evaluation: Evaluation, *, slices: bool = False) -> None:
+    """Print the metrics of all systems, for all targets and for each kind of target, and remarks.
 
-    They are followed by the main metric for each slice of users and by remarks.
+    Args:
+        evaluation: the evaluation.
+        slices: True to also print the main metrics for each slice of users.
     """
     table = evaluation_report.overall(evaluation)
     print_table(table.header, table.rows)
@@ -223,15 +225,26 @@ def print_evaluation(evaluation: Evaluation) -> None:
         print_table(table.header, table.rows)
         for line in compared:
             print_line(line)
-    if evaluation.by_slice:
-        metric = evaluation_report.main_metric(evaluation)
-        table = evaluation_report.sliced(evaluation, metric)
-        print_line("")
-        print_line(f"{metric} by slice", "bold")
-        print_table(table.header, table.rows)
+    if slices:
+        _print_slices(evaluation)
     print_line("")
     for remark in evaluation_report.remarks(evaluation):
         print_line(remark)
+
+
+def _print_slices(evaluation: Evaluation) -> None:
+    """Print a table of each main metric by slices of users, and what the slices mean."""
+    print_line("")
+    if not evaluation.by_slice:
+        print_line("There are no slices, since all users are alike in every respect.")
+        return
+    for metric in evaluation_report.slice_metrics(evaluation):
+        table = evaluation_report.sliced(evaluation, metric)
+        print_line(f"{metric} by slice", "bold")
+        print_table(table.header, table.rows)
+        print_line("")
+    for line in evaluation_report.describe_slices(evaluation):
+        print_line(line)
 
 
 @contextmanager
