@@ -21,10 +21,11 @@ def made(rows: list[tuple[str, str, float, str]], *, timed: bool = True) -> Data
     """Make a dataset of (user, item, day, split) rows, with or without times."""
     users, items, days, splits = map(list, zip(*rows, strict=True))
     columns = {"user_id": users, "item_id": items, "split": splits, "behavior": ["buy"] * len(rows)}
-    options = EventOptions()
     if timed:
         columns["timestamp"] = [1.5e9 + DAY * float(d) for d in days]
-        options = EventOptions(time_unit="s")
+    else:
+        columns["position"] = [float(d) for d in days]
+    options = EventOptions(time_unit="s" if timed else "auto")
     catalog = pa.table({"item_id": list("abcdefgh"), "title": [f"title {i}" for i in "abcdefgh"]})
     return Dataset.from_tables(catalog, pa.table(columns), name="made", options=options)
 

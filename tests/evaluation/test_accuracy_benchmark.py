@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,12 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from benchmarks.accuracy import public_datasets
+from benchmarks.accuracy import first_stage, public_datasets, slices
 from genrec import Dataset
 from genrec.baselines import registry
 from genrec.evaluation import metrics, tuning
 from genrec.evaluation.audit import Finding, audit
-from genrec.priors.collaborative import CollaborativePrior
+from genrec.evaluation.slices import LEAST
+from genrec.priors.collaborative import COUNTED, CollaborativePrior
 
 DATA = Path(os.environ.get("GENREC_DATA", "/nowhere"))
 PUBLIC = pytest.mark.skipif(
@@ -37,6 +39,95 @@ def test_it_runs_and_goes_on(
     monkeypatch.setattr(registry, "fit", lambda *a, **k: pytest.fail("fitted again"))
     public_datasets.main()
     assert capsys.readouterr().out == first
+
+
+def test_slices_come_from_the_ranks_that_were_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["demo", "--systems", "popular,prior", "--fit", "train", "--users", "60"]
+    monkeypatch.setattr(sys, "argv", ["public_datasets.py", *arguments, "--out", str(tmp_path)])
+    public_datasets.main()
+    assert "slice" not in capsys.readouterr().out
+    monkeypatch.setattr(registry, "fit", lambda *a, **k: pytest.fail("fitted again"))
+    monkeypatch.setattr(CollaborativePrior, "fit", lambda *a, **k: pytest.fail("fitted again"))
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--slices"])
+    public_datasets.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert "By slices of users, fitted on train:" in lines
+    task = public_datasets.chosen(public_datasets.demo(Path()), 60)
+    (path,) = tmp_path.glob("demo-prior-train-*.json")
+    ranks = json.loads(path.read_text())["ranks"]
+    repeats = [c.target in c.history.had(task.data.info.lead_in_behaviors) for c in task.cases]
+    hits = [0 < ranks[c.user_id] <= 10 for c in task.cases]
+    for label, wanted in (("new", False), ("repeat", True)):
+        inside = [hit for hit, repeat in zip(hits, repeats, strict=True) if repeat is wanted]
+        (row,) = [
+            line for line in lines[lines.index("| hit_rate@10: slice | value | users | popular | prior |") :][:4]
+            if line.startswith(f"| target | {label} | {len(inside)} |")
+        ]  # fmt: skip
+        shown = f"{np.mean(inside):.4f}".removeprefix("0")
+        assert row.split(" | ")[-1].startswith(shown if len(inside) >= LEAST else "-")
+    assert any(line.startswith("| last_event | ") for line in lines)
+
+
+def test_slices_compare_a_combined_system_with_its_best_part() -> None:
+    n = 2 * LEAST
+    labels = {"target": ["new"] * LEAST + ["repeat"] * LEAST}
+    of = {
+        "prior": {"ndcg@10": np.zeros(n), "hit_rate@5": np.zeros(n)},
+        "tuned": {"ndcg@10": np.linspace(0, 0.5, n)},
+        "tuned-prior": {"ndcg@10": np.ones(n)},
+        "ranker": {"ndcg@10": np.full(n, 0.25)},
+    }
+    lines = list(slices.tables(labels, of, "ndcg@10"))
+    assert lines[0] == (
+        "| ndcg@10: slice | value | users | prior | tuned | tuned-prior | ranker | ranker less prior | "
+        "tuned-prior less tuned |"
+    )
+    assert lines[2].startswith(f"| target | new | {LEAST} | .0000 [.0000, .0000] | ")
+    assert " | .2500 [.2500, .2500] | .8" in lines[2]
+    assert not any("hit_rate@5" in line for line in lines)
+
+
+def test_days_between_the_last_two_events_of_each_user() -> None:
+    rows = [
+        ("a", "0"),
+        ("a", "86400"),
+        ("b", "0"),
+        ("b", ""),
+        ("c", "0"),
+        ("c", "0"),
+        ("c", "43200"),
+    ]
+    found = public_datasets.days_to_last([{"user_id": u, "timestamp": t} for u, t in rows])
+    assert (found["a"], found["c"]) == (1.0, 0.5)
+    assert np.isnan(found["b"])
+
+
+def test_the_first_stage_ranks_as_the_prior_does() -> None:
+    task = public_datasets.chosen(public_datasets.demo(Path()), 25)
+    prior = CollaborativePrior.fit(task.data)
+    for exclude in (False, True):
+        some = replace(task, exclude_seen=exclude)
+        found = first_stage.ranks_of(some, prior)
+        assert {"mixture", "union", *COUNTED} <= set(found)
+        lists = [prior.rank(c.history, 1000, exclude_seen=exclude) for c in some.cases]
+        for case, ranked, rank in zip(some.cases, lists, found["mixture"].tolist(), strict=True):
+            assert metrics.rank_of(case.target, ranked) == (rank if rank <= 1000 else 0)
+        own = found["own"] > 0  # it finds only what the user already had
+        seen = [c.target in c.history.had(()) for c in some.cases]
+        assert own.tolist() == ([False] * 25 if exclude else seen)
+    assert found.keys().isdisjoint({"mixture by kind"})
+
+
+def test_the_union_takes_an_item_from_each_list_in_turn() -> None:
+    lists = [np.array([5, 1, 2]), np.array([1, 3]), np.array([4])]
+    merged: list[int] = []
+    for place in range(3):
+        merged += [rows[place] for rows in lists if place < len(rows) and rows[place] not in merged]
+    for target in range(6):
+        expected = merged.index(target) + 1 if target in merged else 0
+        assert first_stage.rank_in_turns(lists, target) == expected
 
 
 def test_the_ranker_is_the_prior_with_a_learned_ranking(
