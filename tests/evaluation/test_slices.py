@@ -98,7 +98,7 @@ def test_a_model_with_a_prior_is_compared_with_its_parts(zh_data: Dataset, tmp_p
     found = evaluator.evaluate(
         zh_data,
         [fused, ("alone", fused.with_settings(prior="none")), "prior", "popular",
-         ("other", fused.with_settings(prior="popular"))],
+         ("other", fused.with_settings(prior="popularity"))],
         users=50,
         out=tmp_path,
     )  # fmt: skip
