@@ -341,6 +341,27 @@ def test_evaluate_goes_on_after_kill_9(run: Run, shop: Path, model: Path, tmp_pa
     assert value["slices"] == whole["slices"]
 
 
+def test_slices_are_shown_on_request(run: Run, shop: Path) -> None:
+    arguments = ("evaluate", shop, "--no-model", "--against", "popular")
+    code, plain, _ = run(*arguments)
+    assert code == 0
+    assert "by slice" not in plain
+    code, shown, _ = run(*arguments, "--slices")
+    assert code == 0
+    for words in ("ndcg@10 by slice", "hit_rate@10 by slice", "popularity", "fewer than 20 users"):
+        assert words in shown
+    value = answer(run, *arguments)
+    for kind, labels in value["slices"].items():
+        assert sum(each["users"] for each in labels.values()) == value["users"]
+        assert all(
+            bool(each["systems"]["popular"]) for each in labels.values() if each["users"] >= 20
+        )
+        assert all(each["systems"] == {} for each in labels.values() if each["users"] < 20), kind
+    code, _, err = run("evaluate", shop, "--explanations", "--slices")
+    assert code == 2
+    assert "--explanations does not work with --slices" in err
+
+
 def test_evaluate_without_a_model(run: Run, shop: Path, tmp_path: Path) -> None:
     value = answer(run, "evaluate", shop, "--no-model", "--against", "popular",
                    "--protocol", "candidates-20")  # fmt: skip
