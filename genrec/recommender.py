@@ -245,7 +245,9 @@ class Recommender:
             log,
         )
         requests = self._requests
-        self._priors = PriorSource(settings, self.dataset, behavior, key, log, folder)
+        self._priors = PriorSource(
+            settings, self.dataset, behavior, key, log, folder, lambda: getattr(model, "threads", 1)
+        )
         if trained is not None and folder is not None:
             requests.remarks = functools.cache(
                 functools.partial(describe_run, trained, folder, catalog, self._priors)

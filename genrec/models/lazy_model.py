@@ -7,6 +7,7 @@ that genrec can run itself are loaded without transformers (see ``llama`` and ``
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -40,6 +41,7 @@ class LazyModel:
         source: ModelSource,
         revision: str | None,
         load: Callable[[LightTokenizer | None], LanguageModel],
+        threads: int | None = None,
     ) -> None:
         """Store the arguments without loading anything; see ``lazy_model`` and ``lazy_run``.
 
@@ -49,8 +51,9 @@ class LazyModel:
             revision: the branch, tag or commit on the hub; None for the default branch.
             load: function that loads the model. Its argument is the tokenizer, or None if it could
                 not be read without transformers.
+            threads: the number of CPU threads that the model will use; None if PyTorch chooses.
         """
-        self.name = name
+        self.name, self._threads = name, threads
         self._source, self._revision, self._loader = source, revision, load
 
     def load(self) -> LanguageModel:
@@ -61,6 +64,17 @@ class LazyModel:
     def _loaded(self) -> LanguageModel:
         light = self.tokenizer if isinstance(self.tokenizer, LightTokenizer) else None
         return self._loader(light)
+
+    @property
+    def threads(self) -> int:
+        """The number of CPU threads, without loading the weights.
+
+        If PyTorch is to choose it and is not imported yet, it is 1.
+        """
+        torch = sys.modules.get("torch")
+        if "_loaded" not in self.__dict__ and self._threads is not None:
+            return self._threads
+        return 1 if torch is None else int(torch.get_num_threads())
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -155,7 +169,7 @@ def lazy_model(name: str, *, log: Log, **options: Any) -> LazyModel:
 
         return LanguageModel.load(name, log=log, light=light, **options)
 
-    return LazyModel(name, source, None, load)
+    return LazyModel(name, source, None, load, options.get("threads"))
 
 
 def lazy_run(folder: str | Path, base: str | None, *, log: Log, **options: Any) -> LazyModel:
@@ -187,4 +201,5 @@ def lazy_run(folder: str | Path, base: str | None, *, log: Log, **options: Any) 
         except ModelError:
             load(None)  # raises the error with advice on runs
             raise
-    return LazyModel(f"{run.base_model} tuned as {runs.run_name(folder)}", source, revision, load)
+    name = f"{run.base_model} tuned as {runs.run_name(folder)}"
+    return LazyModel(name, source, revision, load, options.get("threads"))

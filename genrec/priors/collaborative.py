@@ -168,6 +168,7 @@ class CollaborativePrior:
             if before == "validation" and fitting is dataset:
                 prior = cls(prior.counts, shares, prior._mixture.learned)
             else:
+                del prior  # its counts are not kept in memory while others are counted
                 prior = counted(dataset, before, shares)
             prior.unread = unread
             return prior
@@ -258,7 +259,7 @@ class CollaborativePrior:
             network: a sequence network whose scores the ranking uses, one of ``config.NETWORKS``.
                 It is trained on the events that this prior counts.
             seed: the random seed.
-            threads: the number of threads for fitting.
+            threads: the number of threads for fitting and for applying the rankings.
             log: function that is called with a line of text before slow steps.
         """
         if behavior != dataset.info.target_behavior:
@@ -276,7 +277,8 @@ class CollaborativePrior:
             about |= {"network": network, "counted": self.before}
         found = dataset.cache.read(RANKERS, about)
         if found is not None:
-            self.rankers = CandidateRankers.from_arrays(*found, dataset.catalog)
+            rankers = CandidateRankers.from_arrays(*found, dataset.catalog)
+            self.rankers = replace(rankers, threads=threads)
             return
         rankers = fit_rankers(
             dataset, behavior, mix, self.unread,

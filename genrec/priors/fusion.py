@@ -162,6 +162,7 @@ def build_prior(
     name: str,
     behavior: str,
     log: Callable[[str], None] = lambda message: None,
+    threads: int = 1,
 ) -> ItemPrior:
     """Build the prior with a given name from a dataset's events.
 
@@ -172,6 +173,7 @@ def build_prior(
         behavior: the target behavior.
         log: function that is called with a line of text from time to time while a baseline is
             fitted as a source.
+        threads: the number of threads of a learned ranking.
     """
     before = settings.prior_before
     if name == "collaborative":
@@ -180,7 +182,9 @@ def build_prior(
             dataset, behavior=behavior, before=before, sources=sources, seed=seed, log=log
         )
         if settings.ranker != "none":
-            prior.learn_to_rank(dataset, behavior, network=settings.network, seed=seed, log=log)
+            prior.learn_to_rank(
+                dataset, behavior, network=settings.network, seed=seed, threads=threads, log=log
+            )
         return prior
     n, novelty = len(dataset.catalog), name == "novelty"
     return Popularity(dataset.interactions, n, novelty=novelty, before=before)
@@ -282,6 +286,7 @@ class PriorSource:
         key: Callable[[], str],
         log: Callable[[str], None],
         run: Path | None = None,
+        threads: Callable[[], int] = lambda: 1,
     ) -> None:
         """Choose the prior according to the settings, but do not build it yet.
 
@@ -292,12 +297,14 @@ class PriorSource:
             key: function that returns the key under which ``genrec tune`` stores its values.
             log: function that is called with a line of text before each slow step.
             run: the run folder from which the model was loaded, or None.
+            threads: function that returns the number of threads of the recommender. It is called
+                only if the prior has a learned ranking.
 
         Raises:
             SettingsError: the settings name a prior for which there are no events to count.
         """
         self._settings, self._dataset, self._behavior = settings, dataset, behavior
-        self._key, self._log = key, log
+        self._key, self._log, self._threads = key, log, threads
         self._name = choose_prior(settings, dataset, behavior)
         self._built: list[
             ItemPrior | None
@@ -317,9 +324,14 @@ class PriorSource:
             prior: ItemPrior | None = None
             if name == "collaborative" and self._dataset is None:
                 prior = self.saved
+                if prior is not None and prior.rankers is not None:
+                    prior.rankers = replace(prior.rankers, threads=self._threads())
             elif name != "none":
                 assert self._dataset is not None
-                prior = build_prior(self._settings, self._dataset, name, self._behavior, self._log)
+                settings, log = self._settings, self._log
+                ranks = name == "collaborative" and settings.ranker != "none"
+                threads = self._threads() if ranks else 1
+                prior = build_prior(settings, self._dataset, name, self._behavior, log, threads)
             self._built.append(prior)  # other recommenders that share this list see it, too
         return self._built[0]
 

@@ -38,7 +38,7 @@ from genrec.priors.mixture import POPULAR, TRENDING, Mixture
 from genrec.priors.mixture_fit import without
 from genrec.priors.rank_features import FEATURES, KINDS, SEEN, Candidates, choose, seen_rows
 from genrec.priors.rank_network import RankNetwork
-from genrec.priors.ranking import Groups, Ranker, fit_ranker
+from genrec.priors.ranking import Groups, Ranker, check_available, fit_ranker
 from genrec.priors.weights import Weights
 from genrec.types import BoolArray, FloatArray, IntArray
 
@@ -61,10 +61,12 @@ class CandidateRankers:
         by_kind: the fitted ranking for each kind of candidate (see ``rank_features.KINDS``).
             Candidates of a kind without a ranking keep their weights.
         network: the network whose scores are features; None if there is none.
+        threads: the number of threads for applying a ranking.
     """
 
     by_kind: Mapping[str, Ranker]
     network: RankNetwork | None = None
+    threads: int = 1
 
     def reweight(
         self, mixture: Mixture, history: History, read: History, lead_in: Collection[str]
@@ -87,7 +89,7 @@ class CandidateRankers:
             ranker = self.by_kind.get(kind)
             if ranker is not None:
                 mass = values[given.rows].sum()
-                values[given.rows] = mass * ranker.shares(given.features())
+                values[given.rows] = mass * ranker.shares(given.features(), self.threads)
         return Weights(np.maximum(values, np.finfo(float).tiny), rest=rest, sources=mixed.sources)
 
     def to_arrays(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
@@ -225,7 +227,11 @@ def fit_rankers(
     Returns:
         The rankings. There is no ranking for a kind of candidate if too few users chose an item of
         this kind next, or if training does not improve the order of the mixture.
+
+    Raises:
+        SettingsError: LightGBM is not installed or cannot be loaded.
     """
+    check_available()
     log("Learning to rank the prior's candidates ...")
     dataset = protocols.with_validation(dataset, 1)  # in an evaluation, it may be withheld
     titles = TitleNeighbors(dataset.catalog)
@@ -251,7 +257,7 @@ def fit_rankers(
             ranker = fit_ranker(Groups.join(parts), validation[kind], seed=seed, threads=threads)
             if ranker is not None:
                 rankers[kind] = ranker
-    return CandidateRankers(rankers, whole)
+    return CandidateRankers(rankers, whole, threads)
 
 
 def _hold(

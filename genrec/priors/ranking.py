@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import importlib.util
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -168,12 +169,35 @@ def fit_ranker(
             callbacks=[lightgbm.early_stopping(_PATIENCE, verbose=False)],
         )
     trees = booster.model_to_string(num_iteration=booster.best_iteration)
-    scores = booster.predict(validation.features, num_iteration=booster.best_iteration)
+    scores = booster.predict(
+        validation.features, num_iteration=booster.best_iteration, num_threads=threads
+    )
     if not np.ptp(scores):
         return None
     nats = [validation.nats(scale * scores) for scale in _SCALES]
     best = int(np.argmin(nats))
     return Ranker(trees, float(_SCALES[best]), nats[best])
+
+
+def why_unavailable() -> str:
+    """Return the reason why no ranking can be learned or used here; empty if LightGBM can be loaded.
+
+    The reason is a sentence with advice, to show to users.
+    """
+    try:
+        _lightgbm()
+    except SettingsError as error:
+        return str(error)
+    return ""
+
+
+def check_available() -> None:
+    """Check that rankings can be learned, before the data for learning is prepared.
+
+    Raises:
+        SettingsError: LightGBM is not installed or cannot be loaded.
+    """
+    _lightgbm()
 
 
 def _lightgbm() -> Any:
@@ -202,7 +226,14 @@ def _import() -> Any:
     try:
         return importlib.import_module("lightgbm")
     except OSError:
-        torch = importlib.import_module("torch")
-        for path in (Path(str(torch.__file__)).parent / "lib").glob("libgomp*"):
+        for path in _openmp_of_torch():
             ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
         return importlib.import_module("lightgbm")
+
+
+def _openmp_of_torch() -> list[Path]:
+    """Find the OpenMP runtimes that are shipped with PyTorch, without importing PyTorch."""
+    found = importlib.util.find_spec("torch")
+    if found is None or found.origin is None:
+        return []
+    return sorted((Path(found.origin).parent / "lib").glob("libgomp*"))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from support.tiny_runs import saved
 
 from genrec import Dataset, LanguageModel, Recommender
@@ -151,6 +152,23 @@ def test_wrong_options_are_found_when_the_weights_are_loaded(
     model = lazy.lazy_model(str(folder / "tiny-llama"), log=quiet, **{**OPTIONS, **options})
     with pytest.raises(SettingsError, match=next(iter(options))):
         model.load()
+
+
+def test_the_number_of_threads_is_known_before_the_weights_are_loaded(folder: Path) -> None:
+    """A prior that ranks without the model works with as many."""
+    before = torch.get_num_threads()
+    try:
+        for given, expected in ((before + 2, before + 2), (None, before + 1)):
+            torch.set_num_threads(before + 1)
+            options = {**OPTIONS, "threads": given}
+            model = lazy.lazy_model(str(folder / "tiny-llama"), log=quiet, **options)
+            assert model.threads == expected
+            assert "_loaded" not in vars(model)
+            assert model.load().threads == model.threads == expected
+            torch.set_num_threads(before)
+            assert model.threads == before  # the number is that of the whole process
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_damaged_tokenizer_is_an_error_of_the_model(folder: Path, tmp_path: Path) -> None:

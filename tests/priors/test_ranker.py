@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ from genrec.config import PROTOCOL
 from genrec.data import protocols
 from genrec.data.datasets import load
 from genrec.data.interactions import Interactions
-from genrec.errors import DataError, SettingsError
+from genrec.errors import DataError
 from genrec.evaluation.systems import RecommenderSystem
 from genrec.priors import rank_features, rank_fit
 from genrec.priors.collaborative import CollaborativePrior
@@ -99,6 +97,7 @@ class _Backwards(Ranker):
     """Gives the largest share to the last candidate of the mixture."""
 
     def shares(self, features: np.ndarray, threads: int = 1) -> np.ndarray:
+        assert threads == 1
         assert features.shape[1] == len(FEATURES)
         rank = features[:, list(FEATURES).index("rank")]
         values = 1.0 + rank
@@ -420,43 +419,6 @@ def test_without_enough_events_nothing_is_ranked() -> None:
     assert prior.rankers is not None
     if not prior.rankers.by_kind:
         assert prior.logprobs(past) == pytest.approx(plain)
-
-
-def test_a_library_without_openmp_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(name: str) -> object:
-        if name == "lightgbm":
-            raise OSError("libgomp.so.1: cannot open shared object file")
-        return __import__(name)
-
-    monkeypatch.setattr("importlib.import_module", refuse)
-    with pytest.raises(SettingsError, match="libgomp"):
-        fit_ranker(groups(60, 0), groups(60, 1))
-
-
-def test_torchs_openmp_is_used_where_the_system_has_none() -> None:
-    """A process whose first import of lightgbm fails for lack of libgomp."""
-    script = """
-import builtins, ctypes, sys
-real = ctypes.cdll.LoadLibrary
-loaded = []
-def load(path, *rest):
-    if "lightgbm" in str(path) and not any("libgomp" in p for p in loaded):
-        raise OSError("libgomp.so.1: cannot open shared object file")
-    return real(path, *rest)
-ctypes.cdll.LoadLibrary = load
-plain = ctypes.CDLL
-class CDLL(plain):
-    def __init__(self, name, *rest, **named):
-        loaded.append(str(name))
-        super().__init__(name, *rest, **named)
-ctypes.CDLL = CDLL
-from genrec.priors.ranking import _lightgbm
-print(_lightgbm().__name__, any("libgomp" in p for p in loaded))
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False
-    )
-    assert done.stdout.split() == ["lightgbm", "True"], done.stderr
 
 
 def test_a_saved_prior_has_it(shop: Dataset, tmp_path: Path) -> None:
