@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import ROOT
-from benchmarks.speed.synthetic import Words, demo
+from benchmarks.speed.synthetic import Words, demo, texts
 from genrec.decoding.live_trie import LiveTrie
 from genrec.decoding.trie import Chunk, TitleTrie
 
@@ -119,13 +119,8 @@ def tokenise(n: int) -> dict[str, Any]:
     """Tokenize the same titles as texts with ``Encoder.titles``, and build a trie."""
     from genrec.data.catalog import Catalog, Item
 
-    words, names, encoder = demo()
-    texts = []
-    for flat, length in words.numbers(n):
-        word = iter([names[w] for w in flat.tolist()])
-        texts += [" ".join(next(word) for _ in range(size)) for size in length.tolist()]
-    catalog = Catalog(Item(str(row), text) for row, text in enumerate(texts))
-    del texts
+    words, _, encoder = demo()
+    catalog = Catalog(Item(str(row), text) for row, text in enumerate(texts(n, phrases=2)))
     before, started, cpu = peak(), time.perf_counter(), time.process_time()
     tokens = sum(len(ids) for ids in encoder.titles(catalog))
     seconds, highest = time.perf_counter() - started, peak()

@@ -1,9 +1,12 @@
-"""Make synthetic titles as token ids, so that ten million take seconds. For scale and constraint.
+"""Make synthetic titles as token ids, so that ten million take seconds, and synthetic events.
 
 Words of the embedded demo catalog, each tokenized with its space, are chained: the next word follows the
 last one in some demo title (four times of five) or is any word, by frequency. A title is as long as two demo
 titles: 9 words and 13 tokens on average, as in Amazon Toys (7 and 14; Beauty has 11 and 22, the demo 4 and
 7).
+
+Events have popular items, users with much to say, and enough of a pattern that items have something to do with
+each other (see ``events``). They are for measuring time and memory, not accuracy.
 """
 
 from __future__ import annotations
@@ -21,6 +24,10 @@ from genrec.types import IntArray
 
 CHUNK = 100_000  # titles made at once
 STAY = 0.8  # of a title's next words follow the one before in a demo title
+TOPICS = 1000  # groups of items that the same users choose
+# The share of events within the user's topic, with the item next to the last one, and with the last one.
+KEEP, NEXT, AGAIN = 0.5, 0.15, 0.05
+DAYS = 730  # over which events are spread
 
 
 @dataclass(frozen=True)
@@ -110,6 +117,51 @@ class Words:
             tokens = self.token[ranges(self.start[whole], count)] * multiple
             stops = ends + np.arange(len(length))  # where the terminators stand in whole
             yield tokens, np.diff(np.append(0, np.cumsum(count)[stops]))
+
+
+def texts(n: int, phrases: int = 1) -> list[str]:
+    """Return n titles as texts; see ``Words.chunks``."""
+    words, names, _ = demo()
+    found = []
+    for flat, length in words.numbers(n, phrases=phrases):
+        word = iter([names[w] for w in flat.tolist()])
+        found += [" ".join(next(word) for _ in range(size)) for size in length.tolist()]
+    return found
+
+
+def events(
+    users: int, items: int, total: int, seed: int = 0
+) -> tuple[IntArray, IntArray, IntArray]:
+    """Make about ``total`` events, sorted by user and time.
+
+    An item's popularity falls as 1 / (its place + 50), as Zipf's law says with Mandelbrot's offset. A user's
+    number of events is log-normal with a standard deviation of 1 in the logarithm, at least 3 and at most
+    500. Half of a user's events are within one of ``TOPICS`` groups of items, some are the item next to the
+    last one, and some repeat it.
+
+    Returns:
+        (E,) numbers of the users, (E,) numbers of the items and (E,) times in seconds.
+    """
+    rng = np.random.default_rng(seed)
+    share = 1.0 / (np.arange(items) + 50.0)
+    share = np.cumsum(share / share.sum())
+    length = np.exp(rng.normal(0.0, 1.0, users))
+    length = np.clip(length * total / users / np.exp(0.5), 3, 500).astype(np.int64)
+    user = np.repeat(np.arange(users), length)
+    place = np.searchsorted(share, rng.random(len(user)))  # 0 is the most popular item
+    place = np.minimum(place, items - 1)
+    topic = rng.integers(TOPICS, size=users)[user]
+    near = (place // TOPICS * TOPICS + topic) % items
+    place = np.where(rng.random(len(user)) < KEEP, near, place)
+    first = np.append(True, user[1:] != user[:-1])
+    before = np.roll(place, 1)
+    kind = rng.random(len(user))
+    place = np.where(~first & (kind < NEXT), (before + 1) % items, place)
+    place = np.where(~first & (kind > 1 - AGAIN), before, place)
+    item = rng.permutation(items)[place]
+    when = rng.integers(DAYS * 86_400, size=len(user)) + 1_600_000_000
+    order = np.lexsort((when, user))  # only the times are put in order
+    return user, item, when[order]
 
 
 def demo() -> tuple[Words, list[str], Any]:

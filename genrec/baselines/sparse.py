@@ -133,8 +133,14 @@ def keep_strongest(matrix: Any, n: int) -> Any:
         if last - first <= n:
             kept[first:last] = True
             continue
-        order = np.lexsort((matrix.indices[first:last], -matrix.data[first:last]))
-        kept[first + order[:n]] = True
+        if n < 1:
+            continue
+        values = matrix.data[first:last]
+        least = np.partition(values, -n)[-n]
+        kept[first:last] = values > least
+        ties = first + np.flatnonzero(values == least)
+        rest = n - np.count_nonzero(kept[first:last])
+        kept[ties[np.argsort(matrix.indices[ties])[:rest]]] = True
     strongest = matrix.copy()
     strongest.data = np.where(kept, matrix.data, 0.0)
     strongest.eliminate_zeros()

@@ -1,8 +1,12 @@
 """Compute the cosine similarities between items' user sets when they are needed.
 
-A single list needs the cosines of only a few items. Once the total number of requested rows reaches
-the number of items, the complete matrix of cosines is computed and cached. Both methods give exactly
-the same values.
+A single list needs the cosines of only a few items. Once as much work has been done for such requests
+as the complete matrix of cosines takes, that matrix is computed and cached, if there is enough memory.
+Both methods give exactly the same values.
+
+In large catalogs with long histories, almost any two items share a user, so the complete matrix would
+have billions of entries. There, each item keeps only its highest cosines, and the others count as 0.
+Whether this happens depends only on the events, not on the machine or on earlier requests.
 """
 
 from __future__ import annotations
@@ -12,7 +16,15 @@ from typing import Any
 
 import numpy as np
 
+from genrec.baselines.sparse import keep_strongest
+from genrec.memory import free_memory
 from genrec.types import FloatArray, IntArray
+
+MOST = 40_000_000  # maximum number of cosines that are kept
+LEAST, NEAR = 50, 500  # minimum and maximum number of cosines of an item in a large catalog
+_BLOCK = 4_000_000  # number of pairs of events that are counted at a time
+_BYTES = 40  # memory for each entry of the complete matrix, and of its powers, while it is computed
+_FREE = 0.5  # the fraction of the free memory that the complete matrix may take
 
 
 class Cosines:
@@ -20,6 +32,9 @@ class Cosines:
 
     The cosine of two items is the number of users who have both items, divided by the geometric
     mean of the items' user counts. The cosine of an item with itself is set to 0.
+
+    Attributes:
+        near: maximum number of cosines that each item keeps; N if all are kept.
     """
 
     def __init__(self, items: Any) -> None:
@@ -28,10 +43,18 @@ class Cosines:
         Args:
             items: (U, N) sparse matrix in CSR format with a 1 for each item that a user has.
         """
+        n = items.shape[1]
         self._items = items
-        users = np.bincount(items.indices, minlength=items.shape[1]).astype(np.float64)
+        users = np.bincount(items.indices, minlength=n).astype(np.float64)
         self._root = np.divide(1.0, np.sqrt(users), out=np.zeros(len(users)), where=users > 0)
-        self._asked = 0  # number of rows that have been requested
+        length = np.diff(items.indptr).astype(np.float64)
+        self._work = items.T @ length  # (N,) number of pairs of events that are counted for an item
+        self._total = float(self._work.sum())
+        entries = min(self._total, float(n) ** 2)  # an upper bound
+        self.near = n if entries <= MOST else int(np.clip(MOST // (4 * n), LEAST, NEAR))
+        self._bytes = min(entries, float(n) * self.near) * _BYTES
+        self._done = 0.0  # the work that has been done for requests
+        self._recent: tuple[IntArray, Any] = np.empty(0, dtype=np.int64), None
         self._whole: dict[int, Any] = {}  # all cosines, by the power to which they are raised
 
     def weigh(self, known: Any, power: int) -> Any:
@@ -47,8 +70,9 @@ class Cosines:
             (H, N) sparse matrix of scores.
         """
         rows = np.unique(known.indices)
-        if self._are_few(rows):
-            return known[:, rows] @ _raise(self._rows(rows), power)
+        few = self._few(rows)
+        if few is not None:
+            return known[:, rows] @ _raise(few, power)
         if power not in self._whole:
             self._whole[power] = _raise(self._every, power)
         return known @ self._whole[power]
@@ -61,30 +85,69 @@ class Cosines:
             columns: (C,) catalog rows.
         """
         some, place = np.unique(rows, return_inverse=True)
-        found = self._rows(some) if self._are_few(some) else self._every[some]
+        few = self._few(some)
+        found = self._every[some] if few is None else few
         return np.asarray(found[:, columns].toarray())[place]
 
-    def _are_few(self, rows: IntArray) -> bool:
-        """Return True as long as fewer rows have been requested than there are items."""
-        self._asked += len(rows)
-        return bool(self._asked < self._items.shape[1])
+    def _few(self, rows: IntArray) -> Any:
+        """Return the (R, N) cosines between R given items and all items.
+
+        The result of the last request is used again if it contains these items.
+
+        Args:
+            rows: (R,) the catalog rows of the given items, in ascending order.
+
+        Returns:
+            A sparse matrix; None if the complete matrix should be used instead.
+        """
+        if "_every" in self.__dict__:
+            return None
+        recent, found = self._recent
+        place = np.searchsorted(recent, rows)
+        if len(rows) <= len(recent) and place.max(initial=0) < len(recent):
+            if len(rows) == len(recent) and (recent == rows).all():
+                return found
+            if (recent[place] == rows).all():
+                return found[place]
+        self._done += float(self._work[rows].sum())
+        if self._done >= self._total and self._bytes <= _FREE * free_memory():
+            return None
+        found = self._rows(rows)
+        self._recent = rows, found
+        return found
 
     @cached_property
     def _every(self) -> Any:
+        self._recent = np.empty(0, dtype=np.int64), None
         return self._rows(np.arange(self._items.shape[1]))
 
+    @cached_property
+    def _by_item(self) -> Any:
+        """The (N, U) transpose of the matrix of items, in CSR format."""
+        return self._items.T.tocsr()
+
     def _rows(self, rows: IntArray) -> Any:
-        """Return the sparse (R, N) matrix of cosines between R given items and all N items.
+        """Compute the sparse (R, N) matrix of cosines between R given items and all N items.
 
         Args:
             rows: (R,) the catalog rows of the given items, in ascending order.
         """
-        shared = (self._items[:, rows].T @ self._items).tocsr()
-        shared.sum_duplicates()
+        from scipy import sparse
+
+        block = np.cumsum(self._work[rows]) // _BLOCK
+        parts = [self._block(part) for part in np.split(rows, np.flatnonzero(np.diff(block)) + 1)]
+        return parts[0] if len(parts) == 1 else sparse.vstack(parts, format="csr")
+
+    def _block(self, rows: IntArray) -> Any:
+        """Compute ``_rows`` for rows that take little memory together."""
+        shared = self._by_item[rows] @ self._items
         of_row = np.repeat(rows, np.diff(shared.indptr))
         shared.data = self._root[of_row] * shared.data * self._root[shared.indices]
         shared.data[of_row == shared.indices] = 0.0
         shared.eliminate_zeros()
+        if self.near < self._items.shape[1]:
+            shared = keep_strongest(shared, self.near)
+        shared.sort_indices()
         return shared
 
 

@@ -24,6 +24,7 @@ from genrec.data.dataset import Dataset
 from genrec.data.events import History
 from genrec.errors import RequestError
 from genrec.matching.ngrams import AlikeTitles
+from genrec.memory import check_memory
 from genrec.priors.cosines import Cosines
 from genrec.priors.event_times import EventTimes
 from genrec.priors.weights import Weights
@@ -52,7 +53,7 @@ _NEWEST, _MAX_NEWEST = 0.1, 100_000
 _PENALTY = EASE.defaults["penalty"]
 # The maximum number of items that EASE covers, and the maximum number of weights kept per item.
 _EASE_ITEMS, _EASE_NEAR = 5000, 50
-_CHUNK = 256  # number of rows of the EASE matrix that are computed at the same time
+_CHUNK = 256  # number of rows of the EASE matrices that are computed at the same time
 
 
 class TitleNeighbors:
@@ -109,7 +110,7 @@ class Counts:
         newest: catalog rows of the items in the latest tenth of all events, oldest first; empty if
             events of different users cannot be ordered in time.
         title_neighbors: the titles of the items, for finding items with similar titles.
-        saved: matrices that were computed earlier, keyed by attribute name: ``both`` or ``ease``.
+        saved: matrices that were computed earlier, keyed by attribute name: ``ease``.
         times: the times of the events; empty if events of different users cannot be ordered in
             time.
     """
@@ -171,7 +172,7 @@ class Counts:
             after=_sized(self.after, n, n),
             popularity=np.append(self.popularity, np.zeros(n - old)),
             title_neighbors=self.title_neighbors if same_titles else neighbors,
-            saved={"both": _sized(self.both, n, n)} if self._has_both else {},
+            saved={},
         )
 
     def more(
@@ -222,7 +223,7 @@ class Counts:
             popularity=self.popularity + np.bincount(row, minlength=n),
             newest=self._newest_with(by_time) if self._has_order else self.newest,
             times=self._times_with(row, when),
-            saved={"both": _clean(self.both + had.T @ had - old.T @ old)} if self._has_both else {},
+            saved={},
         )
 
     @property
@@ -267,17 +268,6 @@ class Counts:
         events = np.bincount(self.newest, minlength=len(self.catalog))
         return np.asarray(events / len(self.newest), dtype=np.float64)
 
-    @property
-    def _has_both(self) -> bool:
-        """Return True if ``both`` has been computed."""
-        return "both" in self.saved or "both" in self.__dict__
-
-    @cached_property
-    def both(self) -> Any:
-        """Return a sparse (N, N) matrix that counts the users who have both of two items."""
-        known = self.saved.get("both")
-        return _clean(self.items.T @ self.items) if known is None else known
-
     @cached_property
     def preceding(self) -> Any:
         """Return the transpose of ``after``, in CSR format."""
@@ -302,6 +292,9 @@ class Counts:
 
         Returns:
             A sparse (N, N) matrix for the N items of the catalog.
+
+        Raises:
+            SettingsError: there is not enough memory.
         """
         known = self.saved.get("ease")
         return self._solve_ease() if known is None else known
@@ -309,13 +302,22 @@ class Counts:
     def _solve_ease(self) -> Any:
         from scipy import sparse
 
-        n, users = len(self.catalog), self.both.diagonal()
+        n = len(self.catalog)
+        users = np.bincount(self.items.indices, minlength=n)
         some = np.sort(
             np.argsort(-users, kind="stable")[: min(int((users > 0).sum()), _EASE_ITEMS)]
         )
         if not len(some):
             return sparse.csr_array((n, n))
-        gram = self.both[some][:, some].toarray()
+        check_memory(
+            f"The source 'ease' of the prior, with {len(some):,} items,",
+            8 * len(some) ** 2,
+            "Leave this source out with --prior-sources, or use a machine with more memory.",
+        )
+        chosen = self.items[:, some]
+        columns, gram = chosen.T.tocsr(), np.empty((len(some), len(some)))
+        for first in range(0, len(some), _CHUNK):  # avoids a sparse matrix of all pairs
+            gram[first : first + _CHUNK] = (columns[first : first + _CHUNK] @ chosen).toarray()
         gram[np.diag_indices_from(gram)] += _PENALTY
         inverse = invert(gram)
         scale, parts = -np.diag(inverse), []

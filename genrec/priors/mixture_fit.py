@@ -13,7 +13,7 @@ from genrec.data.events import History
 from genrec.errors import RequestError
 from genrec.priors.counts import OWN
 from genrec.priors.mixture import POPULAR, TRENDING, Mixture
-from genrec.types import FloatArray
+from genrec.types import BoolArray, FloatArray, IntArray
 
 MAX_USERS = 1000  # maximum number of validation users to whose targets the shares are fitted
 ENOUGH = 50  # minimum number of these users; with fewer, the default shares are used
@@ -25,6 +25,7 @@ DEFAULT_MIX = {
     "nearest": 0.15, "latest": 0.07, "ease": 0.08, "titles": 0.04, "own": 0.1, "recent": 0.1,
 }  # fmt: skip
 _NEGLIGIBLE = 0.002  # sources with a smaller share are dropped, since every source costs time
+_CELLS = 20_000_000  # maximum number of weights of a source that are computed at once
 _STEPS = 400  # number of steps of expectation-maximization
 _RARE = 0.01  # behaviors with a smaller fraction of all events are never ignored
 _STANDARD_ERRORS = 2.0  # minimum gain from ignoring a behavior, in standard errors
@@ -83,7 +84,6 @@ def fit_shares(
         probabilities. The latter are computed before sources with negligible shares are dropped.
     """
     rows = np.array(mixture.counts.catalog.rows(targets), dtype=np.int64)
-    user = np.arange(len(rows))
     popular = mixture.counts.base.values[rows]
     columns = {POPULAR: popular}
     for source in sources:
@@ -91,10 +91,8 @@ def fit_shares(
             if len(mixture.counts.newest):
                 columns[source] = mixture.counts.trend[rows]
         elif source != POPULAR:
-            shares = mixture.shares(source, histories)
-            silent = np.asarray(shares.sum(axis=1)).ravel() == 0
+            of_target, silent = _shares_of_targets(mixture, source, histories, rows)
             if not silent.all():
-                of_target = np.asarray(shares[user, rows]).ravel()
                 columns[source] = np.where(silent, popular, of_target)
     likelihoods = np.stack([*columns.values()], axis=1)
     fitted = _maximize_likelihood(likelihoods)
@@ -103,6 +101,32 @@ def fit_shares(
     by_source = dict(zip(columns, (fitted / fitted.sum()).tolist(), strict=True))
     mix = {name: by_source.get(name, 0.0) * (1 - LEAST_POPULAR) for name in sources}
     return {**mix, POPULAR: mix[POPULAR] + LEAST_POPULAR}, nats
+
+
+def _shares_of_targets(
+    mixture: Mixture, source: str, histories: Sequence[History], rows: IntArray
+) -> tuple[FloatArray, BoolArray]:
+    """Look up a source's share of each target.
+
+    In a large catalog, few histories are handled at a time, because some sources weight every item.
+
+    Args:
+        mixture: the mixture that provides the distribution of the source.
+        source: the source.
+        histories: the H histories.
+        rows: (H,) catalog row of the target of each history.
+
+    Returns:
+        (H,) shares, and an (H,) array that is True if the source knows nothing about a history.
+    """
+    size = max(1, _CELLS // len(mixture.counts.catalog))
+    found, silent = [], []
+    for first in range(0, len(histories), size):
+        shares = mixture.shares(source, histories[first : first + size])
+        some = rows[first : first + size]
+        found.append(np.asarray(shares[np.arange(len(some)), some]).ravel())
+        silent.append(np.asarray(shares.sum(axis=1)).ravel() == 0)
+    return np.concatenate(found), np.concatenate(silent)
 
 
 def without(history: History, behaviors: Collection[str]) -> History:

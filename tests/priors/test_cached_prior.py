@@ -75,7 +75,7 @@ def answers(prior: CollaborativePrior, data: Dataset) -> list[Any]:
 
 def whole(prior: CollaborativePrior) -> list[Any]:
     counts = prior.counts
-    matrices = [counts.items, counts.after, counts.both, counts.ease]
+    matrices = [counts.items, counts.after, counts.ease]
     return [
         [*prior.mix.items()], prior.unread, prior.lead_in_behaviors, counts.user_ids,
         counts.latest.tolist(), counts.newest.tolist(), counts.popularity.tolist(),
@@ -273,7 +273,7 @@ def test_saved_priors_of_the_format_before_are_read(data: Dataset, tmp_path: Pat
     arrays, metadata = map_arrays(tmp_path / "new.safetensors")
     assert "both.data" not in arrays
     header = {**json.loads(metadata["prior"]), "format_version": 2}
-    arrays |= sparse_to_arrays("both", prior.counts.both)
+    arrays |= sparse_to_arrays("both", prior.counts.items.T @ prior.counts.items)
     write_arrays(tmp_path / "old.safetensors", arrays, {"prior": json.dumps(header)})
     for name in ("new", "old"):
         again = CollaborativePrior.load(tmp_path / f"{name}.safetensors", data)

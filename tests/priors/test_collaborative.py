@@ -110,7 +110,7 @@ def test_an_update_equals_a_rebuild(events: list[list[int]], seed: int, rows: li
     order = [two.user_ids.index(u) for u in one.user_ids]
     assert one.latest.tolist() == two.latest[order].tolist()
     assert (one.items.toarray() == two.items.toarray()[order]).all()
-    for name in ("after", "both"):
+    for name in ("after", "ease"):
         assert (getattr(one, name).toarray() == getattr(two, name).toarray()).all()
     assert one.popularity.tolist() == two.popularity.tolist()
     both = [  # what is trending depends on the order of users' events, which is another here
@@ -166,10 +166,32 @@ def test_ease_is_the_baseline_s_strongest_weights(
     assert (left.max(axis=1) <= np.where(full, least, 0.0) + 1e-6).all()
     monkeypatch.setattr("genrec.priors.counts._EASE_ITEMS", 40)
     few = CollaborativePrior.fit(demo_data, mix={"popular": 1, "ease": 1}).counts
-    users = few.both.diagonal()
+    users = np.bincount(few.items.indices, minlength=len(few.catalog))
     rows, columns = few.ease.nonzero()
     assert 20 < len({*rows.tolist(), *columns.tolist()}) <= 40
     assert users[rows].min() >= np.sort(users)[-40]
+
+
+def test_ease_is_refused_without_enough_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    prior = counted([[0, 1, 2], [0, 1]])
+    monkeypatch.setattr("genrec.memory.free_memory", lambda: 8 * 3**2 - 1)
+    with pytest.raises(SettingsError, match=r"'ease' of the prior, with 3 items.*--prior-sources"):
+        prior.weights(history(0))
+    monkeypatch.setattr("genrec.memory.free_memory", lambda: 8 * 3**2)
+    assert "ease" in prior.weights(history(0)).sources
+
+
+@pytest.mark.parametrize("cells", [1, 3 * len(NAMES), 1000])
+def test_shares_are_fitted_to_some_histories_at_a_time(
+    cells: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a large catalog; the shares are the same."""
+    prior = counted([[0, 1, 2, 3], [3, 4, 5], [0, 1], [2, 3, 0]])
+    histories = [history(), *(history(n, n + 1) for n in range(5)), history(2)]
+    targets = [f"i{n}" for n in (0, 2, 3, 0, 5, 6, 3)]
+    whole = prior.mixed(histories, targets, COUNTED)
+    monkeypatch.setattr("genrec.priors.mixture_fit._CELLS", cells)
+    assert prior.mixed(histories, targets, COUNTED) == whole
 
 
 def test_new_items_and_users_are_counted_and_fall_back() -> None:

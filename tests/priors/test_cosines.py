@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
-from genrec.priors.cosines import Cosines
+from genrec.priors import cosines
+from genrec.priors.cosines import LEAST, NEAR, Cosines
 from genrec.types import IntArray
 
 ITEMS = 9
@@ -29,45 +30,142 @@ def matrix(rows: list[dict[int, float]]) -> sparse.csr_array:
     return found.tocsr()
 
 
-@given(users, histories, st.integers(1, 3))
-def test_weighted_sums(owned: list[set[int]], known: list[dict[int, float]], power: int) -> None:
+def counted(owned: list[set[int]]) -> np.ndarray:
+    """The cosines by plain counting."""
+    found = np.zeros((ITEMS, ITEMS))
+    for one in range(ITEMS):
+        for two in range(ITEMS):
+            both = sum({one, two} <= own for own in owned)
+            if both and one != two:
+                counts = [sum(item in own for own in owned) for item in (one, two)]
+                found[one, two] = both / np.sqrt(np.prod(counts))
+    return found
+
+
+def completed(owned: list[set[int]]) -> Cosines:
+    """Cosines that were asked for so often that all of them are kept."""
+    found = Cosines(matrix([dict.fromkeys(own, 1.0) for own in owned]))
+    found.weigh(sparse.csr_array(np.eye(ITEMS)), 1)
+    return found
+
+
+@given(users, histories, st.integers(1, 3), st.integers(1, 30))
+def test_weighted_sums(
+    owned: list[set[int]], known: list[dict[int, float]], power: int, block: int
+) -> None:
     items, weights = matrix([dict.fromkeys(own, 1.0) for own in owned]), matrix(known)
-    expected = np.zeros((len(known), ITEMS))
-    for number, row in enumerate(known):
-        for one, weight in row.items():
-            for two in range(ITEMS):
-                both = sum({one, two} <= own for own in owned)
-                if both and one != two:
-                    counts = [sum(item in own for own in owned) for item in (one, two)]
-                    expected[number, two] += weight * (both / np.sqrt(np.prod(counts))) ** power
-    few, every = Cosines(items), Cosines(items)
-    every.weigh(matrix([dict.fromkeys(range(ITEMS), 1.0)]), 1)  # more than N rows: all are kept
-    found = few.weigh(weights, power)
+    expected = weights @ counted(owned) ** power
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cosines, "_BLOCK", block)  # so that rows are computed in several parts
+        found = Cosines(items).weigh(weights, power)
+        every = completed(owned).weigh(weights, power)
     assert found.toarray() == pytest.approx(expected)
-    assert found.toarray().tobytes() == every.weigh(weights, power).toarray().tobytes()
+    assert found.toarray().tobytes() == every.toarray().tobytes()
 
 
-def test_all_are_computed_once_many_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    cosines = Cosines(matrix([dict.fromkeys(range(ITEMS), 1.0)] * 2))
-    computed: list[int] = []
+@given(users, histories, st.integers(1, 3))
+def test_in_a_large_catalog_the_highest_are_kept(
+    owned: list[set[int]], known: list[dict[int, float]], near: int
+) -> None:
+    """They are the same whether a few are computed or all."""
+    items, weights = matrix([dict.fromkeys(own, 1.0) for own in owned]), matrix(known)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("MOST", 1), ("LEAST", near), ("NEAR", near)):
+            patch.setattr(cosines, name, value)
+        few, every = Cosines(items), completed(owned)
+    if few.near == ITEMS:  # hardly any items share users
+        assert sum(len(own) ** 2 for own in owned) <= 1
+        return
+    true = counted(owned)
+    kept = few.between(np.arange(ITEMS), np.arange(ITEMS))
+    assert kept[kept > 0] == pytest.approx(true[kept > 0])
+    true.sort(axis=1)
+    true[:, :-near] = 0.0
+    assert np.sort(kept, axis=1) == pytest.approx(true)
+    for power in (1, 2):
+        found = few.weigh(weights, power)
+        assert found.toarray() == pytest.approx(weights @ kept**power)
+        assert found.toarray().tobytes() == every.weigh(weights, power).toarray().tobytes()
+
+
+def test_how_many_are_kept_depends_on_the_size() -> None:
+    """A bound on the number of pairs of items that share users decides."""
+    few = sparse.csr_array((np.ones(6_000), (np.zeros(6_000, dtype=int), np.arange(6_000))))
+    few.resize((1, 1_000_000))
+    assert Cosines(few).near == 1_000_000  # 36 million pairs
+    long = sparse.csr_array((np.ones(7_000), (np.zeros(7_000, dtype=int), np.arange(7_000))))
+    assert Cosines(long).near == NEAR  # 49 million pairs
+    long.resize((1, 1_000_000))
+    assert Cosines(long).near == LEAST
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of rows in each computation."""
+    found: list[int] = []
     plain = Cosines._rows
 
     def rows(self: Cosines, wanted: IntArray) -> Any:
-        computed.append(len(wanted))
+        found.append(len(wanted))
         return plain(self, wanted)
 
     monkeypatch.setattr(Cosines, "_rows", rows)
-    for _ in range(6):
-        cosines.weigh(matrix([{0: 1.0, 3: 1.0, 5: 0.5}]), 2)
+    return found
+
+
+def ask(found: Cosines, *rows: int) -> None:
+    found.weigh(matrix([dict.fromkeys(rows, 1.0)]), 2)
+
+
+def test_all_are_computed_once_many_were_asked_for(computed: list[int]) -> None:
+    found = Cosines(matrix([dict.fromkeys(range(ITEMS), 1.0)] * 2))
+    for first in range(6):
+        ask(found, first, first + 1, first + 2)
     assert computed == [3, 3, ITEMS]
+
+
+def test_what_many_users_have_counts_for_more(computed: list[int]) -> None:
+    """All are computed when that takes no longer than the requests before it did."""
+    found = Cosines(matrix([dict.fromkeys(range(4), 1.0)] * 9 + [{8: 1.0}]))
+    for _ in range(50):
+        ask(found, 8)
+        ask(found, 7)
+    assert ITEMS not in computed
+    for row in range(4):
+        ask(found, row)
+    assert computed[-1] == ITEMS
+
+
+def test_the_same_items_are_computed_once(computed: list[int]) -> None:
+    """The sources of a request use the same items, or some of them."""
+    found = Cosines(matrix([dict.fromkeys(range(ITEMS), 1.0)] * 2))
+    for _ in range(9):
+        ask(found, 0, 3, 5)
+        ask(found, 3, 5)
+        ask(found, 5)
+        ask(found)
+        found.between(np.array([3, 0, 3]), np.array([1, 2]))
+    assert computed == [3]
+    ask(found, 4)
+    assert computed == [3, 1]
+
+
+def test_without_enough_memory_never_all_are_computed(
+    computed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cosines, "free_memory", lambda: 100)
+    found = Cosines(matrix([dict.fromkeys(range(ITEMS), 1.0)] * 2))
+    for first in range(6):
+        ask(found, first, first + 1, first + 2)
+    assert computed == [3] * 6
 
 
 @given(users, st.lists(st.integers(0, ITEMS - 1), min_size=1), st.sets(st.integers(0, ITEMS - 1)))
 def test_between_items(owned: list[set[int]], rows: list[int], columns: set[int]) -> None:
     """The first request is for a few rows, and a later one is answered from all of them."""
-    cosines, some = Cosines(matrix([dict.fromkeys(own, 1.0) for own in owned])), sorted(columns)
-    every = cosines.weigh(sparse.csr_array(np.eye(ITEMS)), 1).toarray()
+    found, some = completed(owned), sorted(columns)
+    every = found.weigh(sparse.csr_array(np.eye(ITEMS)), 1).toarray()
     fresh = Cosines(matrix([dict.fromkeys(own, 1.0) for own in owned]))
     for _ in range(3):
-        found = fresh.between(np.array(rows), np.array(some, dtype=np.int64))
-        assert found.tolist() == every[rows][:, some].tolist()
+        between = fresh.between(np.array(rows), np.array(some, dtype=np.int64))
+        assert between.tolist() == every[rows][:, some].tolist()
