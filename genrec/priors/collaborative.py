@@ -53,6 +53,7 @@ from genrec.priors.mixture_fit import ENOUGH, fit_on_validation, fit_shares, wit
 from genrec.priors.rank_features import choose, seen_rows
 from genrec.priors.rank_fit import RANKERS_KEY, CandidateRankers, fit_rankers
 from genrec.priors.rank_network import RankNetwork
+from genrec.priors.ranking import check_available
 from genrec.priors.saved_counts import (
     FORMAT_VERSION,
     check_header,
@@ -262,6 +263,7 @@ class CollaborativePrior:
             threads: the number of threads for fitting and for applying the rankings.
             log: function that is called with a line of text before slow steps.
         """
+        check_available()  # a ranking from the cache cannot be used without LightGBM, either
         if behavior != dataset.info.target_behavior:
             info = dataset.info.with_target(behavior, dataset.interactions)
             dataset = replace(dataset, info=info)
