@@ -9,6 +9,7 @@ import shlex
 from pathlib import Path
 
 from genrec import runs
+from genrec.config import EXPLAIN
 from genrec.data.catalog import Catalog
 from genrec.errors import DataError, SettingsError
 from genrec.priors.fusion import PriorSource
@@ -77,6 +78,15 @@ def _describe_prior(run: Run, folder: Path, items: int, source: PriorSource) -> 
             f"The run {name} is used with a prior whose weight was fitted for a model without "
             f"fine-tuning. Fit it for the run with `genrec tune DIR --run {shown}`.",
         )
+    if fusing.role == EXPLAIN:
+        tuned = source.tuned
+        shown_by = (
+            ""
+            if tuned is None
+            else f", because it did not improve the prior's lists of {tuned.users:,} validation users"
+        )
+        note = f"The prior ranks items alone, and the run {name} only explains{shown_by} (--model-role)."
+        return (note, *_findings(run, source, shown, items, alone=False))
     if fusing.prior == "collaborative":
         weight = f"a weight fitted on {fusing.fitted}" if fusing.fitted else "the given weight"
         where = "" if items or not fusing.fitted else f" of the data {run.data}"

@@ -63,9 +63,12 @@ def test_lists_are_those_of_the_loaded_model(folder: Path, data: Dataset, what: 
     assert (ours.name, ours.context) == (theirs.name, theirs.context)
     assert ours.count_tokens("RED mug") == theirs.count_tokens("RED mug")
     if what in {"run", "whole"}:
-        recommenders = [Recommender.load(folder / what, data, model=m) for m in (ours, theirs)]
+        recommenders = [
+            Recommender.load(folder / what, data, model=m, model_role="fuse")
+            for m in (ours, theirs)
+        ]
     else:
-        recommenders = [Recommender(data, m) for m in (ours, theirs)]
+        recommenders = [Recommender(data, m, model_role="fuse") for m in (ours, theirs)]
     history = recommenders[0].history(data.interactions.user_ids[0])
     prompts = [r.prompt(history) for r in recommenders]
     assert prompts[0] == prompts[1]
