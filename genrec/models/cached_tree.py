@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from genrec.models.growing_layer import GrowingLayer
 from genrec.models.logits import Body, Outputs
 from genrec.models.plain_tree import PlainTree
 from genrec.models.token_tree import ROOT, WITHIN, TokenTree
-from genrec.types import IntArray
+from genrec.types import BoolArray, IntArray
 
 _NOBODY = -2  # used as the parent of a padding token, and as the batch row of a dropped prompt
 
@@ -81,13 +82,8 @@ class CachedTree(TokenTree):
         for row, prompt in enumerate(prompts):
             ids[row, : len(prompt) - skipped] = torch.tensor(list(prompt[skipped:]))
         layers = prefix.layers if prefix else body.new_layers()
-        self._layers = [layer.repeated(n) for layer in layers] if prefix else layers
-        self._cache = body.as_cache(self._layers)
-        self._prompt = widest  # number of cache slots that each prompt takes
-        self._length = length  # (B,) number of tokens in each prompt
-        self._row = np.arange(n)  # each prompt's row in the batch, or _NOBODY if it was dropped
-        self._parent = np.empty((n, 0), dtype=np.int64)  # (B, slots) handle of each token's parent
-        self._depth = np.empty((n, 0), dtype=np.int64)  # (B, slots) each token's depth in the tree
+        layers = [layer.repeated(n) for layer in layers] if prefix else layers
+        self._start(layers, length, np.arange(widest) < length[:, None])
         rows = torch.arange(n, device=body.device)
         self.root = body(
             (rows, torch.from_numpy(length - skipped - 1).to(body.device)),
@@ -96,6 +92,50 @@ class CachedTree(TokenTree):
             past_key_values=self._cache,
             use_cache=True,
         )
+
+    @classmethod
+    def resume(
+        cls,
+        body: Body,
+        layers: list[GrowingLayer],
+        length: IntArray,
+        filled: BoolArray,
+        root: Outputs | None = None,
+    ) -> CachedTree:
+        """Return a tree for prompts whose keys and values are known.
+
+        Args:
+            body: a model for which ``tree_obstacle`` returns an empty string, and whose layers all
+                have full attention.
+            layers: the keys and values of the B prompts, one buffer for each layer of the model.
+            length: (B,) int64 number of tokens in each prompt.
+            filled: (B, slots) bool mask of the slots that hold a token of the prompt.
+            root: the outputs after each prompt; None if nobody will ask for them.
+        """
+        tree = cls.__new__(cls)
+        tree._body = body
+        tree._start(layers, length, filled)
+        if root is not None:
+            tree.root = root
+        return tree
+
+    def _start(self, layers: list[GrowingLayer], length: IntArray, filled: BoolArray) -> None:
+        """Set the attributes for B prompts without continuations; see ``resume``."""
+        n = len(length)
+        self._layers = layers
+        self._cache = self._body.as_cache(layers)
+        self._prompt = filled.shape[1]  # number of cache slots that each prompt takes
+        self._filled = filled  # (B, slots of the prompt) slots that hold a token
+        self._gaps = bool((filled != (np.arange(self._prompt) < length[:, None])).any())
+        self._length = length  # (B,) number of tokens in each prompt
+        self._row = np.arange(n)  # each prompt's row in the batch, or _NOBODY if it was dropped
+        self._parent = np.empty((n, 0), dtype=np.int64)  # (B, slots) handle of each token's parent
+        self._depth = np.empty((n, 0), dtype=np.int64)  # (B, slots) each token's depth in the tree
+
+    @property
+    def layers(self) -> list[GrowingLayer]:
+        """Return the keys and values of the prompts and continuations, one buffer per layer."""
+        return self._layers
 
     def grow(
         self,
@@ -173,7 +213,7 @@ class CachedTree(TokenTree):
         for layer in self._layers:
             layer.keep(torch.from_numpy(rows).to(self._body.device))
         self._parent, self._depth = self._parent[rows], self._depth[rows]
-        self._length = self._length[rows]
+        self._length, self._filled = self._length[rows], self._filled[rows]
         moved = np.full(len(self._row), _NOBODY)
         for new, old in enumerate(rows.tolist()):
             moved[self._row == old] = new
@@ -239,7 +279,10 @@ class CachedTree(TokenTree):
         n, width = ids.shape
         position = length[:, None] - 1 + depth
         prompt = torch.arange(self._prompt, device=ids.device).expand(n, -1)
-        past = (prompt < length[:, None])[:, None].expand(-1, width, -1)
+        past = prompt < length[:, None]
+        if self._gaps:
+            past = torch.from_numpy(self._filled).to(ids.device)
+        past = past[:, None].expand(-1, width, -1)
         seen = torch.cat([past, seen], dim=2)
         where = torch.cat([prompt, length[:, None] - 1 + depths], dim=1)
         masks = {}
@@ -279,7 +322,7 @@ class CachedTree(TokenTree):
         n, width = position.shape
         slots = self._prompt + self._parent.shape[1]
         seen = np.zeros((n, width, slots), dtype=bool)
-        seen[:, :, : self._prompt] = (np.arange(self._prompt) < self._length[:, None])[:, None]
+        seen[:, :, : self._prompt] = self._filled[:, None]
         row, column, node = rows, columns, handles
         while len(node):
             seen[row, column, self._prompt + node] = True

@@ -5,7 +5,7 @@ This module deals with tensors only and does not need transformers.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -31,6 +31,20 @@ class GrowingLayer:
         super().__init__()
         self.length = 0
         self.is_initialized = False
+
+    @classmethod
+    def holding(cls, keys: torch.Tensor, values: torch.Tensor, length: int) -> Self:
+        """Return a layer that uses given buffers, which it may write to.
+
+        Args:
+            keys: (B, heads, slots, D) buffer for the keys.
+            values: (B, heads, slots, D) buffer for the values.
+            length: the number of slots that are in use.
+        """
+        layer = cls()
+        layer.lazy_initialization(keys, values)
+        layer.keys, layer.values, layer.length = keys, values, length
+        return layer
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Allocate the buffers when the first keys and values arrive."""

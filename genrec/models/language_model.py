@@ -6,6 +6,7 @@ This module deals with token ids and logits only, not with items.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,19 @@ from genrec import files, runs
 from genrec.errors import ModelError, SettingsError
 from genrec.models import packaged
 from genrec.models.base import Generated, GenerationOptions, TextPrompt
+from genrec.models.block_prompt import BlockPrompt
+from genrec.models.block_reader import BlockReader, BlocksRead, not_by_event
 from genrec.models.cached_tree import CachedTree, Prefix, tree_obstacle
 from genrec.models.devices import quantization_arguments, resolve_device, resolve_dtype
 from genrec.models.generation import Ending, beams, sample
 from genrec.models.light_tokenizer import LightTokenizer
+from genrec.models.line_store import LineStore
 from genrec.models.llama import Llama, load_llama, merge_adapter
 from genrec.models.logits import Body
 from genrec.models.plain_tree import PlainTree
 from genrec.models.quiet import quiet_transformers
-from genrec.models.sources import describe_failure, locate_model, not_loaded
+from genrec.models.rotary import find_rotary
+from genrec.models.sources import check_loaded, describe_failure, locate_model, not_loaded
 from genrec.models.token_tree import TokenTree
 from genrec.runs import Run
 
@@ -44,6 +49,7 @@ class LanguageModel:
         body: the same model, split into hidden layers and output layer so that logits can be
             computed for selected tokens only.
         obstacle: the reason why the model cannot use ``CachedTree``; empty if it can.
+        lines: the keys and values of lines that ``read_blocks`` keeps for later prompts.
     """
 
     def __init__(
@@ -67,6 +73,7 @@ class LanguageModel:
         self.dtype: torch.dtype = next(model.parameters()).dtype
         self.body = Body(model)
         self.obstacle = "requested by the caller" if plain else tree_obstacle(self.body)
+        self.lines = LineStore()
 
     @classmethod
     def load(
@@ -140,7 +147,7 @@ class LanguageModel:
                 )
             except Exception as error:  # an unsuitable folder may cause any kind of exception
                 raise not_loaded(name, describe_failure(error)) from error
-        _check_loaded(name, model, tokenizer, report)
+        check_loaded(name, model, tokenizer, report)
         if not quantization:
             model.to(target)
         for layer in model.modules():
@@ -372,6 +379,13 @@ class LanguageModel:
         Raises:
             ModelError: a prompt is empty or longer than the model's context.
         """
+        self._check_lengths(prompts)
+        if self.obstacle:
+            return PlainTree(self.body, prompts)
+        return CachedTree(self.body, prompts, prefix)
+
+    def _check_lengths(self, prompts: Sequence[Sequence[int]]) -> None:
+        """Raise a ModelError if a prompt is empty or longer than the model's context."""
         for ids in prompts:
             if not 0 < len(ids) <= self.context:
                 msg = (
@@ -379,9 +393,28 @@ class LanguageModel:
                     f"for {self.name}; lower max_prompt_tokens."
                 )
                 raise ModelError(msg)
+
+    @cached_property
+    def block_reading(self) -> BlockReader | str:
+        """The reader of ``read_blocks``, or the reason why the model cannot read blocks."""
         if self.obstacle:
-            return PlainTree(self.body, prompts)
-        return CachedTree(self.body, prompts, prefix)
+            return f"it cannot use the token tree ({self.obstacle})"
+        rotary = find_rotary(self.body)
+        if isinstance(rotary, str):
+            return rotary
+        return BlockReader(self.body, rotary, self.lines, self.fingerprint())
+
+    def read_blocks(self, prompts: Sequence[BlockPrompt]) -> BlocksRead:
+        """Read prompts block by block, with the blocks of earlier prompts; see ``BlockReader``.
+
+        Raises:
+            ModelError: a prompt is empty or longer than the model's context.
+            SettingsError: the model cannot read blocks.
+        """
+        self._check_lengths([p.ids for p in prompts])
+        if isinstance(self.block_reading, str):
+            raise not_by_event(self.name, self.block_reading)
+        return self.block_reading.read(prompts)
 
     def prefix(self, ids: Sequence[int]) -> Prefix | None:
         """Run the model on the common prefix of several prompts, and keep the result.
@@ -445,32 +478,3 @@ def _with_adapter(model: Any, folder: Path, *, merge: bool) -> Any:
                 "Expected the files that training wrote. Copy the run folder again."
             )
             raise ModelError(msg) from error
-
-
-def _check_loaded(name: str, model: Any, tokenizer: Any, report: dict[str, Any]) -> None:
-    """Raise a ModelError if a model lacks weights, or if its tokenizer does not match the model.
-
-    Args:
-        name: the model's name, for use in the error message.
-        model: the loaded model.
-        tokenizer: the loaded tokenizer.
-        report: the transformers loading report, which lists missing and mismatched weights.
-    """
-    missing = sorted(report.get("missing_keys") or [])
-    mismatched = [str(m[0]) for m in report.get("mismatched_keys") or []]
-    if missing or mismatched:
-        some = ", ".join([*missing, *mismatched][:3])
-        msg = (
-            f"Model {name!r} lacks weights or has some of the wrong shape ({some}, ...; "
-            f"{len(missing) + len(mismatched)} in all), so its results would be random. Expected "
-            "all weights of the causal language model named in config.json; download the model "
-            "again."
-        )
-        raise ModelError(msg)
-    rows = int(model.get_input_embeddings().weight.shape[0])
-    if len(tokenizer) > rows:
-        msg = (
-            f"Model {name!r} has {rows:,} token ids, but its tokenizer has {len(tokenizer):,}. "
-            "Expected the model's own tokenizer; get both from the same source."
-        )
-        raise ModelError(msg)

@@ -189,7 +189,7 @@ class _Attention(nn.Module):
         query = self.q_proj(states).view(shape).transpose(1, 2)
         key = self.k_proj(states).view(shape).transpose(1, 2)
         value = self.v_proj(states).view(shape).transpose(1, 2)
-        query, key = _rotate(query, *turn), _rotate(key, *turn)
+        query, key = rotate(query, *turn), rotate(key, *turn)
         if layer is not None:
             key, value = layer.update(key, value)
         # The branches are those of transformers, since the kernels round differently.
@@ -219,7 +219,7 @@ class _Attention(nn.Module):
         return wide.reshape(n, heads * self.groups, width, size)
 
 
-def _rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+def rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Apply rotary position embeddings to (B, heads, T, D) queries or keys."""
     half = states.shape[-1] // 2
     turned = torch.cat((-states[..., half:], states[..., :half]), dim=-1)
@@ -306,11 +306,15 @@ class _Layers(nn.Module):
         self, positions: torch.Tensor, dtype: torch.dtype
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the (B, 1, T, D) cosines and sines of the rotary position embeddings."""
-        size = self.config.head_dim
-        even = torch.arange(0, size, 2, dtype=torch.float32, device=positions.device)
-        angles = positions[..., None].float() * (1.0 / (self.config.rope_theta ** (even / size)))
+        angles = positions[..., None].float() * self.speeds(positions.device)
         angles = torch.cat((angles, angles), dim=-1)[:, None]
         return angles.cos().to(dtype), angles.sin().to(dtype)
+
+    def speeds(self, device: torch.device) -> torch.Tensor:
+        """Return the (D / 2,) float32 angles in radians per position of the rotary embeddings."""
+        size = self.config.head_dim
+        even = torch.arange(0, size, 2, dtype=torch.float32, device=device)
+        return torch.as_tensor(1.0 / (self.config.rope_theta ** (even / size)))
 
 
 class Llama(nn.Module):

@@ -97,10 +97,16 @@ class Body:
 
     def new_layers(self) -> list[GrowingLayer]:
         """Return an empty buffer for the attention keys and values of each layer."""
-        kind: type[GrowingLayer] = GrowingLayer
-        if not self.known:
-            from genrec.models.transformers_cache import TransformersLayer as kind
-        return [kind() for _ in range(self.n_layers)]
+        return [self.layer_kind() for _ in range(self.n_layers)]
+
+    @property
+    def layer_kind(self) -> type[GrowingLayer]:
+        """Return the class of the buffers that the model accepts."""
+        if self.known:
+            return GrowingLayer
+        from genrec.models.transformers_cache import TransformersLayer
+
+        return TransformersLayer
 
     def as_cache(self, layers: Sequence[GrowingLayer]) -> Any:
         """Convert buffers to the type that the model accepts as ``past_key_values``."""

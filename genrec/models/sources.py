@@ -208,3 +208,32 @@ def _offline_reason() -> str:
     thread.start()
     thread.join(SECONDS + 0.5)
     return "" if reached.is_set() else f"{constants.ENDPOINT} does not answer"
+
+
+def check_loaded(name: str, model: Any, tokenizer: Any, report: dict[str, Any]) -> None:
+    """Raise a ModelError if a model lacks weights, or if its tokenizer does not match the model.
+
+    Args:
+        name: the model's name, for use in the error message.
+        model: the loaded model.
+        tokenizer: the loaded tokenizer.
+        report: the transformers loading report, which lists missing and mismatched weights.
+    """
+    missing = sorted(report.get("missing_keys") or [])
+    mismatched = [str(m[0]) for m in report.get("mismatched_keys") or []]
+    if missing or mismatched:
+        some = ", ".join([*missing, *mismatched][:3])
+        msg = (
+            f"Model {name!r} lacks weights or has some of the wrong shape ({some}, ...; "
+            f"{len(missing) + len(mismatched)} in all), so its results would be random. Expected "
+            "all weights of the causal language model named in config.json; download the model "
+            "again."
+        )
+        raise ModelError(msg)
+    rows = int(model.get_input_embeddings().weight.shape[0])
+    if len(tokenizer) > rows:
+        msg = (
+            f"Model {name!r} has {rows:,} token ids, but its tokenizer has {len(tokenizer):,}. "
+            "Expected the model's own tokenizer; get both from the same source."
+        )
+        raise ModelError(msg)

@@ -21,6 +21,7 @@ from genrec.data.events import History
 from genrec.data.titles import TitleForm
 from genrec.errors import ModelError, PromptError
 from genrec.keys import spell
+from genrec.models.block_prompt import BlockPrompt
 from genrec.prompts.segments import Prompt
 from genrec.prompts.template import Template
 
@@ -41,6 +42,8 @@ class EncodedPrompt:
         frame: the text that the chat template puts before and after the message; two empty strings
             for a prompt without a chat template.
         counted: number of tokens in a prompt without ids.
+        cuts: the indices in ``ids`` at which each shown event begins and at which the last one
+            ends. None if the events cannot be separated, and empty if there are none.
     """
 
     prompt: Prompt
@@ -48,6 +51,7 @@ class EncodedPrompt:
     bounds: tuple[tuple[int, int], ...]
     frame: tuple[str, str] = ("", "")
     counted: int = 0
+    cuts: tuple[int, ...] | None = None
 
     @property
     def n_tokens(self) -> int:
@@ -58,6 +62,24 @@ class EncodedPrompt:
     def text(self) -> str:
         """Return the prompt, including the chat template's text, as one string for display."""
         return f"{self.frame[0]}{self.prompt.text}{self.frame[1]}"
+
+    def by_event(self, recent: int) -> BlockPrompt | None:
+        """Divide the prompt into the blocks of ``attention="by_event"``.
+
+        Args:
+            recent: number of the latest events that are not read by themselves.
+
+        Returns:
+            The divided prompt; None if its events cannot be separated, or if no token precedes the
+            first one.
+        """
+        if self.cuts is None or (self.cuts and not self.cuts[0]):
+            return None
+        head, stops = (self.cuts[0], self.cuts[1:]) if self.cuts else (0, ())
+        stops = stops[: max(len(stops) - recent, 0)]
+        stops = tuple(stop for stop in stops if stop < len(self.ids))  # something must follow them
+        free = self.prompt.free[: len(stops) + 1] or (False,)
+        return BlockPrompt(self.ids, head, stops, tuple(not written for written in free))
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,8 +344,16 @@ class Encoder(PromptEncoder):
         ids = list(self._encode_trusted(frame[0]) if prompt.chat else self.start)
         bounds = []
         segments = []
-        for segment in prompt.segments:
+        cuts: list[int] = []
+        places = list(prompt.cuts or ())
+        for index, segment in enumerate(prompt.segments):
             start = len(ids)
+            while places and places[0][0] == index:
+                offset, n = places.pop(0)[1], 0
+                if offset:  # a token that reaches across the cut belongs to the later part
+                    before = self.text(segment.text[:offset])
+                    n = shared_start([before, self.text(segment.text)])
+                cuts.append(start + n)
             if segment.row is None:
                 ids.extend(self.text(segment.text))
             else:
@@ -333,6 +363,7 @@ class Encoder(PromptEncoder):
                     segment = replace(segment, text=self._decode_title(title))
             segments.append(segment)
             bounds.append((start, len(ids)))
+        cuts += [len(ids)] * len(places)
         prompt = replace(prompt, segments=tuple(segments))
         if not ids:
             msg = (
@@ -341,7 +372,8 @@ class Encoder(PromptEncoder):
             )
             raise PromptError(msg)
         ids.extend(self._encode_trusted(frame[1]))
-        return EncodedPrompt(prompt, tuple(ids), tuple(bounds), frame)
+        divided = None if prompt.cuts is None else tuple(cuts)
+        return EncodedPrompt(prompt, tuple(ids), tuple(bounds), frame, cuts=divided)
 
     @cached_property
     def _chat_frame(self) -> tuple[str, str]:

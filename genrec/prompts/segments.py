@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from jinja2.nativetypes import NativeEnvironment
 from jinja2.sandbox import SandboxedEnvironment
 
 from genrec.errors import PromptError
+
+TARGET_ROW = -1  # stands for the catalog row of the title that the model is to write
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,11 @@ class Prompt:
         events: number of events from the user's history in the prompt.
         dropped: number of older events that were left out because they did not fit.
         chat: whether the prompt is a user's message to be put into the model's chat template.
+        cuts: where each shown event begins, and where the last one ends, as an index in
+            ``segments`` and the number of characters of that segment before the cut. None if the
+            events cannot be separated, and empty if there are none.
+        free: for the text before the first event, and for each event, whether it contains text
+            that a user wrote, such as a search or a review. Empty if ``cuts`` is None or empty.
     """
 
     segments: tuple[Segment, ...]
@@ -47,6 +54,8 @@ class Prompt:
     events: int = 0
     dropped: int = 0
     chat: bool = False
+    cuts: tuple[tuple[int, int], ...] | None = None
+    free: tuple[bool, ...] = ()
 
     @property
     def text(self) -> str:
@@ -85,6 +94,28 @@ class TitleObject:
         raise PromptError(msg)
 
     __format__ = None  # type: ignore[assignment]
+
+
+class EventText(str):
+    """A text that belongs to an event, as passed to a template.
+
+    A template may do anything with it. If it is printed unchanged, it shows where the event is.
+
+    Attributes:
+        event: index of the event in the user's history; None in a demonstration.
+        free: whether the user wrote the text, as in a search or a review.
+    """
+
+    __slots__ = ("event", "free")
+
+    event: int | None
+    free: bool
+
+    def __new__(cls, text: str, event: int | None, *, free: bool = False) -> Self:
+        """Create the text with its event."""
+        new = super().__new__(cls, text)
+        new.event, new.free = event, free
+        return new
 
 
 def flatten(parts: Iterable[Any]) -> list[Any]:

@@ -13,6 +13,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,19 @@ from genrec.data.catalog import Catalog
 from genrec.data.events import History
 from genrec.data.titles import TitleForm
 from genrec.errors import PromptError
-from genrec.prompts.segments import Prompt, Segment, SegmentEnvironment, TitleObject, flatten
+from genrec.prompts.event_blocks import separate_events
+from genrec.prompts.segments import (
+    TARGET_ROW,
+    EventText,
+    Prompt,
+    Segment,
+    SegmentEnvironment,
+    TitleObject,
+    flatten,
+)
 from genrec.text import one_line
 
 MAX_TEXT = 200  # maximum number of characters that a prompt shows of an event's text
-
-_TARGET_ROW = -1  # stands for the catalog row of the title that the model is to write
 
 
 class Template:
@@ -44,6 +52,9 @@ class Template:
       double quotes.
     - ``targets``: ``every`` (the default) if the text before each title in a history is exactly the
       prompt that would be used to predict that title; otherwise ``last``.
+    - ``events``: ``separable`` if each event in the history is written on lines of its own, so that
+      ``attention="by_event"`` can read it separately; ``joined`` if it is not, or if the events
+      must be read together. If the key is missing, the rendered prompt decides.
     - ``answers``: the words for yes and no as the model writes them, such as ``" yes", " no"``.
       Only templates that ask about one item have them.
 
@@ -226,13 +237,15 @@ class Template:
                     row = catalog.row(event.item_id)
                     text = form.render(catalog[row].title)
                     title = TitleObject(text, row, index if numbered else None)
-                verb = self.verb(event.behavior)
+                verb, number = self.verb(event.behavior), index if numbered else None
+                text = one_line(event.text or "")[:MAX_TEXT]
+                value = "" if scale is None else verb.format_value(event.value, scale)
                 shown.append(
                     {
-                        "verb": verb.past,
+                        "verb": EventText(verb.past, number),
                         "title": title,
-                        "text": one_line(event.text or "")[:MAX_TEXT],
-                        "value": "" if scale is None else verb.format_value(event.value, scale),
+                        "text": EventText(text, number, free=True),
+                        "value": EventText(value, number),
                     }
                 )
             return shown
@@ -242,7 +255,7 @@ class Template:
             "demonstrations": [events(d, numbered=False) for d in demonstrations],
             "next_verb": self.verb(behavior).past,
             "next_base": self.verb(behavior).base,
-            "target": TitleObject("", _TARGET_ROW),
+            "target": TitleObject("", TARGET_ROW),
             "opening": self.header.get("opening", ""),
         }
         if item is not None:
@@ -252,12 +265,34 @@ class Template:
             context["details"] = one_line(", ".join(details))[:MAX_TEXT]
         try:
             parts = self._template.root_render_func(self._template.new_context(context))
-            segments = self._build_segments(flatten(parts))
+            printed = flatten(parts)
+            segments = self._build_segments(printed)
         except TemplateError as error:
             msg = f"Template {self.name!r} could not be rendered: {error}. Fix the template."
             raise PromptError(msg) from error
-        chat = self.header.get("form") == "chat"
-        return Prompt(segments, self.lead, self.terminator, len(history), dropped, chat)
+        chat, shown = self.header.get("form") == "chat", len(history)
+        prompt = Prompt(segments, self.lead, self.terminator, shown, dropped, chat)
+        return self._separate(prompt, printed)
+
+    def _separate(self, prompt: Prompt, printed: Sequence[Any]) -> Prompt:
+        """Add the places at which a prompt can be cut into its events.
+
+        Args:
+            prompt: the prompt.
+            printed: the strings, titles and other values that the template has printed, in order.
+
+        Raises:
+            PromptError: the header says that the events are separable, but they are not.
+        """
+        declared = self.header.get("events")
+        cuts = None if declared == "joined" else separate_events(prompt, printed)
+        if cuts is None and declared == "separable":
+            msg = (
+                f"Template {self.name!r} has 'events: separable', but its events are not on lines "
+                "of their own, in the order of the history. Fix the template, or remove this line."
+            )
+            raise PromptError(msg)
+        return prompt if cuts is None else replace(prompt, cuts=cuts[0], free=cuts[1])
 
     def _build_segments(self, parts: list[Any]) -> tuple[Segment, ...]:
         """Convert the output of a template to segments.
@@ -288,7 +323,7 @@ class Template:
             if text:
                 pieces.append(Segment(text))
             text = ""
-            if part.row == _TARGET_ROW:
+            if part.row == TARGET_ROW:
                 rest = "".join(str(p) for p in parts[index + 1 :])
                 if rest.strip():
                     self._fail(f"{rest.strip()[:20]!r} follows the target")
@@ -312,7 +347,7 @@ _QUOTED = (
     "lead", "terminator", "opening", "link", "unlisted", "words", "empty", "passing", "plain", "none",
     "silent", "earlier",
 )  # fmt: skip
-_KEYS = ("for", "language", "form", "targets", "most", "answers", *_QUOTED)
+_KEYS = ("for", "language", "form", "targets", "events", "most", "answers", *_QUOTED)
 
 
 def _parse_header(name: str, source: str) -> dict[str, str]:
@@ -349,6 +384,9 @@ def _parse_header(name: str, source: str) -> dict[str, str]:
         raise PromptError(msg)
     if header.get("targets", "every") not in {"every", "last"}:
         msg = f"Template {name!r} has 'targets: {header['targets']}'. Expected 'every' or 'last'."
+        raise PromptError(msg)
+    if header.get("events", "joined") not in {"separable", "joined"}:
+        msg = f"Template {name!r} has 'events: {header['events']}'. Expected 'separable' or 'joined'."
         raise PromptError(msg)
     if "answers" in header:
         _parse_answers(name, header["answers"])

@@ -20,7 +20,9 @@ from tokenizers import (
 from transformers import (
     AutoModelForCausalLM,
     Gemma3TextConfig,
+    GemmaConfig,
     GPT2Config,
+    GPTNeoXConfig,
     LlamaConfig,
     MistralConfig,
     PreTrainedTokenizerFast,
@@ -116,6 +118,11 @@ def config(kind: str, vocabulary: int) -> Any:
         "num_key_value_heads": 2,
         "max_position_embeddings": 2048,
     }
+    if kind == "neox":  # only a quarter of each key is turned
+        few = {k: v for k, v in sizes.items() if k != "num_key_value_heads"}
+        return GPTNeoXConfig(**few, rotary_pct=0.25)
+    if kind == "gemma":
+        return GemmaConfig(**sizes, head_dim=8)
     if kind == "qwen3":
         return Qwen3Config(**sizes, head_dim=8)
     if kind == "mistral":
@@ -133,7 +140,7 @@ def config(kind: str, vocabulary: int) -> Any:
 @functools.cache
 def language_model(kind: str = "llama", seed: int = 0, plain: bool = False) -> LanguageModel:
     """A random model of a kind; weights are scaled up so that its distributions are not flat."""
-    words = tokenizer("llama" if kind in {"mistral", "gemma3"} else kind)
+    words = tokenizer("llama" if kind in {"mistral", "gemma3", "gemma", "neox"} else kind)
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(
         config(kind, len(words)), dtype=torch.float32, attn_implementation="sdpa"

@@ -1,0 +1,277 @@
+"""Read prompts that are divided into blocks, and keep the blocks for other prompts.
+
+The keys and values of a block are computed once, with the block right after the head. For a prompt,
+those of its blocks are gathered, and the keys are moved to their positions (see ``rotary``). Only
+the rest of the prompt is then read, and it attends to everything before it. So each token has the
+position that it has in the ordinary prompt, except that a block cannot know how far it is from the
+head. (Block-Attention, Sun et al. 2024, https://arxiv.org/abs/2409.15355, reads retrieved passages
+in this way; Prompt Cache, Gim et al. 2023, https://arxiv.org/abs/2311.04934, keeps modules of
+prompts.) This module deals with token ids only, not with text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from genrec.errors import SettingsError
+from genrec.models.block_prompt import BlockPrompt
+from genrec.models.cached_tree import CachedTree
+from genrec.models.growing_layer import GrowingLayer
+from genrec.models.line_store import Line, LineStore, line_key
+from genrec.models.logits import Body
+from genrec.models.rotary import Rotary
+from genrec.models.token_tree import ROOT
+from genrec.types import IntArray
+
+_PASS = 512  # maximum number of tokens of blocks in a forward pass, unless one block has more
+_ROOM = 256  # number of slots for continuations in the buffers of a prompt
+
+
+@dataclass(frozen=True, slots=True)
+class BlocksRead:
+    """Prompts that were read block by block.
+
+    Attributes:
+        tree: the token tree of the prompts.
+        found: for each prompt, the number of its blocks that were in the store.
+        read: for each prompt, the number of its blocks that the model had to read. If several
+            prompts of a batch share such a block, the first of them counts it.
+        tokens: number of tokens that the model has read.
+    """
+
+    tree: CachedTree
+    found: tuple[int, ...]
+    read: tuple[int, ...]
+    tokens: int
+
+
+def not_by_event(name: str, reason: str) -> SettingsError:
+    """Return the error to raise if a model cannot read prompts block by block.
+
+    Args:
+        name: the name of the model.
+        reason: the reason why it cannot.
+    """
+    return SettingsError(
+        f"attention='by_event' does not work with {name}: {reason}. Expected a model with rotary "
+        "position embeddings and full attention in all layers, such as smollm2-135m; or use "
+        "attention='full'."
+    )
+
+
+class _Gathering:
+    """The lines of the prompts of one call, which do not depend on what the store drops meanwhile.
+
+    Attributes:
+        found: see ``BlocksRead``.
+        read: see ``BlocksRead``.
+        tokens: number of tokens of heads and blocks that the model has read.
+    """
+
+    def __init__(self, body: Body, store: LineStore, model: str) -> None:
+        self._body, self._store, self._model = body, store, model
+        self._lines: dict[bytes, Line] = {}
+        self.found: list[int] = []
+        self.read: list[int] = []
+        self.tokens = 0
+
+    def collect(self, prompts: Sequence[BlockPrompt]) -> list[list[bytes]]:
+        """Find or compute the lines of all prompts.
+
+        Returns:
+            For each prompt, the keys of its head and its blocks.
+        """
+        keys: list[list[bytes]] = []
+        missing: dict[tuple[int, ...], dict[bytes, tuple[int, ...]]] = {}
+        storable: dict[bytes, bool] = {}
+        for prompt in prompts:
+            head, found, read = prompt.ids[: prompt.head], 0, 0
+            blocks = ((), *prompt.blocks) if head else ()
+            own = [line_key(self._model, head, block) for block in blocks]
+            for index, (key, block) in enumerate(zip(own, blocks, strict=True)):
+                # A block depends on the head, so it is as private as the head.
+                public = prompt.storable[0] and prompt.storable[index]
+                storable[key] = storable.get(key, True) and public
+                new = key not in self._lines and key not in missing.get(head, {})
+                if new and public and (line := self._store.get(key)) is not None:
+                    self._lines[key], new = line, False
+                if new:
+                    missing.setdefault(head, {})[key] = block
+                found, read = found + (not new and index > 0), read + (new and index > 0)
+            self.found.append(found)
+            self.read.append(read)
+            keys.append(own)
+        for head, blocks in missing.items():
+            self._compute(head, blocks)
+        for blocks in missing.values():
+            for key in blocks:
+                if storable[key]:
+                    self._store.put(key, self._lines[key])
+        return keys
+
+    def _compute(self, head: tuple[int, ...], blocks: dict[bytes, tuple[int, ...]]) -> None:
+        """Let the model read the head, if it has to, and blocks after it."""
+        key, n = line_key(self._model, head), len(head)
+        line = self._lines.get(key)
+        if line is None:
+            tree = CachedTree(self._body, [head])
+            self._lines[key] = _copy(tree.layers, [(0, n)])[0]
+            self.tokens += n
+        else:
+            tree = self._tree(line)
+        group: list[bytes] = []
+        wanted = [k for k, block in blocks.items() if block]
+        for place, one in enumerate(wanted):
+            group.append(one)
+            following = blocks[wanted[place + 1]] if place + 1 < len(wanted) else None
+            size = sum(len(blocks[k]) for k in group)
+            if following is not None and size + len(following) <= _PASS:
+                continue
+            mark = tree.mark()
+            runs = [blocks[k] for k in group]
+            ends, _ = tree.grow([0] * len(runs), [ROOT] * len(runs), runs)
+            spans = [
+                (n + end + 1 - len(run), n + end + 1)
+                for end, run in zip(ends.tolist(), runs, strict=True)
+            ]
+            self._lines |= dict(zip(group, _copy(tree.layers, spans), strict=True))
+            self.tokens += size
+            tree.back(mark)
+            group = []
+
+    def _tree(self, head: Line) -> CachedTree:
+        """Return a token tree after a head that has already been read."""
+        body, n = self._body, head.tokens
+        layers = [
+            body.layer_kind.holding(keys[None], values[None], n)
+            for keys, values in zip(head.keys, head.values, strict=True)
+        ]
+        return CachedTree.resume(body, layers, np.array([n]), np.ones((1, n), dtype=bool))
+
+    def lines(self, keys: Sequence[bytes]) -> list[Line]:
+        """Return the lines with the given keys."""
+        return [self._lines[key] for key in keys]
+
+
+class BlockReader:
+    """Reads prompts block by block with one model.
+
+    Attributes:
+        store: the store of lines.
+    """
+
+    def __init__(self, body: Body, rotary: Rotary, store: LineStore, model: str) -> None:
+        """Store the parts.
+
+        Args:
+            body: the model.
+            rotary: the object that moves the model's keys.
+            store: the store of lines, which other models may use, too.
+            model: text that identifies the model's weights.
+        """
+        self._body, self._rotary, self.store = body, rotary, store
+        self._model = f"{model} {body.dtype} {body.device}"
+
+    @torch.inference_mode()
+    def read(self, prompts: Sequence[BlockPrompt]) -> BlocksRead:
+        """Read prompts, and return a token tree that scores their continuations.
+
+        Args:
+            prompts: the B divided prompts, at least one.
+        """
+        body = self._body
+        gathering = _Gathering(body, self.store, self._model)
+        keys = gathering.collect(prompts)
+        known = np.array([p.gathered for p in prompts])
+        rest = np.array([len(p.ids) for p in prompts]) - known
+        first = int(known.max())
+        slots = np.arange(first + int(rest.max()))
+        filled = (slots < known[:, None]) | ((slots >= first) & (slots < first + rest[:, None]))
+        layers = self._gather([gathering.lines(k) for k in keys], prompts, len(slots))
+        ids = np.zeros((len(prompts), len(slots) - first), dtype=np.int64)
+        for row, prompt in enumerate(prompts):
+            ids[row, : rest[row]] = prompt.ids[known[row] :]
+        column = np.arange(ids.shape[1])
+        seen = filled[:, None] & (slots <= first + column[:, None])
+        seen[:, column, first + column] = True  # padding must attend to something
+        mask = torch.zeros(seen.shape, dtype=body.dtype)
+        mask.masked_fill_(torch.from_numpy(~seen), float("-inf"))
+        device = body.device
+        root = body(
+            (
+                torch.arange(len(prompts), device=device),
+                torch.from_numpy(rest - 1).to(device),
+            ),
+            input_ids=torch.from_numpy(ids).to(device),
+            position_ids=torch.from_numpy(known[:, None] + column).to(device),
+            attention_mask=mask[:, None].to(device),
+            past_key_values=body.as_cache(layers),
+            use_cache=True,
+        )
+        tree = CachedTree.resume(body, layers, known + rest, filled, root)
+        tokens = gathering.tokens + int(rest.sum())
+        return BlocksRead(tree, tuple(gathering.found), tuple(gathering.read), tokens)
+
+    def _gather(
+        self, lines: Sequence[Sequence[Line]], prompts: Sequence[BlockPrompt], slots: int
+    ) -> list[GrowingLayer]:
+        """Put the keys and values of heads and blocks into new buffers, at their positions.
+
+        Args:
+            lines: the head and the blocks of each of the B prompts.
+            prompts: the prompts.
+            slots: number of slots that the prompts take.
+
+        Returns:
+            A buffer for each layer, which holds as many tokens as the longest head with its blocks.
+        """
+        known = [p.gathered for p in prompts]
+        some = next((row[0] for row in lines if row), None)
+        if not max(known) or some is None:
+            return self._body.new_layers()
+        n_layers, heads, _, size = some.keys.shape
+        shape = (n_layers, len(prompts), heads, slots + _ROOM, size)
+        value_shape = (*shape[:-1], some.values.shape[-1])
+        make = torch.empty if len(prompts) == 1 else torch.zeros  # gaps must hold finite numbers
+        keys = make(shape, dtype=some.keys.dtype, device=some.keys.device)
+        values = make(value_shape, dtype=some.values.dtype, device=some.values.device)
+        for row, (own, prompt) in enumerate(zip(lines, prompts, strict=True)):
+            if own:
+                end = prompt.gathered
+                placed = torch.cat([line.keys for line in own], dim=2)
+                shifts = torch.from_numpy(_shifts(prompt)).to(placed.device)
+                turned = self._rotary.turn(placed[:, :, prompt.head :], shifts)
+                keys[:, row, :, : prompt.head] = placed[:, :, : prompt.head]
+                keys[:, row, :, prompt.head : end] = turned
+                values[:, row, :, :end] = torch.cat([line.values for line in own], dim=2)
+        length = max(known)
+        return [
+            self._body.layer_kind.holding(k, v, length) for k, v in zip(keys, values, strict=True)
+        ]
+
+
+def _shifts(prompt: BlockPrompt) -> IntArray:
+    """Return by how many positions each token of the blocks must be moved, as an int64 array."""
+    starts = np.array([prompt.head, *prompt.stops[:-1]])[: len(prompt.stops)]
+    sizes = np.diff([prompt.head, *prompt.stops])
+    return np.repeat(starts - prompt.head, sizes)
+
+
+def _copy(layers: Sequence[GrowingLayer], spans: Sequence[tuple[int, int]]) -> list[Line]:
+    """Copy the keys and values of the first prompt in some intervals of slots.
+
+    Args:
+        layers: the buffers of the L layers.
+        spans: the first slot of each interval, and the slot after its last one.
+    """
+    low, high = min(a for a, _ in spans), max(b for _, b in spans)
+    keys = torch.stack([layer.keys[0, :, low:high] for layer in layers])
+    values = torch.stack([layer.values[0, :, low:high] for layer in layers])
+    return [
+        Line(keys[:, :, a - low : b - low].clone(), values[:, :, a - low : b - low].clone())
+        for a, b in spans
+    ]
