@@ -37,6 +37,7 @@ NORMALIZATIONS = ("catalog", "vocab")
 SEARCHES = ("auto", "exact", "beam", "sample")
 PRIORS = ("auto", "none", "collaborative", "popularity", "novelty")
 FUSIONS = ("auto", "node", "score")
+ATTENTIONS = ("full", "by_event")
 FIT_ON = (
     "train",
     "train+validation",
@@ -318,6 +319,22 @@ class Settings:
         "Maximum number of tokens in the prompt. The oldest events are dropped to fit.",
         least=1,
     )
+    attention: str = option(
+        "full",
+        PROMPT,
+        "How the model reads the events of a history. full: each event together with all earlier "
+        "ones. by_event: each of the older events by itself, so that its line is read only once for "
+        "all users; the probabilities differ somewhat. This needs a model with rotary position "
+        "embeddings and full attention, and a template with each event on lines of its own.",
+        choices=ATTENTIONS,
+    )
+    recent_events: int = option(
+        8,
+        PROMPT,
+        "With --attention by_event: number of the latest events that are read together with all "
+        "earlier ones.",
+        least=0,
+    )
     target_behavior: str | None = option(
         None,
         WHAT,
@@ -396,6 +413,12 @@ class Settings:
                 "model's probabilities. Set normalization='catalog', or model_role='fuse'."
             )
             raise SettingsError(msg)
+        if self.attention == "by_event" and self.decoder == "match":
+            msg = (
+                "attention='by_event' does not work with decoder='match', which reads each prompt as a "
+                "whole. Set decoder='trie' or attention='full'."
+            )
+            raise SettingsError(msg)
         if self.normalization == "vocab" and prior and self.fusion == "node":
             msg = (
                 "normalization='vocab' does not work with fusion='node', which needs probabilities over "
@@ -419,6 +442,11 @@ class Settings:
     def prior_before(self) -> str:
         """The split that follows the events counted by the prior; see ``to_before``."""
         return to_before(self.prior_events)
+
+    @property
+    def recent(self) -> int | None:
+        """The value of ``recent_events`` if events are read by themselves, otherwise None."""
+        return self.recent_events if self.attention == "by_event" else None
 
     @property
     def sources(self) -> tuple[str, ...]:

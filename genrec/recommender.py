@@ -42,7 +42,7 @@ from genrec.pipeline.rerank import title_vectors
 from genrec.pipeline.resolve import behavior_of, form_of, template_of
 from genrec.pipeline.response import ResponseBuilder
 from genrec.pipeline.run_use import check_use, describe_run
-from genrec.pipeline.trie_search import Ranked, TrieSearch
+from genrec.pipeline.trie_search import TrieSearch
 from genrec.pipeline.types import RecommendationList
 from genrec.priors.fusion import Fusion, PriorSource
 from genrec.priors.weights import ItemPrior
@@ -54,6 +54,7 @@ from genrec.types import FloatArray, IntArray, Log
 if TYPE_CHECKING:
     from genrec.explain.counterfactuals import ItemExplanation
     from genrec.models.language_model import LanguageModel
+    from genrec.models.token_tree import TokenTree
     from genrec.pipeline.yes_no import YesNo
     from genrec.priors.collaborative import CollaborativePrior
 
@@ -229,6 +230,8 @@ class Recommender:
             """Return the key under which fitted weights are stored."""
             identity = "run" if trained is not None else self_fingerprint()
             parts = [identity, template.hash, ids_encoder().hash, behavior, str(settings.few_shot)]
+            if settings.recent is not None:
+                parts.append(f"by event, {settings.recent} in full")
             return hashlib.sha256("\0".join([*parts, *settings.sources]).encode()).hexdigest()
 
         self_fingerprint = getattr(model, "fingerprint", lambda: model.name)
@@ -829,13 +832,20 @@ class Recommender:
             reading = self._search.read([request])
             if isinstance(built, Request):
                 (ranking,) = self._search.best(reading, [request])
-                answer = self._responses.from_ranking(request, Ranked(ranking, reading.sources(0)))
+                answer = self._responses.from_ranking(request, reading.ranked(0, ranking))
             else:
                 answer = self._responses.from_refusal(built)
             seconds = time.perf_counter() - started
             allowed = self._index.allowed(QueryOptions(1, allow=[target]), request.order)
             one = self._search.every(reading, replace(request, allowed=allowed))
             return answer, -float(one.logprobs[0]), seconds
+
+    def token_tree(self, prompt: EncodedPrompt) -> TokenTree:
+        """Run the model on a prompt, and return a tree that scores continuations of the prompt.
+
+        The prompt is read as for a list, also with ``attention="by_event"``.
+        """
+        return self._search.tree(prompt)
 
     def generate(self, history: HistoryLike | EncodedPrompt = "") -> list[Generated]:
         """Generate texts that continue the prompt, without restricting them to catalog titles.

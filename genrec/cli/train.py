@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     pass
 
 # The settings that define the prompt. A run stores them, because its model was trained with them.
-TRAINED = (*(n for n in in_panel(Settings, PROMPT) if n != "few_shot"), "target_behavior")
+_NOT_TRAINED = ("few_shot", "attention", "recent_events")
+TRAINED = (*(n for n in in_panel(Settings, PROMPT) if n not in _NOT_TRAINED), "target_behavior")
 
 _RUN = "Run"
 _PANELS = {

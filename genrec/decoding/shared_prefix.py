@@ -8,17 +8,19 @@ then looks up the model's outputs and needs no further pass. This module deals w
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from genrec.decoding.block_reading import read_blocks
 from genrec.decoding.types import Trie
 from genrec.models.cached_tree import Prefix
 from genrec.models.language_model import LanguageModel
 from genrec.models.logits import Outputs
 from genrec.models.token_tree import ROOT, WITHIN, TokenTree, below
-from genrec.prompts.encoder import shared_start
+from genrec.prompts.encoder import EncodedPrompt, shared_start
 from genrec.types import IntArray
 
 PASS = 512  # maximum number of tokens in a forward pass, unless a single sequence needs more
@@ -81,7 +83,48 @@ class Paths:
         return sum(map(len, self.runs))
 
 
-class Branches:
+class PromptScorer(ABC):
+    """The same continuations after several similar prompts.
+
+    Attributes:
+        n_tokens: number of tokens that the model has processed so far.
+    """
+
+    n_tokens: int
+
+    @abstractmethod
+    def cost(self, which: int) -> int:
+        """Return the number of tokens to be processed for a prompt and its continuations."""
+
+    @abstractmethod
+    def view(self, which: Sequence[int]) -> TokenTree:
+        """Return a token tree that looks up the model's outputs for some of the prompts.
+
+        The outputs are computed here if necessary.
+
+        Args:
+            which: indices of the prompts.
+        """
+
+    def _groups(self, which: Sequence[int]) -> Iterator[list[int]]:
+        """Split prompts into groups that are small enough for one forward pass each.
+
+        A prompt that is too large for a forward pass forms a group of its own.
+        """
+        group: list[int] = []
+        size = 0
+        for i in which:
+            cost = self.cost(i)
+            if group and size + cost > PASS:
+                yield group
+                group, size = [], 0
+            group.append(i)
+            size += cost
+        if group:
+            yield group
+
+
+class Branches(PromptScorer):
     """Similar sequences of tokens, each of which the model processes only when it is needed.
 
     Attributes:
@@ -192,23 +235,6 @@ class Branches:
             self._grow(group, parents, runs, list(range(len(group))))
             self._tree.back(mark)
 
-    def _groups(self, which: Sequence[int]) -> Iterator[list[int]]:
-        """Split sequences into groups that are small enough for one forward pass each.
-
-        A sequence that is too large for a forward pass forms a group of its own.
-        """
-        group: list[int] = []
-        size = 0
-        for i in which:
-            cost = self.cost(i)
-            if group and size + cost > PASS:
-                yield group
-                group, size = [], 0
-            group.append(i)
-            size += cost
-        if group:
-            yield group
-
     def cost(self, which: int) -> int:
         """Return the number of tokens to be processed for a sequence and its continuations."""
         return len(self._sequences[which]) - self._share[which] + self._paths.tokens
@@ -242,6 +268,66 @@ class Branches:
         return _LookupTree(
             self._paths, [self._roots[i] for i in which], [self._nodes.get(i) for i in which]
         )
+
+
+class GatheredPrompts(PromptScorer):
+    """Similar prompts whose older events are read by themselves; see ``models.block_reader``.
+
+    Prompts share the keys and values of these events. So if an event is left out, only the latest
+    events, the end of the prompt and the continuations are processed again.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        prompts: Sequence[EncodedPrompt],
+        recent: int,
+        paths: Paths,
+    ) -> None:
+        """Store the prompts, and run the model on the first one.
+
+        Args:
+            model: the language model.
+            prompts: one or more prompts.
+            recent: number of the latest events that are read together with all earlier ones.
+            paths: the continuations to be processed after the end of each prompt.
+        """
+        self._model, self._prompts, self._recent, self._paths = model, prompts, recent, paths
+        self._rest = [len(p.ids) - p.by_event(recent).gathered for p in prompts]
+        self._outputs: dict[int, tuple[Outputs, Outputs | None]] = {}
+        self.n_tokens = 0
+        self.read([0])
+
+    def cost(self, which: int) -> int:
+        """Return the number of tokens to be processed for a prompt and its continuations."""
+        return self._rest[which] + self._paths.tokens
+
+    def read(self, which: Sequence[int]) -> None:
+        """Run the model on any of the given prompts that it has not processed yet."""
+        new = [i for i in dict.fromkeys(which) if i not in self._outputs]
+        runs, every = self._paths.runs, self._paths.every
+        size = self._paths.tokens if every else len(runs)
+        for group in self._groups(new):
+            read = read_blocks(self._model, [self._prompts[i] for i in group], self._recent)
+            self.n_tokens += read.tokens + len(group) * self._paths.tokens
+            nodes = None
+            if runs:
+                user = np.repeat(np.arange(len(group)), len(runs)).tolist()
+                above = [
+                    p if p == ROOT else below(n * len(runs) + p)
+                    for n in range(len(group))
+                    for p in self._paths.parent
+                ]
+                _, nodes = read.tree.grow(user, above, [*runs] * len(group), every=every)
+            for n, one in enumerate(group):
+                own = None if nodes is None else nodes.some(np.arange(n * size, (n + 1) * size))
+                self._outputs[one] = read.tree.root.some(np.array([n])), own
+
+    def view(self, which: Sequence[int]) -> TokenTree:
+        """Return a token tree whose prompts are the given ones; see ``PromptScorer.view``."""
+        self.read(which)
+        some = [self._outputs[i] for i in which]
+        return _LookupTree(self._paths, [root for root, _ in some], [nodes for _, nodes in some])
 
 
 class _LookupTree(TokenTree):

@@ -136,8 +136,8 @@ def score_user(recommender: Recommender, history: History, target: str) -> Scori
     trie, source = recommender.trie, recommender.prior
     assert isinstance(trie, TitleTrie)
     assert source is not None
-    prompt = recommender.prompt(history).ids
-    tree = recommender.model.prefill(prompt)
+    prompt = recommender.prompt(history)
+    tree = recommender.token_tree(prompt)
     seen = history.had(recommender.lead_in_behaviors) if recommender.exclude_seen else ()
     rows = sorted(set(recommender.catalog.rows(seen)))
     denied = trie.positions_of(np.array(rows, dtype=np.int64))
@@ -148,7 +148,7 @@ def score_user(recommender: Recommender, history: History, target: str) -> Scori
         tree,
         max(size, 1),
         allowed=Filters([allowed]),
-        options=Options(budget=max(len(prompt), 256)),
+        options=Options(budget=max(prompt.n_tokens, 256)),
     )
     weights = PositionWeights([source.weights(history)], trie)
     every = np.arange(trie.n_positions)

@@ -113,6 +113,7 @@ class RecommenderSystem:
             "run": None if run is None else str(run),
             "template": recommender.template.name,
             "decoder": settings.decoder,
+            **({} if settings.recent is None else {"recent_events": settings.recent}),
             "prior": None if fusing.prior == "none" else asdict(fusing),
             **({} if recommender.ranker == "none" else {"ranker": recommender.ranker}),
         }
@@ -403,6 +404,7 @@ def _name_without_prior(recommender: Recommender) -> str:
     parts = [Path(recommender.model.name).name]
     parts += [f"{settings.few_shot}-shot"] if settings.few_shot else []
     parts += [settings.decoder] if settings.decoder != "trie" else []
+    parts += [] if settings.recent is None else ["by event"]
     return " ".join(parts)
 
 

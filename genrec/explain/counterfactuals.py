@@ -202,7 +202,7 @@ def examine_item(
     prompt = question.render(question.window)
     tree = None
     if question.role != EXPLAIN:
-        tree = question.model.prefill_many([prompt.ids], question.prefix)
+        tree = question.tree(prompt)
     if question.role == FUSE:
         weights = None if question.prior is None else [question.prior.weights(question.history)]
         prior = None if weights is None else PositionWeights(weights, question.trie)

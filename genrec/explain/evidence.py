@@ -21,10 +21,11 @@ import numpy as np
 from genrec.config import EVIDENCE, EXPLAIN, FEATURE, FUSE
 from genrec.data.catalog import Catalog
 from genrec.data.events import History, Interaction
+from genrec.decoding.block_reading import read_blocks
 from genrec.decoding.filters import Filter, Filters
 from genrec.decoding.live_trie import LiveTrie
 from genrec.decoding.search import score
-from genrec.decoding.shared_prefix import Branches, Paths
+from genrec.decoding.shared_prefix import Branches, GatheredPrompts, Paths, PromptScorer
 from genrec.decoding.trie import TitleTrie
 from genrec.decoding.types import Options, Ranking, Trie
 from genrec.decoding.weight_search import search_weights
@@ -81,6 +82,8 @@ class Question:
         role: the role of the model; see ``genrec.priors.fusion.Fusion``. It is ``fuse`` if there is
             no prior.
         exponents: the exponents for the role ``feature``.
+        recent: number of the latest events that the model reads together with all earlier ones, if
+            it reads the others by themselves; None with full attention.
     """
 
     model: LanguageModel
@@ -96,6 +99,19 @@ class Question:
     prefix: Prefix | None = None
     role: str = FUSE
     exponents: Exponents = PRIOR_ONLY
+    recent: int | None = None
+
+    def tree(self, prompt: EncodedPrompt) -> TokenTree:
+        """Run the model on a prompt, and return a tree that scores its continuations."""
+        if self.recent is None:
+            return self.model.prefill_many([prompt.ids], self.prefix)
+        return read_blocks(self.model, [prompt], self.recent).tree
+
+    def branches(self, prompts: Sequence[EncodedPrompt], paths: Paths) -> PromptScorer:
+        """Return an object that scores the same continuations after several similar prompts."""
+        if self.recent is None:
+            return Branches(self.model, [p.ids for p in prompts], paths, self.prefix)
+        return GatheredPrompts(self.model, prompts, self.recent, paths)
 
     @property
     def window(self) -> History:
@@ -157,7 +173,7 @@ class Counterfactuals:
         self._weights: list[Weights | FirstStage | None] = [
             self._weights_of(whole) for _, whole in changed
         ]
-        self._branches: Branches | None = None
+        self._branches: PromptScorer | None = None
         self._tables: dict[int, dict[int, float]] = {}
         trie: Trie = question.trie
         read = positions
@@ -167,8 +183,8 @@ class Counterfactuals:
             read = np.unique(np.append(positions, every[every >= 0]))
         if question.role != EXPLAIN:
             paths = Paths.to(trie, read, vocab=question.options.normalization == "vocab")
-            sequences = [question.render(window).ids for window, _ in changed]
-            self._branches = Branches(question.model, sequences, paths, question.prefix)
+            prompts = [question.render(window) for window, _ in changed]
+            self._branches = question.branches(prompts, paths)
         self._read = Filter.allow(read, question.trie.n_positions)
         self._only = Filter.allow(positions, question.trie.n_positions)
         self._options = replace(question.options, draw=None, min_probability=0.0)

@@ -9,6 +9,7 @@ only, and does not need torch.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class BlockPrompt:
             ValueError: a block is empty, or there is no head before blocks or no rest.
         """
         ends = (self.head, *self.stops)
-        increasing = all(a < b for a, b in zip(ends, ends[1:], strict=False))
+        increasing = all(a < b for a, b in pairwise(ends))
         least = 1 if self.stops else 0
         if not (increasing and least <= self.head and ends[-1] < len(self.ids)):
             msg = (

@@ -105,10 +105,9 @@ class _Gathering:
             self.found.append(found)
             self.read.append(read)
             keys.append(own)
-        for head, blocks in missing.items():
-            self._compute(head, blocks)
-        for blocks in missing.values():
-            for key in blocks:
+        for head, wanted in missing.items():
+            self._compute(head, wanted)
+            for key in wanted:
                 if storable[key]:
                     self._store.put(key, self._lines[key])
         return keys

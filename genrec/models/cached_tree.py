@@ -124,7 +124,7 @@ class CachedTree(TokenTree):
         n = len(length)
         self._layers = layers
         self._cache = self._body.as_cache(layers)
-        self._prompt = filled.shape[1]  # number of cache slots that each prompt takes
+        self._prompt = int(filled.shape[1])  # number of cache slots that each prompt takes
         self._filled = filled  # (B, slots of the prompt) slots that hold a token
         self._gaps = bool((filled != (np.arange(self._prompt) < length[:, None])).any())
         self._length = length  # (B,) number of tokens in each prompt

@@ -275,7 +275,8 @@ class RequestBuilder:
             demonstrations: the few-shot demonstrations; if None, they are chosen here.
 
         Raises:
-            SettingsError: the template asks a yes-or-no question.
+            SettingsError: the template asks a yes-or-no question, or its events cannot be
+                separated as ``attention="by_event"`` requires.
         """
         self.check_use()
         if self.template.answers is not None:
@@ -285,7 +286,7 @@ class RequestBuilder:
                 "or a different run."
             )
             raise SettingsError(msg)
-        return self._encoder().fit(
+        prompt = self._encoder().fit(
             self.template,
             self.index.catalog,
             history,
@@ -298,6 +299,9 @@ class RequestBuilder:
             else demonstrations,
             scale=self.shown_scale,
         )
+        if self.settings.recent is not None:
+            prompt.by_event(self.settings.recent)  # fails before the model is loaded
+        return prompt
 
     def _renderer(self, demonstrations: Sequence[History]) -> Callable[[History], EncodedPrompt]:
         """Return a function that renders and encodes a prompt with exactly the given events."""

@@ -46,6 +46,8 @@ class ResponseBuilder:
         """
         ranking = ranked.ranking
         details: dict[str, Any] = {"certificate": asdict(ranking.certificate)}
+        if ranked.attention is not None:
+            details["attention"] = dict(ranked.attention)
         if ranking.prior is not None:
             counted = list(ranked.sources)
             details["parts"] = ["prior"] if self._priors.role == EXPLAIN else ["model", "prior"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from genrec.config import EXPLAIN, FEATURE, FUSE, Settings
 from genrec.data.events import History
+from genrec.decoding.block_reading import read_blocks
 from genrec.decoding.filters import Filter, Filters
 from genrec.pipeline import rerank
 from genrec.pipeline.catalog_index import CatalogIndex
@@ -51,10 +52,12 @@ class Ranked:
     Attributes:
         ranking: the items, best first, with their scores and the certificate.
         sources: the names of the sources that contributed to the prior; empty if there is no prior.
+        attention: how the events were read, for the answer; None if this was with full attention.
     """
 
     ranking: Ranking
     sources: tuple[str, ...] = ()
+    attention: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,20 +71,24 @@ class Reading:
         rate: the number of tokens per second at which the model processed the prompts.
         alone: for each history, positions and the log-probabilities of their items under the model,
             which the weights already take into account; None if the model ranks items otherwise.
+        attention: for each prompt, how its events were read; None with full attention.
     """
 
     tree: TokenTree | None
     prior: PositionWeights | None
     rate: float
     alone: Sequence[tuple[IntArray, FloatArray]] | None = None
+    attention: Sequence[Mapping[str, Any]] | None = None
 
-    def sources(self, place: int) -> tuple[str, ...]:
-        """Return the names of the sources that contributed to the prior of one request.
+    def ranked(self, place: int, ranking: Ranking) -> Ranked:
+        """Describe the ranking for one request of the batch.
 
         Args:
             place: the index of the request in the batch.
+            ranking: the ranking.
         """
-        return () if self.prior is None else tuple(self.prior.sources[place])
+        sources = () if self.prior is None else tuple(self.prior.sources[place])
+        return Ranked(ranking, sources, None if self.attention is None else self.attention[place])
 
 
 class TrieSearch:
@@ -119,19 +126,44 @@ class TrieSearch:
         if prior is not None and role == EXPLAIN:
             weights = [prior.weights(r.history) for r in requests]
             return Reading(None, PositionWeights(weights, trie, self._bases), np.inf)
-        prompts = [r.prompt.ids for r in requests]
-        started = time.perf_counter()
-        tree = self._model.prefill_many(prompts, self._prefix(requests))
-        rate = sum(map(len, prompts)) / (time.perf_counter() - started)
+        tree, rate, attention = self._read_prompts(requests)
         if prior is None:
-            return Reading(tree, None, rate)
+            return Reading(tree, None, rate, attention=attention)
         if role == FEATURE:
             stages = [FirstStage.of(prior, r.history) for r in requests]
             alone = self._score_candidates(tree, stages)
             weights = [self._rerank(s, *a) for s, a in zip(stages, alone, strict=True)]
-            return Reading(None, PositionWeights(weights, trie, self._bases), rate, alone)
+            reranked = PositionWeights(weights, trie, self._bases)
+            return Reading(None, reranked, rate, alone, attention)
         weights = [prior.weights(r.history) for r in requests]
-        return Reading(tree, PositionWeights(weights, trie, self._bases), rate)
+        ordered = PositionWeights(weights, trie, self._bases)
+        return Reading(tree, ordered, rate, attention=attention)
+
+    def _read_prompts(
+        self, requests: Sequence[Request]
+    ) -> tuple[TokenTree, float, Sequence[Mapping[str, Any]] | None]:
+        """Run the model on the prompts.
+
+        Returns:
+            The token tree, the number of tokens per second, and how the events of each prompt were
+            read (None with full attention).
+        """
+        started, recent = time.perf_counter(), self._settings.recent
+        if recent is None:
+            prompts = [r.prompt.ids for r in requests]
+            tree = self._model.prefill_many(prompts, self._prefix(requests))
+            return tree, sum(map(len, prompts)) / (time.perf_counter() - started), None
+        blocks = read_blocks(self._model, [r.prompt for r in requests], recent)
+        kind = {"attention": "by_event", "recent_events": recent}
+        numbers = zip(blocks.found, blocks.read, strict=True)
+        attention = [{**kind, "stored": found, "read": read} for found, read in numbers]
+        return blocks.tree, blocks.tokens / (time.perf_counter() - started), attention
+
+    def tree(self, prompt: EncodedPrompt) -> TokenTree:
+        """Process one prompt with the model, and return a tree that scores its continuations."""
+        if self._settings.recent is None:
+            return self._model.prefill(prompt.ids)
+        return read_blocks(self._model, [prompt], self._settings.recent).tree
 
     def _score_candidates(
         self, tree: TokenTree, stages: Sequence[FirstStage]
@@ -284,15 +316,14 @@ class TrieSearch:
             places = order[first : first + batch_size]
             batch = [requests[i] for i in places]
             reading = self.read(batch)
-            sources = [reading.sources(n) for n in range(len(batch))]
-            rankings = self.best(reading, batch)
-            ranked |= dict(zip(places, map(Ranked, rankings, sources), strict=True))
+            for n, ranking in enumerate(self.best(reading, batch)):
+                ranked[places[n]] = reading.ranked(n, ranking)
         return [ranked[i] for i in range(len(requests))]
 
     def rank_all(self, request: Request, k: int) -> Ranked:
         """Rank the k best of the allowed items by their exact scores."""
         reading = self.read([request])
-        return Ranked(self.every(reading, request, k), reading.sources(0))
+        return reading.ranked(0, self.every(reading, request, k))
 
     def every(self, reading: Reading, request: Request, k: int | None = None) -> Ranking:
         """Compute exact scores of the allowed items for a prompt that has been processed.
@@ -424,6 +455,7 @@ class TrieSearch:
 
         settings, prior = self._settings, self._priors.prior
         role = FUSE if prior is None else self._priors.role
+        shares = settings.recent is None and role != EXPLAIN
         return Question(
             model=self._model,
             trie=self._index.trie,
@@ -437,7 +469,8 @@ class TrieSearch:
             prior=prior,
             role=role,
             exponents=self._priors.fusing.exponents,
-            prefix=None if role == EXPLAIN else self._prefix([request]),
+            prefix=self._prefix([request]) if shares else None,
+            recent=settings.recent,
         )
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from genrec.data.catalog import Catalog
 from genrec.data.events import History
 from genrec.data.titles import TitleForm
-from genrec.errors import ModelError, PromptError
+from genrec.errors import ModelError, PromptError, SettingsError
 from genrec.keys import spell
 from genrec.models.block_prompt import BlockPrompt
 from genrec.prompts.segments import Prompt
@@ -63,18 +63,22 @@ class EncodedPrompt:
         """Return the prompt, including the chat template's text, as one string for display."""
         return f"{self.frame[0]}{self.prompt.text}{self.frame[1]}"
 
-    def by_event(self, recent: int) -> BlockPrompt | None:
+    def by_event(self, recent: int) -> BlockPrompt:
         """Divide the prompt into the blocks of ``attention="by_event"``.
 
         Args:
             recent: number of the latest events that are not read by themselves.
 
-        Returns:
-            The divided prompt; None if its events cannot be separated, or if no token precedes the
-            first one.
+        Raises:
+            SettingsError: the events cannot be separated, or nothing precedes the first one.
         """
         if self.cuts is None or (self.cuts and not self.cuts[0]):
-            return None
+            msg = (
+                "attention='by_event' does not work with this prompt template. Expected a template "
+                "with some text before the first event and with each event on lines of its own, "
+                "without 'events: joined' in its header, such as next_item; or use attention='full'."
+            )
+            raise SettingsError(msg)
         head, stops = (self.cuts[0], self.cuts[1:]) if self.cuts else (0, ())
         stops = stops[: max(len(stops) - recent, 0)]
         stops = tuple(stop for stop in stops if stop < len(self.ids))  # something must follow them

@@ -33,7 +33,8 @@ def separate_events(
     whole, spans, free = _locate(printed)
     if not spans:
         return (), ()
-    places, before = [], 0
+    places: list[int] = []
+    before = 0
     for _, (first, last) in sorted(spans.items()):
         start = whole.rfind(_BREAK, before, max(first, before)) + 1
         if first < before or (not start and places):

@@ -386,7 +386,9 @@ def _parse_header(name: str, source: str) -> dict[str, str]:
         msg = f"Template {name!r} has 'targets: {header['targets']}'. Expected 'every' or 'last'."
         raise PromptError(msg)
     if header.get("events", "joined") not in {"separable", "joined"}:
-        msg = f"Template {name!r} has 'events: {header['events']}'. Expected 'separable' or 'joined'."
+        msg = (
+            f"Template {name!r} has 'events: {header['events']}'. Expected 'separable' or 'joined'."
+        )
         raise PromptError(msg)
     if "answers" in header:
         _parse_answers(name, header["answers"])

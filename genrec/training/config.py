@@ -310,13 +310,19 @@ def resolve(values: Mapping[str, Any]) -> tuple[Settings, Training]:
         values: the settings, keyed by name, from a YAML file or the command line.
 
     Raises:
-        SettingsError: a key is unknown or a value is invalid. For an unknown key, the message
-            suggests the most similar name.
+        SettingsError: a key is unknown, or a value is invalid or not supported in training. For an
+            unknown key, the message suggests the most similar name.
     """
     of_training, of_settings = ({f.name for f in fields(c)} for c in (Training, Settings))
     check_keys(values, [*of_training, *of_settings])
     training = Training(**{k: v for k, v in values.items() if k in of_training})
     settings = Settings(**{k: v for k, v in values.items() if k in of_settings})
+    if settings.attention != "full":
+        msg = (
+            f"attention={settings.attention!r} cannot be used in training yet. Train with "
+            "attention='full', and give attention='by_event' when the run is used."
+        )
+        raise SettingsError(msg)
     if training.objective == "pointwise":
         liked = "like" if training.like_threshold is not None else None
         settings = replace(

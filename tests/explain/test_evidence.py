@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support import tiny
+from support.block_attention import reader
 from support.evidence_shop import Neighbours, past, shop
 from support.reference import fused_logprobs, logprobs
 from support.titles import titles
@@ -37,16 +38,18 @@ def plain_scores(
     """Score title by title, with the prompt of a window and the prior of a history."""
     settings = recommender.settings
     sequences = list(recommender.encoder.titles(recommender.catalog))
-    ids = recommender.with_settings(max_events=100).prompt(window).ids
+    prompt = recommender.with_settings(max_events=100).prompt(window)
+    ids, read = prompt.ids, reader(recommender, prompt)
     model = recommender.model.model
     if prior_of is None or settings.fusion == "score":
-        found = np.array(logprobs(model, ids, sequences, settings.normalization))
+        found = np.array(logprobs(model, ids, sequences, settings.normalization, read))
         if prior_of is not None:
             values = np.array(weights_of(recommender, prior_of))
             found = found + recommender.fusing.weight * np.log(values / values.sum())
     else:
         weights = weights_of(recommender, prior_of)
-        found = np.array(fused_logprobs(model, ids, sequences, weights, recommender.fusing.weight))
+        weight = recommender.fusing.weight
+        found = np.array(fused_logprobs(model, ids, sequences, weights, weight, read))
     return found[rows]
 
 
@@ -80,10 +83,14 @@ def asked(draw: st.DrawFn) -> tuple[Recommender, History]:
     names = draw(st.lists(titles, min_size=1, max_size=9))
     fusion = draw(st.sampled_from(FORMS))
     mode = draw(st.sampled_from(["catalog", "vocab"])) if fusion != "node" else "catalog"
+    apart = draw(st.booleans())  # the older events are read by themselves
+    kind = draw(st.sampled_from(["llama", "qwen3", "gemma"]) if apart else models)
     recommender = Recommender(
         Catalog(Item(f"i{n}", t) for n, t in enumerate(names)),
-        tiny.language_model(draw(models), plain=draw(st.booleans())),
-        template=draw(st.sampled_from(TEMPLATES)),
+        tiny.language_model(kind, plain=not apart and draw(st.booleans())),
+        attention="by_event" if apart else "full",
+        recent_events=draw(st.integers(0, 3)),
+        template="next_item" if apart else draw(st.sampled_from(TEMPLATES)),
         normalization=mode,
         fusion="score" if fusion == "none" else fusion,
         prior_weight=draw(st.sampled_from([0.3, 2.0])),

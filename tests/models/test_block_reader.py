@@ -85,9 +85,7 @@ def test_gathered_blocks_equal_one_masked_pass(
     for one, run, logits in zip(user, runs, outputs.logits(), strict=True):
         expected = forward_blocks(plain, prompts[one], run)
         assert torch.allclose(logits.double(), expected, atol=1e-4)
-    _, outputs = tree.grow(
-        [user[0]] * 2, [int(handles[0]), below(0)], [[8], [9, 3]]
-    )
+    _, outputs = tree.grow([user[0]] * 2, [int(handles[0]), below(0)], [[8], [9, 3]])
     expected = forward_blocks(plain, prompts[user[0]], [*runs[0], 8, 9, 3])
     assert torch.allclose(outputs.logits()[1].double(), expected, atol=1e-4)
 
@@ -104,9 +102,7 @@ def test_blocks_differ_from_ordinary_attention(made: Any) -> None:
     """Else the tests above could not fail."""
     prompt = divided(HEADS[0], [(40, 41, 42), (50, 51)], (60,))
     plain = reference("llama")
-    assert not torch.allclose(
-        forward_blocks(plain, prompt), forward(plain, prompt.ids), atol=1e-2
-    )
+    assert not torch.allclose(forward_blocks(plain, prompt), forward(plain, prompt.ids), atol=1e-2)
     swapped = divided(HEADS[0], [(50, 51), (40, 41, 42)], (60,))
     assert not torch.allclose(
         forward_blocks(plain, prompt), forward_blocks(plain, swapped), atol=1e-2
@@ -147,9 +143,7 @@ def test_text_of_users_is_not_stored(made: Any) -> None:
         assert model.lines.use().lines == 0
 
 
-def test_long_histories_take_several_passes(
-    made: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_long_histories_take_several_passes(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = made("qwen3")
     model.lines.clear()
     monkeypatch.setattr(block_reader, "_PASS", 7)

@@ -7,7 +7,18 @@ from typing import Any
 
 import torch
 
+from genrec import Recommender
 from genrec.models.block_prompt import BlockPrompt
+from genrec.prompts.encoder import EncodedPrompt
+from support.reference import Read, forward
+
+
+def reader(recommender: Recommender, prompt: EncodedPrompt) -> Read:
+    """A function for ``reference.logprobs`` that reads a prompt as the recommender should."""
+    model, recent = recommender.model.model, recommender.settings.recent
+    if recent is None:
+        return lambda path: forward(model, [*prompt.ids, *path])
+    return lambda path: forward_blocks(model, prompt.by_event(recent), path)
 
 
 def forward_blocks(model: Any, prompt: BlockPrompt, path: Sequence[int] = ()) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -31,10 +31,18 @@ def forward(model: Any, ids: Sequence[int]) -> torch.Tensor:
     return logits[0, -1].double()
 
 
+Read = Callable[[Sequence[int]], torch.Tensor]  # logits after the prompt and a path below it
+
+
 def logprobs(
-    model: Any, prompt: Sequence[int], sequences: Sequence[Sequence[int]], normalization: str
+    model: Any,
+    prompt: Sequence[int],
+    sequences: Sequence[Sequence[int]],
+    normalization: str,
+    read: Read | None = None,
 ) -> list[float]:
     """Gives log P of every row, title by title, each token by a plain pass over prompt and prefix."""
+    read = read or (lambda path: forward(model, [*prompt, *path]))
     trie = DictTrie(sequences)
     cache: dict[tuple[int, ...], torch.Tensor] = {}
     result = []
@@ -45,7 +53,7 @@ def logprobs(
             children = [t for t in node if t is not None]
             if normalization == "vocab" or len(children) > 1:
                 if prefix not in cache:
-                    cache[prefix] = forward(model, [*prompt, *prefix])
+                    cache[prefix] = read(prefix)
                 logits = cache[prefix]
                 over = logits if normalization == "vocab" else logits[children]
                 total += float(logits[token] - torch.logsumexp(over, 0))
@@ -60,8 +68,10 @@ def fused_logprobs(
     sequences: Sequence[Sequence[int]],
     weights: Sequence[float],
     beta: float,
+    read: Read | None = None,
 ) -> list[float]:
     """Gives log P of every row where each child's share is weighed by its weight to the power beta."""
+    after = read or (lambda path: forward(model, [*prompt, *path]))
     root = DictTrie(sequences).root
     result = [0.0] * len(sequences)
 
@@ -79,7 +89,7 @@ def fused_logprobs(
         shares = torch.zeros(1).double()
         if len(tokens) > 1:
             mass = [sum(weights[r] for r in rows(node[t])) for t in tokens]
-            logits = forward(model, [*prompt, *prefix])[tokens]
+            logits = after(prefix)[tokens]
             shares = torch.log_softmax(logits + beta * torch.tensor(mass).double().log(), 0)
         for token, value in zip(tokens, shares.tolist(), strict=True):
             visit(node[token], (*prefix, token), so_far + value)
