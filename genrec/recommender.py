@@ -253,7 +253,9 @@ class Recommender:
         )
         if trained is not None and folder is not None:
             requests.remarks = functools.cache(
-                functools.partial(describe_run, trained, folder, catalog, self._priors)
+                functools.partial(
+                    describe_run, trained, folder, catalog, self._priors, settings.attention
+                )
             )
             requests.check_use = functools.partial(check_use, trained, folder, asking=False)
         self._search = TrieSearch(

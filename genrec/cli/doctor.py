@@ -19,6 +19,7 @@ from genrec.files import describe_unreadable
 
 if TYPE_CHECKING:
     from genrec.models.coverage import ScriptCoverage
+    from genrec.models.language_model import LanguageModel
 
 _PACKAGES = (
     "torch",
@@ -183,6 +184,21 @@ def _measure_disk() -> dict[str, Any]:
     }
 
 
+def _describe_blocks(model: LanguageModel) -> str:
+    """Say whether a model can read events by themselves, and how much memory their lines take."""
+    from genrec.models.block_prompt import BlockPrompt
+
+    if isinstance(model.block_reading, str):
+        return f"no: {model.block_reading}"
+    model.read_blocks([BlockPrompt((1, 2, 3), 1, (2,), (True, True))])
+    use = model.lines.use()
+    per_token = use.bytes / 2  # of the head and the block, which have one token each
+    return (
+        f"yes, with {per_token / 1024:.1f} KB of memory per token of a stored line, up to "
+        f"{use.budget / 2**20:.0f} MB"
+    )
+
+
 def _describe_model(name: str) -> dict[str, Any]:
     from genrec.models.coverage import measure_coverage
     from genrec.models.language_model import LanguageModel
@@ -193,6 +209,7 @@ def _describe_model(name: str) -> dict[str, Any]:
         "context": model.context,
         "parameters": f"{sum(p.numel() for p in model.model.parameters()):,}",
         "decoding": f"plain passes: {model.obstacle}" if model.obstacle else "token tree",
+        "attention by event": _describe_blocks(model),
         "scripts read": _describe_coverage(measure_coverage(model.tokenizer)),
         "fingerprint": model.fingerprint(),
     }

@@ -46,18 +46,30 @@ def check_use(run: Run, folder: Path, *, asking: bool) -> None:
         raise SettingsError(msg)
 
 
-def describe_run(run: Run, folder: Path, catalog: Catalog, source: PriorSource) -> tuple[str, ...]:
-    """Return notes on the catalog and prior that a run is used with, and on how well it performs.
+def describe_run(
+    run: Run, folder: Path, catalog: Catalog, source: PriorSource, attention: str = "full"
+) -> tuple[str, ...]:
+    """Return notes on how a run is used, and on how well it performs.
 
     Args:
         run: the content of ``run.json``.
         folder: the run folder.
         catalog: the catalog of the recommender.
         source: the source of the recommender's prior.
+        attention: the recommender's setting of this name.
     """
     other = describe_other_catalog(run, folder, catalog)
     items = 0 if other else len(catalog)
-    return (*other, *_describe_prior(run, folder, items, source))
+    own = run.settings.get("attention", "full")  # older runs do not store it
+    read = (
+        ()
+        if attention == own
+        else (
+            f"The run {runs.run_name(folder)} was trained with attention={own!r} and is used with "
+            f"attention={attention!r}, so it may be less accurate than it was in training.",
+        )
+    )
+    return (*other, *read, *_describe_prior(run, folder, items, source))
 
 
 def _describe_prior(run: Run, folder: Path, items: int, source: PriorSource) -> tuple[str, ...]:
