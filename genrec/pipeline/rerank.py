@@ -3,15 +3,17 @@
 There are two methods, which can be used alone or together. One is maximal marginal relevance (MMR),
 which prefers candidates that differ from those above them (Carbonell and Goldstein 1998, The use of
 MMR, diversity-based reranking, https://doi.org/10.1145/290941.291025). The other sets a maximum
-number of occurrences (a cap) for each value of a column, such as a brand or a title.
+number of occurrences (a cap) for each value of a column, such as a brand or a title. Pinned items
+are put before all others.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from numbers import Integral
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +23,9 @@ from genrec.errors import RequestError
 from genrec.matching.matcher import TextMatcher
 from genrec.matching.ngrams import CharNgrams
 from genrec.types import FloatArray, IntArray
+
+if TYPE_CHECKING:
+    from genrec.decoding.types import Ranking
 
 Values = Sequence[Hashable | None]
 
@@ -306,3 +311,41 @@ def _coded(columns: Mapping[str, Values], caps: Mapping[str, int], n: int) -> In
 
 def _missing(value: Any) -> bool:
     return value is None or value != value or (isinstance(value, str) and not value.strip())
+
+
+def put_first(pinned: Ranking, rows: Sequence[int], others: Ranking, k: int) -> Ranking:
+    """Put pinned items before the other items of a list.
+
+    Args:
+        pinned: the ranking of the pinned items.
+        rows: the catalog rows of the pinned items, in the order of the list.
+        others: the ranking of the other items.
+        k: the maximum number of items in the list.
+    """
+    n = len(rows)
+    place = {row: i for i, row in enumerate(pinned.rows.tolist())}
+    first = pinned.only(np.array([place[row] for row in rows], dtype=np.int64))
+    rest = others.only(np.arange(min(k - n, len(others.rows))))
+
+    def join(name: str) -> Any:
+        parts = [getattr(first, name), getattr(rest, name)]
+        return None if parts[0] is None else np.concatenate(parts)
+
+    certificate = rest.certificate
+    if n == k:  # the search for other items was not needed
+        certificate = pinned.certificate
+    return replace(
+        rest,
+        rows=join("rows"),
+        logprobs=join("logprobs"),
+        scores=join("scores"),
+        alone=join("alone"),
+        prior=join("prior"),
+        certificate=replace(
+            certificate,
+            certain_ranks=n + min(certificate.certain_ranks, len(rest.rows)),
+            nodes=pinned.certificate.nodes + others.certificate.nodes,
+            tokens=pinned.certificate.tokens + others.certificate.tokens,
+        ),
+        pinned=n,
+    )

@@ -364,7 +364,7 @@ class TrieSearch:
         rankings = self._best(reading, others)
         k = int(requests[0].options.k)
         return [
-            _put_first(next(pinned), r.pins, ranking, k) if r.pins else ranking
+            rerank.put_first(next(pinned), r.pins, ranking, k) if r.pins else ranking
             for r, ranking in zip(requests, rankings, strict=True)
         ]
 
@@ -472,44 +472,6 @@ class TrieSearch:
             prefix=self._prefix([request]) if shares else None,
             recent=settings.recent,
         )
-
-
-def _put_first(pinned: Ranking, rows: Sequence[int], others: Ranking, k: int) -> Ranking:
-    """Put pinned items before the other items of a list.
-
-    Args:
-        pinned: the ranking of the pinned items.
-        rows: the catalog rows of the pinned items, in the order of the list.
-        others: the ranking of the other items.
-        k: the maximum number of items in the list.
-    """
-    n = len(rows)
-    place = {row: i for i, row in enumerate(pinned.rows.tolist())}
-    first = pinned.only(np.array([place[row] for row in rows], dtype=np.int64))
-    rest = others.only(np.arange(min(k - n, len(others.rows))))
-
-    def join(name: str) -> Any:
-        parts = [getattr(first, name), getattr(rest, name)]
-        return None if parts[0] is None else np.concatenate(parts)
-
-    certificate = rest.certificate
-    if n == k:  # the search for other items was not needed
-        certificate = pinned.certificate
-    return replace(
-        rest,
-        rows=join("rows"),
-        logprobs=join("logprobs"),
-        scores=join("scores"),
-        alone=join("alone"),
-        prior=join("prior"),
-        certificate=replace(
-            certificate,
-            certain_ranks=n + min(certificate.certain_ranks, len(rest.rows)),
-            nodes=pinned.certificate.nodes + others.certificate.nodes,
-            tokens=pinned.certificate.tokens + others.certificate.tokens,
-        ),
-        pinned=n,
-    )
 
 
 def _seed(seed: int, ids: Sequence[int]) -> int:
