@@ -86,6 +86,14 @@ class ResponseBuilder:
         )
         k = int(request.options.k) if asked is None else asked
         notes = request.notes
+        texts = sum(e.item_id is None for e in request.history.interactions)
+        if texts and details.get("parts") == ["prior"]:
+            verb = "is a text" if texts == 1 else "are texts"
+            notes = (
+                *notes,
+                f"{texts} of the {len(request.history)} events {verb}, which only the model can read, "
+                "but the prior ranks the items alone. Use --model-role fuse to take them into account.",
+            )
         if len(items) < min(k, request.size):
             notes = (
                 *notes,

@@ -14,7 +14,7 @@ import pytest
 from support import tiny
 from support.counted_shop import NAMES, history, shop
 
-from genrec import Dataset, History, Item, Recommender
+from genrec import Dataset, History, Interaction, Item, Recommender
 from genrec.config import EXPLAIN, FEATURE, FUSE, Settings
 from genrec.errors import DataError, SettingsError
 from genrec.evaluation import scoring_pass, tuning
@@ -344,3 +344,11 @@ def test_a_command_that_does_not_ask_the_model_does_not_load_it(
             > 0
         )
         assert done.stderr.split()[-1] == loaded
+
+
+def test_texts_that_the_prior_cannot_read_are_named(data: Dataset) -> None:
+    past = History((*history(1).interactions, Interaction(None, "search", text="a red thing")))
+    answer = recommender(data).recommend(past, 2)
+    assert any("1 of the 2 events is a text" in note for note in answer.notes)
+    fused = recommender(data, model_role=FUSE).recommend(past, 2)
+    assert not any("a text" in note for note in fused.notes)
