@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from genrec.errors import GenrecError as GenrecError
     from genrec.evaluation.evaluator import compare as compare
     from genrec.evaluation.evaluator import evaluate as evaluate
+    from genrec.fitting.recipe import fit as fit
     from genrec.models.language_model import LanguageModel as LanguageModel
     from genrec.pipeline.similar import SimilarItems as SimilarItems
     from genrec.pipeline.types import Recommendation as Recommendation
@@ -47,6 +48,7 @@ _HOME = {
     "SimilarItems": "pipeline.similar",
     "compare": "evaluation.evaluator",
     "evaluate": "evaluation.evaluator",
+    "fit": "fitting.recipe",
 }
 _MODULES = {"baselines": "baselines", "datasets": "data.datasets", "training": "training"}
 
@@ -74,6 +76,7 @@ __all__ = [
     "compare",
     "datasets",
     "evaluate",
+    "fit",
 ]
 
 

@@ -62,8 +62,8 @@ COUNTED = (  # sources of the collaborative prior
     "popular", "trending", "markov", "followed", "itemknn", "nearest", "latest", "ease", "titles",
     "own", "recent",
 )  # fmt: skip
-RANKERS = ("none", "lambdarank")
-NETWORKS = ("none", "sasrec", "titlesasrec")  # baselines whose scores a ranking can use
+RANKERS = ("auto", "none", "lambdarank")
+NETWORKS = ("auto", "none", "sasrec", "titlesasrec")  # baselines whose scores a ranking can use
 FUSE, FEATURE, EXPLAIN = "fuse", "feature", "explain"  # what the model is used for
 ROLES = ("auto", FUSE, FEATURE, EXPLAIN)
 LEARNED = (
@@ -232,25 +232,28 @@ class Settings:
         "auto",
         PRIOR,
         "Sources to mix in the collaborative prior, with weights fitted on validation data: "
-        f"{', '.join(COUNTED)} (auto uses all of these), and the baselines {', '.join(LEARNED)}, "
-        "which are trained once and stored in the dataset folder.",
+        f"{', '.join(COUNTED)}, and the baselines {', '.join(LEARNED)}, which are trained once and stored "
+        "in the dataset folder. auto: what `genrec fit` found to be better. If it was not run, all of "
+        "the former.",
         list=True,
         metavar="NAMES",
     )
     ranker: str = option(
-        "none",
+        "auto",
         PRIOR,
         "How to order the prior's best items. none: by the mixture of its sources. lambdarank: by "
         "decision trees that are fitted to what users chose next (needs the package lightgbm). "
-        "Fitting takes about a minute, and the result is stored in the dataset folder.",
+        "Fitting takes about a minute, and the result is stored in the dataset folder. auto: what "
+        "`genrec fit` found to be better. If it was not run, none.",
         choices=RANKERS,
     )
     network: str = option(
-        "none",
+        "auto",
         PRIOR,
         "Sequence network whose scores the ranker uses. sasrec: item vectors start at random. "
         "titlesasrec: they start as vectors of the titles. It is trained several times, which takes "
-        "minutes to hours, and stored in the dataset folder.",
+        "minutes to hours, and stored in the dataset folder. auto: what `genrec fit` found to be "
+        "better. If it was not run, none.",
         choices=NETWORKS,
     )
     prior_events: str = option(
@@ -392,10 +395,10 @@ class Settings:
         self._check_combinations()
 
     def _check_combinations(self) -> None:
-        if self.network != "none" and self.ranker == "none":
+        if self.network not in {"auto", "none"} and self.ranker != "lambdarank":
             msg = (
-                f"network={self.network!r} does not work with ranker='none', because only the ranker uses "
-                "the network. Set ranker='lambdarank', or network='none'."
+                f"network={self.network!r} does not work with ranker={self.ranker!r}, because only the "
+                "ranker uses the network. Set ranker='lambdarank', or network='auto'."
             )
             raise SettingsError(msg)
         prior = self.prior not in {"auto", "none"}

@@ -44,6 +44,7 @@ from genrec.pipeline.response import ResponseBuilder
 from genrec.pipeline.run_use import check_use, describe_run
 from genrec.pipeline.trie_search import TrieSearch
 from genrec.pipeline.types import RecommendationList
+from genrec.priors.fitted import Parts
 from genrec.priors.fusion import Fusion, PriorSource
 from genrec.priors.weights import ItemPrior
 from genrec.prompts.encoder import EncodedPrompt, Encoder, PromptEncoder, TextEncoder
@@ -70,7 +71,7 @@ class Recommender:
         run_folder: the folder of that run, or None.
         log: a function that is called with a line of text before each slow step.
         tuning_key: a function that returns the key under which fitted weights and temperatures are
-            stored. The key depends on the model, the prompt, the behavior and the prior's sources.
+            stored. The key depends on the model, the prompt, the behavior and the prior's parts.
     """
 
     tuning_key: Callable[[], str]
@@ -186,13 +187,14 @@ class Recommender:
         *,
         trained: Run | None = None,
         folder: Path | None = None,
+        tuning: bool = False,
     ) -> None:
         """Create and connect the parts of the recommender.
 
         The model is loaded only after the settings have been checked.
         """
         self.settings, self.log, self.run = settings, log, trained
-        self.run_folder = folder
+        self.run_folder, self._tuning = folder, tuning
         self.dataset = data if isinstance(data, Dataset) else None
         catalog = data if isinstance(data, Catalog) else data.catalog
         template = template_of(settings, self.dataset)
@@ -226,16 +228,16 @@ class Recommender:
                 longest = index.trie.max_depth
             return model.context - min(longest, model.context // 2 if writes else longest)
 
-        def key() -> str:
-            """Return the key under which fitted weights are stored."""
+        def key(used: Parts) -> str:
+            """Return the key under which weights are stored that were fitted for parts of the prior."""
             identity = "run" if trained is not None else self_fingerprint()
             parts = [identity, template.hash, ids_encoder().hash, behavior, str(settings.few_shot)]
             if settings.recent is not None:
                 parts.append(f"by event, {settings.recent} in full")
-            return hashlib.sha256("\0".join([*parts, *settings.sources]).encode()).hexdigest()
+            return hashlib.sha256("\0".join([*parts, *used.named()]).encode()).hexdigest()
 
         self_fingerprint = getattr(model, "fingerprint", lambda: model.name)
-        self.tuning_key = key
+        self.tuning_key = lambda: key(self._priors.parts)
         self._index, self._form, self._ids_encoder = index, form, ids_encoder
         self._requests = RequestBuilder(
             settings,
@@ -249,14 +251,15 @@ class Recommender:
         )
         requests = self._requests
         self._priors = PriorSource(
-            settings, self.dataset, behavior, key, log, folder, lambda: getattr(model, "threads", 1)
-        )
+            settings, self.dataset, behavior, key, log, folder,
+            lambda: getattr(model, "threads", 1), tuning=tuning,
+        )  # fmt: skip
+        requests.remarks = lambda: self._priors.notes
         if trained is not None and folder is not None:
-            requests.remarks = functools.cache(
-                functools.partial(
-                    describe_run, trained, folder, catalog, self._priors, settings.attention
-                )
+            describe = functools.partial(
+                describe_run, trained, folder, catalog, self._priors, settings.attention
             )
+            requests.remarks = functools.cache(lambda: (*describe(), *self._priors.notes))
             requests.check_use = functools.partial(check_use, trained, folder, asking=False)
         self._search = TrieSearch(
             self.model,
@@ -366,6 +369,11 @@ class Recommender:
         Values from the settings take precedence over values fitted by ``genrec tune``.
         """
         return self._priors.fusing
+
+    @property
+    def prior_parts(self) -> Parts:
+        """The parts of the collaborative prior: its sources, its learned ranking and its network."""
+        return self._priors.parts
 
     @property
     def ranker(self) -> str:
@@ -911,11 +919,26 @@ class Recommender:
             data: the same dataset with a different split; None keeps the current dataset.
             **changes: the settings to change.
         """
+        return self._copy(data, changes, tuning=self._tuning)
+
+    def for_tuning(self) -> Recommender:
+        """Return the same recommender with the parts of the prior that ``genrec fit`` chose.
+
+        Otherwise, a run whose weights were fitted before ``genrec fit`` is used without these parts.
+        """
+        return self._copy(None, {}, tuning=True)
+
+    def _copy(
+        self, data: Dataset | None, changes: Mapping[str, Any], *, tuning: bool
+    ) -> Recommender:
         settings = Settings.of({**asdict(self.settings), **changes})
         new = Recommender.__new__(Recommender)
         items = data or self.dataset or self.catalog
         run, folder = self.run, self._priors.run
-        new._assemble(items, lambda: self.model, settings, self.log, trained=run, folder=folder)
+        new._assemble(
+            items, lambda: self.model, settings, self.log,
+            trained=run, folder=folder, tuning=tuning,
+        )  # fmt: skip
         if self.catalog is not new.catalog or self._index.removed:
             new._edit(*self._index.since(new.catalog))
         new._priors.share(self._priors, same_data=data is None or data is self.dataset)

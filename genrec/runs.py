@@ -142,14 +142,17 @@ class Run:
     def serving_settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return the settings of a recommender that uses this run.
 
-        These are the settings of the run, except that its ``prior_events`` is ignored. This setting
-        has no effect on training, and in runs of earlier versions, its default leaves out later
-        events.
+        These are the settings of the run, except that its ``prior_events`` is ignored, and so are
+        ``ranker`` and ``network`` if they are ``none``. These settings have no effect on training,
+        and the defaults of earlier versions leave out later events and any ranker.
 
         Args:
             given: settings that override those of the run.
         """
         trained = {name: v for name, v in self.settings.items() if name != "prior_events"}
+        for name in ("ranker", "network"):
+            if trained.get(name) == "none":
+                del trained[name]
         return {**trained, **given}
 
     def check(

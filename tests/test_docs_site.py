@@ -29,7 +29,8 @@ BLOCK = re.compile(r"^(?:<!-- test: (\w+) -->\n)?```(python|console)\n(.*?)^```$
 PAGES = sorted(p for p in DOCS.rglob("*.md") if BLOCK.search(p.read_text(encoding="utf-8")))
 IDS = [str(p.relative_to(DOCS)) for p in PAGES]
 SMALL = {
-    "train": ["--max-targets", "40", "--eval-users", "0", "--tune-users", "2", "--threads", "1"]
+    "train": ["--max-targets", "40", "--eval-users", "0", "--tune-users", "2", "--threads", "1"],
+    "fit": ["--minutes", "1", "--threads", "1"],
 }
 
 Genrec = Callable[..., str]

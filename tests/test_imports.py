@@ -113,7 +113,7 @@ def test_public_names() -> None:
         "Catalog", "Dataset", "GenrecError", "History", "Interaction", "Interactions", "Item",
         "LanguageModel", "Recommendation", "RecommendationList", "Recommender", "Settings",
         "SimilarItems",
-        "__version__", "compare", "datasets", "evaluate",
+        "__version__", "compare", "datasets", "evaluate", "fit",
     ]  # fmt: skip
     for name in genrec.__all__:
         assert getattr(genrec, name) is not None

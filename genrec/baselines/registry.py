@@ -117,6 +117,19 @@ def fit(
     return fitted
 
 
+def locate(
+    name: str, dataset: Dataset, *, before: str = "validation", seed: int = 0, **settings: Any
+) -> Path | None:
+    """Return the file in which ``fit`` saves a baseline; None if it saves nothing.
+
+    While a network is trained, its checkpoint is in the folder of the same name that ends with
+    ``.work``. See ``fit`` for the arguments and errors.
+    """
+    kind, settings = _resolve(name, dataset, seed, settings)
+    events = TrainingEvents.of(dataset.interactions, dataset.info.target_behavior, before)
+    return _locate(kind, dataset, events, before, None, settings)[0]
+
+
 def check_memory(
     names: Sequence[str], dataset: Dataset, *, before: str = "validation", seed: int = 0
 ) -> None:

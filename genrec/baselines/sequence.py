@@ -361,6 +361,17 @@ def _write_checkpoint(
     return work
 
 
+def epochs_done(work: Path) -> int:
+    """Return the number of epochs after which the checkpoint in a folder was written; 0 if none was."""
+    path = work / _CHECKPOINT
+    if files.describe_unreadable(path) or not path.is_file():
+        return 0
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        return int(file.metadata()["epoch"])
+
+
 def _resume(net: Net, optimizer: torch.optim.Optimizer, work: Path | None) -> tuple[int, float]:
     """Load the last checkpoint into the network and the optimizer, if there is one.
 

@@ -201,7 +201,7 @@ def tune(
     dataset = Dataset.load(data)
     check_output(path, advice=advice)
     with console.working(f"Loading {which.name} ...", quiet=json) as log:
-        recommender = load_recommender(dataset, which, settings, log)
+        recommender = load_recommender(dataset, which, settings, log).for_tuning()
     with console.progress("Scoring", users, quiet=json) as bar:
 
         def going(done: int) -> bool:

@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from genrec import __version__
-from genrec.cli import data, demo, doctor, evaluate, recommend, similar, train, vectors
+from genrec.cli import data, demo, doctor, evaluate, fit, recommend, similar, train, vectors
 from genrec.cli.startup import collect_rarely
 from genrec.errors import GenrecError
 from genrec.files import describe_error
@@ -46,7 +46,7 @@ for _panel, _commands in {
     ),
     "Data": (data.prepare, data.audit, vectors.index, vectors.embed),
     "Evaluate and train": (
-        evaluate.evaluate, evaluate.tune, train.train, train.examples, train.merge,
+        fit.fit, evaluate.evaluate, evaluate.tune, train.train, train.examples, train.merge,
     ),
 }.items():  # fmt: skip
     for _command in _commands:

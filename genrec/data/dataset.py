@@ -43,6 +43,7 @@ from genrec.errors import DataError, SettingsError
 
 CACHE = "cache"  # the subfolder with results that are kept, such as the counts of a prior
 TUNED = "tuned.json"  # the file in the folder with the result of `genrec tune`
+FITTED = "fitted.json"  # the file in the folder with the result of `genrec fit`
 INDEX_FILES = ("titles.safetensors", "titles.faiss")
 FILES = frozenset(
     {
@@ -54,6 +55,7 @@ FILES = frozenset(
         CACHE,
         "titles.new",  # left behind by version 0.1.0 if it was killed while writing the index
         TUNED,
+        FITTED,
         *INDEX_FILES,
     }
 )

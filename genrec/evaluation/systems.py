@@ -309,7 +309,7 @@ def _shared_sources(given: Sequence[Any]) -> Sequence[str]:
     """
     for _, system in map(split_name, given):
         if isinstance(system, Recommender) and system.fusing.prior == "collaborative":
-            return system.settings.sources
+            return system.prior_parts.sources
     return COUNTED
 
 
@@ -386,10 +386,16 @@ def _settings_in_key(recommender: Recommender) -> Settings:
 
     The default of ``prior_events`` has changed from ``train`` to ``all`` since the first logs were
     written. To keep the keys of these logs valid, the new default is replaced with the old one. This
-    is safe because the prior of an evaluation never counts all events.
+    is safe because the prior of an evaluation never counts all events. The parts of the prior that
+    ``genrec fit`` chose are named, and ``none`` is replaced with the default, which is left out.
     """
     settings = recommender.settings
-    return replace(settings, prior_events="train") if settings.prior_events == "all" else settings
+    if recommender.fusing.prior == "collaborative":
+        settings = recommender.prior_parts.apply(settings)
+    events = "train" if settings.prior_events == "all" else settings.prior_events
+    ranker, network = (v.replace("none", "auto") for v in (settings.ranker, settings.network))
+    seed = recommender.settings.seed
+    return replace(settings, prior_events=events, ranker=ranker, network=network, seed=seed)
 
 
 def default_name(recommender: Recommender) -> str:

@@ -22,11 +22,14 @@ ranks items alone, and the model only explains.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from genrec.config import EXPLAIN, FEATURE, FUSE, MOST_WEIGHT
 from genrec.data import protocols
+from genrec.data.dataset import Dataset
+from genrec.data.protocols import Case
 from genrec.decoding.trie import TitleTrie
 from genrec.errors import RequestError, SettingsError
 from genrec.evaluation import bootstrap, metrics
@@ -258,6 +261,19 @@ def fit_fusion(recommender: Recommender, passes: Sequence[ScoringPass]) -> Tuned
     )
 
 
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Users to fit the weights on, and a dataset that does not contain their targets.
+
+    Attributes:
+        known: the dataset to which the parts of the prior are fitted.
+        cases: the users.
+    """
+
+    known: Dataset
+    cases: Sequence[Case]
+
+
 def tune(
     recommender: Recommender,
     *,
@@ -285,6 +301,13 @@ def tune(
         SettingsError: the recommender has no dataset, or there are no events for the prior.
         RequestError: there are no validation users, or the catalog has been edited.
     """
+    recommender = recommender.for_tuning()
+    held = hold_out(recommender, protocol)
+    return fit_fusion(recommender, collect(recommender, held, users=users, seed=seed, going=going))
+
+
+def hold_out(recommender: Recommender, protocol: str | None = None) -> HeldOut:
+    """Return the users to fit the weights on, as described in ``tune``, which raises the same errors."""
     dataset = recommender.dataset
     if dataset is None:
         msg = "Tuning needs validation users, but there is no dataset. Create the recommender with one."
@@ -293,8 +316,34 @@ def tune(
     dataset = protocols.apply_protocol(dataset, protocol)
     if recommender.run is None:
         dataset = protocols.with_validation(dataset, _ENOUGH)
+    try:
+        cases = protocols.cases(dataset, protocol, "validation")
+    except RequestError as error:
+        if recommender.run is None:
+            raise
+        msg = (
+            f"{error} No targets can be held out from the train part, because the run was trained on it. "
+            "Prepare the data with --split last-unit, then train and tune on it."
+        )
+        raise RequestError(msg) from None
+    return HeldOut(protocols.withhold(dataset, "validation"), cases)
+
+
+def collect(
+    recommender: Recommender,
+    held: HeldOut,
+    *,
+    users: int | None = USERS,
+    seed: int = 0,
+    going: Callable[[int], bool] = lambda done: True,
+) -> list[ScoringPass]:
+    """Collect the model's logits for a random sample of users; see ``tune`` for the arguments.
+
+    Raises:
+        RequestError: the catalog has been edited.
+    """
     recommender = recommender.with_settings(
-        data=protocols.withhold(dataset, "validation"),
+        data=held.known,
         prior="collaborative",
         prior_events="train",
         normalization="catalog",
@@ -307,20 +356,10 @@ def tune(
             "a new recommender."
         )
         raise RequestError(msg)
-    try:
-        every = protocols.cases(dataset, protocol, "validation")
-    except RequestError as error:
-        if recommender.run is None:
-            raise
-        msg = (
-            f"{error} No targets can be held out from the train part, because the run was trained on it. "
-            "Prepare the data with --split last-unit, then train and tune on it."
-        )
-        raise RequestError(msg) from None
-    cases = protocols.sample(every, users, seed)
+    cases = protocols.sample(held.cases, users, seed)
     passes = {}  # in random order, so that the users that are left out are a random part
     for place in np.random.default_rng(seed).permutation(len(cases)).tolist():
         passes[place] = score_user(recommender, cases[place].history, cases[place].target)
         if not going(len(passes)):
             break
-    return fit_fusion(recommender, [passes[place] for place in sorted(passes)])
+    return [passes[place] for place in sorted(passes)]

@@ -257,7 +257,7 @@ class CollaborativePrior:
         Args:
             dataset: the dataset that this prior was fitted to.
             behavior: the behavior that this prior counts.
-            network: a sequence network whose scores the ranking uses, one of ``config.NETWORKS``.
+            network: a sequence network whose scores the ranking uses; see ``RankNetwork.fit``.
                 It is trained on the events that this prior counts.
             seed: the random seed.
             threads: the number of threads for fitting and for applying the rankings.

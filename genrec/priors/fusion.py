@@ -18,7 +18,9 @@ from genrec.data.dataset import Dataset
 from genrec.data.events import count_splits
 from genrec.errors import SettingsError
 from genrec.priors.collaborative import CollaborativePrior
+from genrec.priors.fitted import Fitted, Parts, load_fitted
 from genrec.priors.model_feature import Exponents
+from genrec.priors.ranking import why_unavailable
 from genrec.priors.tuned import WEIGHTS, Tuned, load_tuned
 from genrec.priors.weights import ItemPrior, Popularity
 
@@ -162,17 +164,20 @@ def build_prior(
     name: str,
     behavior: str,
     log: Callable[[str], None] = lambda message: None,
+    epochs: int | None = None,
     threads: int = 1,
 ) -> ItemPrior:
     """Build the prior with a given name from a dataset's events.
 
     Args:
-        settings: the recommender's settings, which select the events and the sources.
+        settings: the recommender's settings, which select the events and the parts of the prior.
+            ``auto`` stands for the default of each part (see ``Parts.given``).
         dataset: the dataset whose events are counted.
         name: ``collaborative``, ``popularity`` or ``novelty``.
         behavior: the target behavior.
         log: function that is called with a line of text from time to time while a baseline is
             fitted as a source.
+        epochs: see ``Parts``.
         threads: the number of threads of a learned ranking.
     """
     before = settings.prior_before
@@ -181,9 +186,11 @@ def build_prior(
         prior = CollaborativePrior.fit(
             dataset, behavior=behavior, before=before, sources=sources, seed=seed, log=log
         )
-        if settings.ranker != "none":
+        parts = Parts.given(settings)
+        if parts.ranker != "none":
+            network = parts.network if epochs is None else f"{parts.network}:{epochs}"
             prior.learn_to_rank(
-                dataset, behavior, network=settings.network, seed=seed, threads=threads, log=log
+                dataset, behavior, network=network, seed=seed, threads=threads, log=log
             )
         return prior
     n, novelty = len(dataset.catalog), name == "novelty"
@@ -283,10 +290,12 @@ class PriorSource:
         settings: Settings,
         dataset: Dataset | None,
         behavior: str,
-        key: Callable[[], str],
+        key: Callable[[Parts], str],
         log: Callable[[str], None],
         run: Path | None = None,
         threads: Callable[[], int] = lambda: 1,
+        *,
+        tuning: bool = False,
     ) -> None:
         """Choose the prior according to the settings, but do not build it yet.
 
@@ -294,17 +303,20 @@ class PriorSource:
             settings: the recommender's settings.
             dataset: the dataset whose events are counted; None if there is only a catalog.
             behavior: the target behavior.
-            key: function that returns the key under which ``genrec tune`` stores its values.
+            key: function that returns the key under which ``genrec tune`` stores its values for given
+                parts of the prior.
             log: function that is called with a line of text before each slow step.
             run: the run folder from which the model was loaded, or None.
             threads: function that returns the number of threads of the recommender. It is called
                 only if the prior has a learned ranking.
+            tuning: True if weights are fitted for the prior. Otherwise, a run whose weights were
+                fitted before ``genrec fit`` is used without the parts that it chose.
 
         Raises:
             SettingsError: the settings name a prior for which there are no events to count.
         """
         self._settings, self._dataset, self._behavior = settings, dataset, behavior
-        self._key, self._log, self._threads = key, log, threads
+        self._key, self._log, self._threads, self._tuning = key, log, threads, tuning
         self._name = choose_prior(settings, dataset, behavior)
         self._built: list[
             ItemPrior | None
@@ -328,10 +340,13 @@ class PriorSource:
                     prior.rankers = replace(prior.rankers, threads=self._threads())
             elif name != "none":
                 assert self._dataset is not None
-                settings, log = self._settings, self._log
-                ranks = name == "collaborative" and settings.ranker != "none"
-                threads = self._threads() if ranks else 1
-                prior = build_prior(settings, self._dataset, name, self._behavior, log, threads)
+                settings, epochs, threads = self._settings, None, 1
+                if name == "collaborative":
+                    settings, epochs = self.parts.apply(settings), self.parts.epochs
+                    threads = 1 if self.parts.ranker == "none" else self._threads()
+                prior = build_prior(
+                    settings, self._dataset, name, self._behavior, self._log, epochs, threads
+                )
             self._built.append(prior)  # other recommenders that share this list see it, too
         return self._built[0]
 
@@ -360,8 +375,59 @@ class PriorSource:
     @cached_property
     def tuned(self) -> Tuned | None:
         """The values that ``genrec tune`` has fitted, or None if there are none."""
+        return self._tuned_for(self.parts)
+
+    def _tuned_for(self, parts: Parts) -> Tuned | None:
+        """Return the values that ``genrec tune`` has fitted for given parts of the prior."""
         own = self._dataset.folder if self.run is None and self._dataset is not None else self.run
-        return load_tuned(self._settings.tuned, own, self._key)
+        return load_tuned(self._settings.tuned, own, lambda: self._key(parts))
+
+    @cached_property
+    def _verdict(self) -> tuple[Fitted | None, str]:
+        """What ``genrec fit`` found for this dataset, if anything, and a note for the user."""
+        if self._dataset is None:
+            return None, ""
+        return load_fitted(self._dataset, self._behavior)
+
+    @property
+    def parts(self) -> Parts:
+        """The parts of the collaborative prior that this recommender uses."""
+        return self._chosen[0]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Remarks for the user on parts that ``genrec fit`` chose, but that are not used."""
+        return () if self.own or self._name != "collaborative" else self._chosen[1]
+
+    @cached_property
+    def _chosen(self) -> tuple[Parts, tuple[str, ...]]:
+        """The parts to use, and remarks for the user."""
+        settings, given = self._settings, Parts.given(self._settings)
+        if self._dataset is None:
+            return (given.with_rankers(self.saved.rankers) if self.saved else given), ()
+        asked = settings.prior_sources, settings.ranker, settings.network
+        if "auto" not in asked:
+            return given, ()
+        fitted, note = self._verdict
+        if fitted is None:
+            return given, (note,) if note else ()
+        parts, notes = fitted.parts.chosen_by(settings), []
+        if settings.ranker == "auto" and parts.ranker != "none" and (reason := why_unavailable()):
+            parts = replace(parts, ranker="none", network="none", epochs=None)
+            notes.append(f"The ranker that `genrec fit` chose is not used. {reason}")
+        if self._only_tuned_for(given, parts):
+            notes.append(
+                f"The weights of the run {self.run} were fitted without the parts that `genrec fit` chose, "
+                "so these are not used. Fit them again with `genrec tune DIR --run RUN`."
+            )
+            parts = given
+        return parts, tuple(notes)
+
+    def _only_tuned_for(self, given: Parts, parts: Parts) -> bool:
+        """Check whether a run has weights that were fitted for given parts, but not for others."""
+        if self.run is None or self._tuning or self._settings.tuned is not None:
+            return False
+        return self._tuned_for(parts) is None and self._tuned_for(given) is not None
 
     @property
     def missing(self) -> str:
@@ -414,6 +480,8 @@ class PriorSource:
         """
         if self._dataset is None:
             self.saved = other.saved
+        elif other._dataset is not None and self._behavior == other._behavior:
+            self._verdict = other._verdict  # some events may be withheld from this dataset
         if other.own:
             self.prior = other.prior
         elif self._depends_on() == other._depends_on() and same_data:
@@ -421,6 +489,6 @@ class PriorSource:
 
     def _depends_on(self) -> tuple[object, ...]:
         """Return all values on which the built prior depends, apart from the dataset."""
-        settings = self._settings
-        counted = settings.sources, settings.prior_before, settings.seed, settings.ranker
-        return self._resolved.prior, *counted, settings.network, self._behavior
+        settings, name = self._settings, self._resolved.prior
+        parts = self.parts if name == "collaborative" else Parts.given(settings)
+        return name, parts, settings.prior_before, self._behavior

@@ -219,7 +219,7 @@ def fit_rankers(
         behavior: the behavior that the prior counts.
         mix: the share of each counted source in the mixture.
         ignored: the behaviors whose events the sources ignore.
-        network: the network whose scores are features, one of ``config.NETWORKS``.
+        network: the network whose scores are features; see ``RankNetwork.fit``.
         seed: the random seed for sampling users and fitting.
         threads: the number of threads.
         log: function that is called with a line of text before slow steps.

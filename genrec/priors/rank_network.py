@@ -50,14 +50,23 @@ class RankNetwork:
         """Train a network on a dataset's events, or load it if it has been trained before.
 
         Args:
-            name: the name of the network, one of ``config.NETWORKS``.
+            name: the name of the network, one of ``config.NETWORKS``. A colon and the maximum number
+                of passes over the data may follow, such as ``sasrec:20``.
             dataset: a dataset whose events are split into train, validation and test parts.
             before: the first part that is not used; see ``registry.fit``.
             seed: the random seed.
             log: function that is called with a line of text from time to time.
         """
-        found: Any = registry.fit(name, dataset, before=before, seed=seed, log=log)
+        name, _, epochs = name.partition(":")
+        limit: dict[str, Any] = {"epochs": int(epochs)} if epochs else {}
+        found: Any = registry.fit(name, dataset, before=before, seed=seed, log=log, **limit)
         return cls(found)
+
+    @property
+    def named(self) -> tuple[str, int | None]:
+        """The name of the network, and its maximum number of passes; None for the default number."""
+        epochs = self.scorer.settings["epochs"]
+        return self.scorer.name, None if epochs == self.scorer.defaults["epochs"] else epochs
 
     def logprobs(self, histories: Sequence[History]) -> list[FloatArray | None]:
         """Compute the log-probabilities of all items that the network knows, for each history.

@@ -156,5 +156,5 @@ def test_training_starts_from_the_titles() -> None:
 
 
 def test_a_network_needs_a_ranker() -> None:
-    with pytest.raises(SettingsError, match="network='sasrec' does not work with ranker='none'"):
+    with pytest.raises(SettingsError, match="network='sasrec' does not work with ranker='auto'"):
         Settings(network="sasrec")
