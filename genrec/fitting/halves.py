@@ -85,12 +85,14 @@ class Measured:
         ndcg: (U,) NDCG@10 of each user's target.
         nats: (U,) the negative natural logarithm of the target's probability.
         seconds: how long fitting and measuring took.
+        scoring: how many of these seconds measuring took, without fitting.
         reused: True if the figures come from the cache.
     """
 
     ndcg: FloatArray
     nats: FloatArray
     seconds: float
+    scoring: float = 0.0
     reused: bool = False
 
 

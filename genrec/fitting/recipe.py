@@ -46,8 +46,8 @@ USERS = 3000  # maximum number of validation users to measure
 SOURCES = ("userknn",)  # further sources to try
 NETWORKS = ("titlesasrec", "sasrec")  # networks to try
 _MEASURED = "fit"  # the kind of results in the dataset's cache
-_FEATURES = 2.0  # the cost of a labeled history, relative to measuring one
-_TREES = 20.0  # seconds for fitting the trees
+_FEATURES = 1.5  # the cost of a labeled history, relative to measuring one
+_TREES = 15.0  # seconds for fitting the trees
 
 
 def fit(
@@ -203,7 +203,7 @@ class _Recipe:
     def _ranker_seconds(self) -> float:
         """Estimate how long fitting and measuring rankings for both halves takes."""
         assert self.best is not None
-        per_user = self.best.seconds / len(self.best.ndcg)
+        per_user = self.best.scoring / len(self.best.ndcg)
         users = len(self.data.interactions.user_ids)
         labeled = min(MAX_TRAIN, CUTS * users) + min(MAX_VALIDATION, users)
         return 2 * (labeled * per_user * _FEATURES) + 2 * _TREES + self.best.seconds
@@ -290,7 +290,7 @@ class _Recipe:
         assert self.halves is not None
         began = time.monotonic()
         settings = parts.apply(Settings(prior_events="train", target_behavior=self.behavior))
-        figures = []
+        figures, scoring = [], 0.0
         for half in self.halves:
             prior = build_prior(
                 settings,
@@ -302,12 +302,15 @@ class _Recipe:
                 self.threads or 1,
             )
             assert isinstance(prior, CollaborativePrior)
+            ready = time.monotonic()
             figures.append(score(prior, half.cases, exclude_seen=self.exclude_seen, check=check))
+            scoring += time.monotonic() - ready
         ndcg, nats = (np.concatenate(values) for values in zip(*figures, strict=True))
         seconds = time.monotonic() - began
-        arrays, told = {"ndcg": ndcg, "nats": nats}, {"seconds": repr(seconds)}
+        arrays = {"ndcg": ndcg, "nats": nats}
+        told = {"seconds": repr(seconds), "scoring": repr(scoring)}
         self.data.cache.write(_MEASURED, self._about(parts), arrays, told)
-        return Measured(ndcg, nats, seconds)
+        return Measured(ndcg, nats, seconds, scoring)
 
     def _read(self, parts: Parts) -> Measured | None:
         """Read what was measured before for these parts, if anything."""
@@ -316,7 +319,8 @@ class _Recipe:
             return None
         arrays, told = found
         ndcg, nats = np.array(arrays["ndcg"]), np.array(arrays["nats"])
-        return Measured(ndcg, nats, float(told["seconds"]), reused=True)
+        seconds, scoring = float(told["seconds"]), float(told["scoring"])
+        return Measured(ndcg, nats, seconds, scoring, reused=True)
 
     def _about(self, parts: Parts) -> dict[str, object]:
         """Describe everything that the figures of parts depend on."""
