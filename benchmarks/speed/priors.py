@@ -164,10 +164,9 @@ def main() -> None:
     if arguments.child:
         kind, place, *rest = arguments.child
         if kind == "write":
-            report = write(Path(place), *map(int, rest))
+            print(json.dumps(write(Path(place), *map(int, rest))))
         else:
-            report = fit(Path(place), rest[0].split(","), int(rest[1]))
-        print(json.dumps(report))
+            print(json.dumps(fit(Path(place), rest[0].split(","), int(rest[1]))))
         return
     for items in arguments.items:
         size = [str(n) for n in (items, arguments.users, arguments.events)]

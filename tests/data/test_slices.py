@@ -79,7 +79,7 @@ def test_an_empty_history_has_no_last_event() -> None:
 
 
 def test_what_is_counted_depends_on_what_was_fitted() -> None:
-    rows = [("u", "a", 0, "train"), ("u", "b", 1, "validation"), ("u", "b", 2, "test")]
+    rows = [("u", "a", 0.0, "train"), ("u", "b", 1.0, "validation"), ("u", "b", 2.0, "test")]
     dataset = made(rows)
     cases = protocols.cases(dataset, "given")
     assert slices.label_slices(dataset, cases)["popularity"] == ["cold"]

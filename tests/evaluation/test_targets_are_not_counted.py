@@ -28,7 +28,7 @@ from genrec.data.datasets import load
 from genrec.data.events import SPLITS
 from genrec.data.interactions import Interactions
 from genrec.errors import RequestError
-from genrec.evaluation import evaluator, tuning
+from genrec.evaluation import evaluator, scoring_pass, tuning
 from genrec.evaluation.audit_types import AuditedData
 from genrec.evaluation.faithfulness import faithfulness
 from genrec.evaluation.systems import Answer, BaselineSystem, RecommenderSystem
@@ -198,7 +198,7 @@ def test_explanations_are_evaluated_without_the_targets(split: str) -> None:
 def test_tuning_does_not_count_its_targets(split: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The fitted weights may depend on the targets, but not what they weigh."""
     found: list[Any] = []
-    score = tuning.score_user
+    score = scoring_pass.score_user
 
     def scored(recommender: Recommender, history: Any, target: str) -> Any:
         prior = recommender.prior

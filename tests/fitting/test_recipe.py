@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -23,7 +24,6 @@ from genrec.errors import SettingsError
 from genrec.evaluation import tuning
 from genrec.fitting import model_steps, recipe
 from genrec.fitting.report import FitReport, Step
-from genrec.priors import ranking
 from genrec.priors.tuned import Tuned
 from genrec.runs import Run
 from genrec.training import trainer
@@ -162,14 +162,14 @@ def test_without_lightgbm_no_ranker_is_tried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cycles(60).save(tmp_path / "data")
-    real = ranking.importlib.import_module
+    real = importlib.import_module
 
     def refuse(name: str) -> object:
         if name == "lightgbm":
             raise ImportError(name)
         return real(name)
 
-    monkeypatch.setattr(ranking.importlib, "import_module", refuse)
+    monkeypatch.setattr(importlib, "import_module", refuse)
     steps = by_name(fit(Dataset.load(tmp_path / "data")))
     assert "lightgbm" in steps["ranker"].why
     assert not steps["ranker"].kept
@@ -179,7 +179,7 @@ def test_a_network_is_trained_as_long_as_there_is_time_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recipe, "NETWORKS", ("sasrec",))
-    monkeypatch.setitem(SASRec.defaults, "epochs", 3)  # type: ignore[index]
+    monkeypatch.setitem(SASRec.defaults, "epochs", 3)
     cycles(60).save(tmp_path / "data")
     data = Dataset.load(tmp_path / "data")
     step = by_name(fit(data))["ranker with sasrec"]

@@ -263,9 +263,9 @@ def test_the_parts_of_the_evidence_add_up(reranks: Recommender, evidence: str) -
             if evidence == "full":
                 assert event.nats == pytest.approx(own - other, abs=1e-4)
     assert moved > 0
-    item = reranks.explain(past, answer[1].item_id, 3, allow_last_basket=True)
-    assert item.rank == 2
-    assert item.score == pytest.approx(answer[1].score)
+    second = reranks.explain(past, answer[1].item_id, 3, allow_last_basket=True)
+    assert second.rank == 2
+    assert second.score == pytest.approx(answer[1].score)
 
 
 def test_a_batch_is_answered_like_each_request(reranks: Recommender) -> None:

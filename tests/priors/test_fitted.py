@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from genrec.data.dataset import FITTED
 from genrec.errors import DataError
 from genrec.evaluation import systems
 from genrec.evaluation.systems import RecommenderSystem
-from genrec.priors import fusion, ranking
+from genrec.priors import fusion
 from genrec.priors.fitted import Fitted, Parts, load_fitted
 
 EVENTS = [[0, 1, 2, 3], [3, 4, 5, 0], [6, 0, 1, 2]]
@@ -121,14 +122,14 @@ def test_without_lightgbm_the_rest_of_the_verdict_is_used(
     data: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     verdict(data, replace(RANKED, sources=(*COUNTED, "userknn")))
-    real = ranking.importlib.import_module
+    real = importlib.import_module
 
     def refuse(name: str) -> object:
         if name == "lightgbm":
             raise ImportError(name)
         return real(name)
 
-    monkeypatch.setattr(ranking.importlib, "import_module", refuse)
+    monkeypatch.setattr(importlib, "import_module", refuse)
     recommender = Recommender(data, language_model(), exclude_seen=False)
     assert recommender.prior_parts == Parts((*COUNTED, "userknn"), seed=3)
     answer = recommender.recommend(data.interactions.history("u0"), 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -137,7 +138,7 @@ def test_setups_say_what_is_a_part(zh_data: Dataset) -> None:
     alone = {"model": "m", "run": None, "template": "t", "decoder": "trie", "prior": None}
     fused = {**alone, "prior": {"prior": "collaborative"}}
 
-    def pairs(**setups: dict[str, object]) -> set[tuple[str, str]]:
+    def pairs(**setups: Mapping[str, object]) -> set[tuple[str, str]]:
         results = [replace(plain, name=name, setup=setup) for name, setup in setups.items()]
         slices = replace(found, results=results).by_slice
         return {(c.ours, c.other) for each in slices.values() for s in each.values()
