@@ -584,7 +584,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, help="run folder, of the systems tuned and tuned-prior")
     parser.add_argument("--with", dest="mixed", nargs="+", default=[], choices=LEARNED,
                         help="fitted baselines that the prior mixes in")  # fmt: skip
-    parser.add_argument("--network", default="none", choices=NETWORKS,
+    parser.add_argument("--network", default="none", choices=NETWORKS[1:],
                         help="whose scores the system ranker uses as features")  # fmt: skip
     parser.add_argument("--encoder", help="encoder of titles for --network titlesasrec")
     parser.add_argument("--epochs", type=int, help="passes over the training events, of a network")
@@ -597,7 +597,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     folder, make = TASKS[arguments.set]
     task = chosen(make(arguments.data / folder), arguments.users)
-    for name in NETWORKS[1:]:
+    for name in NETWORKS[2:]:
         changed = {"encoder": arguments.encoder} if name == "titlesasrec" else {}
         changed |= {"epochs": arguments.epochs}
         kind: Any = registry.load_classes()[name]

@@ -159,8 +159,7 @@ def test_fits_see_nothing_later(data: Dataset, name: str, before: str, first: in
 @EACH
 def test_fits_are_kept(data: Dataset, name: str, tmp_path: Path) -> None:
     first = fitted(name, data, folder=tmp_path / "kept")
-    (path,) = (tmp_path / "kept").glob("*.safetensors")
-    assert path.name.startswith(f"{name}-")
+    (path,) = (tmp_path / "kept").glob(f"{name}-*.safetensors")
     written = path.stat().st_mtime_ns
     again = fitted(name, data, folder=tmp_path / "kept")
     assert path.stat().st_mtime_ns == written
@@ -168,7 +167,7 @@ def test_fits_are_kept(data: Dataset, name: str, tmp_path: Path) -> None:
     assert np.array_equal(first.scores_many(histories), again.scores_many(histories))
     fitted(name, data, before="test", folder=tmp_path / "kept")
     fitted(name, moved(data, 0), folder=tmp_path / "kept")
-    assert len(list((tmp_path / "kept").glob("*.safetensors"))) == 3
+    assert len(list((tmp_path / "kept").glob(f"{name}-*.safetensors"))) == 3
     path.write_bytes(b"broken")
     with pytest.raises(DataError, match="is damaged"):
         fitted(name, data, folder=tmp_path / "kept")

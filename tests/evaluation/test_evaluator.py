@@ -339,7 +339,9 @@ def test_what_cannot_be_evaluated_is_said(zh_data: Dataset) -> None:
     ):
         with pytest.raises(RequestError, match=said):
             evaluator.evaluate(zh_data, systems)
-    with pytest.raises(SettingsError, match=r"'best' is not a known system.* textseq, prior"):
+    with pytest.raises(
+        SettingsError, match=r"'best' is not a known system.* textseq, titlesasrec, prior"
+    ):
         evaluator.evaluate(zh_data, ["best"])
     with pytest.raises(RequestError, match="would include the targets"):
         evaluator.evaluate(zh_data, ["popular"], split="validation", fit_on="train+validation")

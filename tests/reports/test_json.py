@@ -161,6 +161,7 @@ COMMANDS = {
         "{data} --no-model --protocol candidates-20 --users 3",
         "{data} --model {model} --users 1 --explanations --encoder ngrams",
     ],
+    "fit": ["{data} --no-model --minutes 1"],
     "tune": ["{data} --model {model} --users 4 --out {out}/tuned.json"],
     "train": [
         "{data} --model {model} --out {out}/run --max-targets 8 --eval-users 2 --lora-rank 2"
