@@ -7,7 +7,7 @@
 set -euo pipefail
 out=${1:-fine_tune}
 targets=${TARGETS:-2000} users=${USERS:-30} replay=${REPLAY:-20} threads=${THREADS:-1}
-quick=(--threads "$threads" --behaviors buy)
+quick=(--threads "$threads" --behaviors buy --tune-users "${TUNE:-100}")
 data=$(python -c 'import genrec; print(genrec.__path__[0])')/data/samples/online_retail_demo
 mkdir -p "$out"
 

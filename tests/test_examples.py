@@ -129,6 +129,7 @@ def test_fine_tune(tmp_path: Path) -> None:
         "REPLAY": "1",
         "TARGETS": "60",
         "USERS": "2",
+        "TUNE": "10",
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
     done = subprocess.run(
