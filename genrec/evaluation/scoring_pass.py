@@ -87,7 +87,7 @@ class ScoringPass:
         """True if the target is among the best ``CANDIDATES`` items of the model or of the prior."""
         if not self.allowed[0]:
             return False
-        alone = (self.logprobs(1.0, 0.0)[self.allowed], self.prior[self.allowed])
+        alone = (self.alone[self.allowed], self.prior[self.allowed])
         return any(int((values > values[0]).sum()) < CANDIDATES for values in alone)
 
     @cached_property
@@ -150,7 +150,8 @@ def score_user(recommender: Recommender, history: History, target: str) -> Scori
         allowed=Filters([allowed]),
         options=Options(budget=max(prompt.n_tokens, 256)),
     )
-    weights = PositionWeights([source.weights(history)], trie)
+    given = source.weights(history)
+    weights = PositionWeights([given], trie)
     every = np.arange(trie.n_positions)
     weight = weights.at(np.zeros(len(every), dtype=np.int64), every)
     weight -= np.logaddexp.reduce(weight)
@@ -159,7 +160,7 @@ def score_user(recommender: Recommender, history: History, target: str) -> Scori
     first = trie.find_positions(np.array([recommender.catalog.row(target)]))
     kinds: list[IntArray] = []
     if isinstance(source, HasCandidates):
-        stage = FirstStage.of(source, history)
+        stage = FirstStage.of(source, history, given)
         kinds = [trie.find_positions(rows) for _, rows in sorted(stage.kinds.items())]
     place = np.concatenate([first, trie.find_positions(ranking.rows), likely, *kinds])
     place = place[np.sort(np.unique(place, return_index=True)[1])]

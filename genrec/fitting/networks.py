@@ -17,8 +17,7 @@ from genrec.baselines.training_events import TrainingEvents
 from genrec.cache import digest_code
 from genrec.data import protocols
 from genrec.data.dataset import Dataset
-from genrec.data.splits import hold_last_train_unit
-from genrec.priors.rank_fit import CUTS
+from genrec.priors.rank_fit import hold_labels
 from genrec.types import Log
 
 EPOCHS = (40, 20, 10)  # the maximum numbers of epochs to choose from if there is no time for all
@@ -58,9 +57,7 @@ class NetworkPlan:
             remaining: True to leave out the epochs that are already done.
         """
         behavior = self.dataset.info.target_behavior
-        early = self.dataset.interactions
-        for _ in range(CUTS):
-            early = hold_last_train_unit(early, behavior)
+        early = hold_labels(self.dataset.interactions, behavior)[-1]
         total = 0.0
         for data, before in (
             (replace(self.dataset, interactions=early), "validation"),

@@ -75,15 +75,16 @@ class FirstStage:
     sources: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, prior: ItemPrior, history: History) -> FirstStage:
+    def of(cls, prior: ItemPrior, history: History, weights: Weights | None = None) -> FirstStage:
         """Compute the weights for a history, and choose the candidates.
 
         Args:
             prior: the prior, which must be able to name candidates.
             history: the history.
+            weights: the prior's weights for the history, if they are known already.
         """
         assert isinstance(prior, HasCandidates)
-        weights = prior.weights(history)
+        weights = prior.weights(history) if weights is None else weights
         values = to_dense(weights)
         rest = weights.rest if weights.base is None else weights.base.rest
         kinds = prior.candidates(history, values, CANDIDATES)

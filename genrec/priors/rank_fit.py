@@ -238,7 +238,7 @@ def fit_rankers(
     events = dataset.interactions
     whole = early = None
     if network != "none":
-        before = replace(dataset, interactions=_hold(events, behavior)[-1])
+        before = replace(dataset, interactions=hold_labels(events, behavior)[-1])
         early = RankNetwork.fit(network, before, "validation", seed=seed, log=log)
         whole = RankNetwork.fit(network, dataset, "validation", seed=seed, log=log)
     inputs = _Inputs(behavior, mix, ignored, titles, seed)
@@ -247,7 +247,7 @@ def fit_rankers(
     folds = 1 if is_test_after_train(events) else FOLDS
     fold = np.random.default_rng(seed).integers(folds, size=len(events.user_ids))
     for number in range(folds):
-        for held in _hold(events, behavior, None if folds == 1 else fold == number):
+        for held in hold_labels(events, behavior, None if folds == 1 else fold == number):
             cut, most = replace(dataset, interactions=held), MAX_TRAIN // (CUTS * folds)
             train.append(_groups(cut, inputs, most, early, timeless=_TIMELESS))
     rankers = {}
@@ -260,7 +260,7 @@ def fit_rankers(
     return CandidateRankers(rankers, whole, threads)
 
 
-def _hold(
+def hold_labels(
     events: Interactions, behavior: str, users: BoolArray | None = None
 ) -> list[Interactions]:
     """Hold out labels from the train part ``CUTS`` times, each time before those held out already.

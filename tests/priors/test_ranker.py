@@ -306,7 +306,7 @@ def test_where_test_is_later_for_all_the_labels_are_too() -> None:
     )
     data = Dataset.from_tables(names, events, name="late", split="global-time")
     before = np.inf
-    for held in rank_fit._hold(data.interactions, "buy"):
+    for held in rank_fit.hold_labels(data.interactions, "buy"):
         c = held.columns
         train, labels = c.timestamp[c.split == 0], c.timestamp[c.split == 1]
         assert train.max() < labels.min() <= labels.max() < before
@@ -314,7 +314,7 @@ def test_where_test_is_later_for_all_the_labels_are_too() -> None:
         assert not set(c.row[c.split == 1].tolist()) <= set(c.row[c.split == 0].tolist())
         before = labels.min()
     together = data.interactions.with_split(data.interactions.columns.split)
-    for held in rank_fit._hold(together, "buy", np.arange(50) < 25):  # some users: by units
+    for held in rank_fit.hold_labels(together, "buy", np.arange(50) < 25):  # some users: by units
         assert (
             np.bincount(held.columns.user[held.columns.split == 1], minlength=50)[25:] == 0
         ).all()
