@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 PICTURE = ROOT / "docs" / "images" / "recommend.svg"
 WIDTH = 104
 ARGUMENTS = (
-    "recommend", "shop", "-k", "3", "--explain", "--exclude-seen", "--history",
+    "recommend", "shop", "-k", "3", "--explain", "--exclude-seen", "--model-role", "fuse", "--history",
     "bought hot water bottle keep calm and red retrospot mug, viewed jumbo bag pink polkadot",
 )  # fmt: skip
 
