@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from genrec.data.catalog import Catalog
 from genrec.data.events import History
-from genrec.types import IntArray
+from genrec.types import FloatArray, IntArray
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -113,6 +113,25 @@ def weigh_latest(
         rows.append(newest)
         weights.append([decay**age for age in range(len(newest))])
     return build_sparse(rows, weights, len(catalog))
+
+
+def row_entries(matrix: Any, rows: IntArray, weights: FloatArray) -> tuple[IntArray, FloatArray]:
+    """Gather the entries of some rows of a sparse matrix, multiplied by the rows' weights.
+
+    Args:
+        matrix: a sparse matrix in CSR format.
+        rows: (R,) numbers of the rows, which may be repeated.
+        weights: (R,) weight of each row.
+
+    Returns:
+        (S,) columns, which may be repeated, and (S,) values. Their sum by column is the weighted sum
+        of the rows.
+    """
+    first = matrix.indptr[rows].astype(np.int64)
+    length = matrix.indptr[rows + 1] - first
+    skipped = np.cumsum(length) - length
+    place = np.arange(int(length.sum())) + np.repeat(first - skipped, length)
+    return matrix.indices[place], matrix.data[place] * np.repeat(weights, length)
 
 
 def normalize_rows(matrix: Any) -> Any:

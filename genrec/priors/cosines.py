@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from genrec.baselines.sparse import keep_strongest
+from genrec.baselines.sparse import keep_strongest, row_entries
 from genrec.memory import free_memory
 from genrec.types import FloatArray, IntArray
 
@@ -76,6 +76,26 @@ class Cosines:
         if power not in self._whole:
             self._whole[power] = _raise(self._every, power)
         return known @ self._whole[power]
+
+    def entries(
+        self, rows: IntArray, weights: FloatArray, power: int
+    ) -> tuple[IntArray, FloatArray]:
+        """Compute ``weigh`` for one history without building sparse matrices.
+
+        Args:
+            rows: (R,) catalog rows of the history's items, which may be repeated.
+            weights: (R,) weight of each of them.
+            power: the exponent of the cosines.
+
+        Returns:
+            (S,) columns, which may be repeated, and their (S,) values; see ``row_entries``.
+        """
+        some, place = np.unique(rows, return_inverse=True)
+        few = self._few(some)
+        matrix, place = (self._every, rows) if few is None else (few, place)
+        columns, cosines = row_entries(matrix, place, np.ones(len(place)))
+        length = matrix.indptr[place + 1] - matrix.indptr[place]
+        return columns, cosines**power * np.repeat(weights, length)
 
     def between(self, rows: IntArray, columns: IntArray) -> FloatArray:
         """Return the (R, C) cosines between R items and C other items.

@@ -15,7 +15,7 @@ import numpy as np
 
 from genrec.baselines.inverse import invert
 from genrec.baselines.neighbors import EASE
-from genrec.baselines.sparse import count_transitions, weigh_latest
+from genrec.baselines.sparse import count_transitions, row_entries, weigh_latest
 from genrec.baselines.training_events import TrainingEvents
 from genrec.config import COUNTED as COUNTED
 from genrec.config import LEARNED as LEARNED
@@ -357,6 +357,44 @@ class Counts:
         if isinstance(matrix, int):
             return _unit(self.cosines.weigh(known, matrix))
         return _unit(known @ getattr(self, matrix))
+
+    def entries(self, source: str, rows: IntArray) -> tuple[IntArray, FloatArray]:
+        """Compute a source's distribution for one history, without building sparse matrices.
+
+        This gives the same distribution as ``shares``, and is several times faster.
+
+        Args:
+            source: name of the source.
+            rows: (E,) catalog rows of the history's items, oldest first.
+
+        Returns:
+            (S,) columns, which may be repeated, and their (S,) weights, which sum to 1. Both are
+            empty if the source knows nothing about the history.
+        """
+        decay, last = OWN.get(source, 1.0), _ALL
+        matrix, power = None, 0
+        if source == "titles":
+            decay, last = _TITLES
+        elif source not in OWN:
+            what, how = _MATRICES[source]
+            if how is None:
+                rows = np.unique(rows)
+            else:
+                decay, last = how
+            matrix, power = (None, what) if isinstance(what, int) else (getattr(self, what), 0)
+        newest = rows[::-1][:last]
+        weights = decay ** np.arange(len(newest), dtype=np.float64)
+        if source == "titles":
+            some, newest = np.unique(newest, return_inverse=True)
+            matrix = self.title_neighbors.alike.links(some)
+        if power:
+            columns, values = self.cosines.entries(newest, weights, power)
+        elif matrix is not None:
+            columns, values = row_entries(matrix, newest, weights)
+        else:
+            columns, values = newest, weights
+        total = float(values.sum())
+        return (columns, values / total) if total > 0 else (columns[:0], values[:0])
 
     def _read(self, histories: Sequence[History], decay: float, last: int) -> Any:
         return weigh_latest(self.catalog, histories, decay=decay, last=last, keep_repeats=True)
