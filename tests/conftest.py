@@ -10,6 +10,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from support.amount import EXAMPLES
 from support.commands import data as data
 from support.commands import model as model
 from support.commands import run as run
@@ -23,7 +24,7 @@ settings.register_profile(
     "genrec",
     deadline=None,
     derandomize=True,
-    max_examples=int(os.environ.get("GENREC_EXAMPLES", "25")),
+    max_examples=EXAMPLES,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     print_blob=True,
 )

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.amount import FULL
 from support.commands import Run
 from support.limits import umask
 from support.shop_files import write
@@ -26,7 +27,6 @@ from genrec.data.datasets import load
 from genrec.errors import ModelError
 from genrec.models import packaged
 
-FULL = int(os.environ.get("GENREC_EXAMPLES", "25")) > 25  # scripts/test --full
 ROOT = Path(__file__).parents[2]
 
 

@@ -115,7 +115,7 @@ def test_a_link_that_leads_nowhere_is_said(target: str, run: Run, tmp_path: Path
 
 def test_the_work_for_a_file_grows_in_proportion_to_its_columns(tmp_path: Path) -> None:
     calls: list[int] = []
-    for count in (400, 3200):
+    for count in (200, 1600):
         path = tmp_path / f"{count}.csv"
         head = ",".join(f"c{n}" for n in range(count))
         rows = [
@@ -133,11 +133,11 @@ def test_the_work_for_a_file_grows_in_proportion_to_its_columns(tmp_path: Path) 
     assert calls[1] < 14 * calls[0], calls  # 8 times the columns; 64 would be quadratic
 
 
-def test_a_message_does_not_list_thousands_of_columns(tmp_path: Path) -> None:
+def test_a_message_does_not_list_hundreds_of_columns(tmp_path: Path) -> None:
     path = tmp_path / "e.csv"
-    names = [f"c{n}" for n in range(3000)]
+    names = [f"c{n}" for n in range(500)]
     path.write_text(",".join(names) + "\n" + ",".join("x" for _ in names) + "\n", encoding="utf-8")
-    with pytest.raises(GenrecError, match="and 2,900 more") as error:
+    with pytest.raises(GenrecError, match="and 400 more") as error:
         prepare(path)
     assert len(str(error.value)) < 2000
 

@@ -6,8 +6,9 @@ import gzip
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.amount import EXAMPLES, FULL
 
 from genrec.data.column_names import RoleNames
 from genrec.data.columns import EVENT_ROLES
@@ -213,6 +214,7 @@ def characters(encoding: str) -> st.SearchStrategy[str]:
     )
 
 
+@settings(max_examples=EXAMPLES if FULL else 12)  # each one reads a file, and guesses its encoding
 @given(encoding=st.sampled_from(sorted({e for _, e in USED} | {*UNICODE})), data=st.data())
 def test_any_characters_are_read_back_or_something_is_said(
     tmp_path_factory: pytest.TempPathFactory, encoding: str, data: st.DataObject

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from support import stepwise, tiny
+from support.amount import FULL
 
 from benchmarks.speed.peer import generate
 from genrec import Catalog, Item, LanguageModel, Recommender
@@ -14,7 +15,7 @@ from genrec.decoding.search import score, search
 from genrec.decoding.types import Options, Ranking
 from genrec.evaluation import evaluator
 
-CUSTOMERS = 2
+CUSTOMERS = 2 if FULL else 1
 
 
 def check(recommender: Recommender, prompt: tuple[int, ...], beams: int, mode: str) -> None:
