@@ -87,7 +87,7 @@ def ask(prior: Any, model: Recommender, case: Case, exclude_seen: bool) -> Answe
         kinds = {kind: rows for kind, rows in kinds.items() if kind == "new"}
     rows = [row for each in kinds.values() for row in each.tolist()]
     scored = model.score(case.history, [catalog[row].item_id for row in rows])
-    logprobs = {r.item_id: r.logprob for r in scored}
+    logprobs = {r.item_id: r.logprob for r in scored if r.logprob is not None}
     return {
         "kinds": {kind: each.tolist() for kind, each in kinds.items()},
         "prior": {row: round(float(np.log(stage.values[row])), 5) for row in rows},
@@ -201,7 +201,7 @@ def main() -> None:
         validation = [
             c for c in protocols.cases(task.data, protocol, "validation") if len(c.history)
         ]
-        of["validation"] = sampled(validation, options.labels)  # type: ignore[arg-type]
+        of["validation"] = sampled(validation, options.labels)
     if options.timed:
         timed(task, options, of["test"][: options.timed + 1])
         return
