@@ -1,8 +1,8 @@
 """Compute the cosine similarities between items' user sets when they are needed.
 
-A single list needs the cosines of only a few items. Once as much work has been done for such requests
-as the complete matrix of cosines takes, that matrix is computed and cached, if there is enough memory.
-Both methods give exactly the same values.
+A single list needs the cosines of only a few items, which are kept for later requests while they are
+few. Once as much work has been done for requests as the complete matrix of cosines takes, that matrix
+is computed and cached, if there is enough memory. Both methods give exactly the same values.
 
 In large catalogs with long histories, almost any two items share a user, so the complete matrix would
 have billions of entries. There, each item keeps only its highest cosines, and the others count as 0.
@@ -24,6 +24,7 @@ MOST = 40_000_000  # maximum number of cosines that are kept
 LEAST, NEAR = 50, 500  # minimum and maximum number of cosines of an item in a large catalog
 _BLOCK = 4_000_000  # number of pairs of events that are counted at a time
 _BYTES = 40  # memory for each entry of the complete matrix, and of its powers, while it is computed
+_KEPT = 4_000_000  # maximum number of cosines of single items that are kept
 _FREE = 0.5  # the fraction of the free memory that the complete matrix may take
 
 
@@ -54,7 +55,9 @@ class Cosines:
         self.near = n if entries <= MOST else int(np.clip(MOST // (4 * n), LEAST, NEAR))
         self._bytes = min(entries, float(n) * self.near) * _BYTES
         self._done = 0.0  # the work that has been done for requests
-        self._recent: tuple[IntArray, Any] = np.empty(0, dtype=np.int64), None
+        # The columns and the cosines of each item that was asked for, by catalog row.
+        self._kept: dict[int, tuple[IntArray, FloatArray]] = {}
+        self._entries = 0  # their number
         self._whole: dict[int, Any] = {}  # all cosines, by the power to which they are raised
 
     def weigh(self, known: Any, power: int) -> Any:
@@ -112,7 +115,7 @@ class Cosines:
     def _few(self, rows: IntArray) -> Any:
         """Return the (R, N) cosines between R given items and all items.
 
-        The result of the last request is used again if it contains these items.
+        Those of an item are kept for later requests.
 
         Args:
             rows: (R,) the catalog rows of the given items, in ascending order.
@@ -120,25 +123,40 @@ class Cosines:
         Returns:
             A sparse matrix; None if the complete matrix should be used instead.
         """
+        from scipy import sparse
+
         if "_every" in self.__dict__:
             return None
-        recent, found = self._recent
-        place = np.searchsorted(recent, rows)
-        if len(rows) <= len(recent) and place.max(initial=0) < len(recent):
-            if len(rows) == len(recent) and (recent == rows).all():
+        kept = self._kept  # another thread may start a new one
+        missing = np.array([row for row in rows.tolist() if row not in kept], dtype=np.int64)
+        if len(missing):
+            self._done += float(self._work[missing].sum())
+            if self._done >= self._total and self._bytes <= _FREE * free_memory():
+                return None
+            found = self._rows(missing)
+            if self._entries + found.nnz > _KEPT:
+                kept = {row: kept[row] for row in rows.tolist() if row in kept}
+                self._kept, self._entries = kept, sum(len(values) for _, values in kept.values())
+            self._entries += found.nnz
+            bounds = found.indptr.tolist()
+            for number, row in enumerate(missing.tolist()):
+                part = slice(bounds[number], bounds[number + 1])
+                kept[row] = found.indices[part], found.data[part]
+            if len(missing) == len(rows):
                 return found
-            if (recent[place] == rows).all():
-                return found[place]
-        self._done += float(self._work[rows].sum())
-        if self._done >= self._total and self._bytes <= _FREE * free_memory():
-            return None
-        found = self._rows(rows)
-        self._recent = rows, found
-        return found
+        parts = [kept[row] for row in rows.tolist()]
+        return sparse.csr_array(
+            (
+                np.concatenate([np.empty(0), *(values for _, values in parts)]),
+                np.concatenate([np.empty(0, dtype=np.int64), *(columns for columns, _ in parts)]),
+                np.cumsum([0, *(len(values) for _, values in parts)]),
+            ),
+            shape=(len(rows), self._items.shape[1]),
+        )
 
     @cached_property
     def _every(self) -> Any:
-        self._recent = np.empty(0, dtype=np.int64), None
+        self._kept, self._entries = {}, 0
         return self._rows(np.arange(self._items.shape[1]))
 
     @cached_property

@@ -117,11 +117,16 @@ def ask(found: Cosines, *rows: int) -> None:
     found.weigh(matrix([dict.fromkeys(rows, 1.0)]), 2)
 
 
-def test_all_are_computed_once_many_were_asked_for(computed: list[int]) -> None:
+@pytest.mark.parametrize("kept", [0, cosines._KEPT])
+def test_all_are_computed_once_many_were_asked_for(
+    computed: list[int], kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of single items are kept as long as they are few."""
+    monkeypatch.setattr(cosines, "_KEPT", kept)
     found = Cosines(matrix([dict.fromkeys(range(ITEMS), 1.0)] * 2))
-    for first in range(6):
+    for first in (0, 3, 0, 1):
         ask(found, first, first + 1, first + 2)
-    assert computed == [3, 3, ITEMS]
+    assert computed == ([3, 3] if kept else [3, 3, ITEMS])
 
 
 def test_what_many_users_have_counts_for_more(computed: list[int]) -> None:
@@ -154,8 +159,9 @@ def test_without_enough_memory_never_all_are_computed(
     computed: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cosines, "free_memory", lambda: 100)
+    monkeypatch.setattr(cosines, "_KEPT", 0)
     found = Cosines(matrix([dict.fromkeys(range(ITEMS), 1.0)] * 2))
-    for first in range(6):
+    for first in (0, 3, 6, 0, 3, 6):
         ask(found, first, first + 1, first + 2)
     assert computed == [3] * 6
 
