@@ -20,15 +20,22 @@ class Extra:
     Attributes:
         requirement: the required package and its version, in pip's syntax.
         needed_for: what the package is needed for, worded to follow "needed for".
+        others: further requirements of the feature.
     """
 
     requirement: str
     needed_for: str
+    others: tuple[str, ...] = ()
 
     @property
     def package(self) -> str:
         """Return the name of the package without the version."""
         return self.requirement.partition(">")[0]
+
+    @property
+    def requirements(self) -> tuple[str, ...]:
+        """Return all requirements of the feature."""
+        return (self.requirement, *self.others)
 
 
 EXTRAS = {
@@ -39,22 +46,27 @@ EXTRAS = {
     "quantize": Extra("bitsandbytes>=0.48", "--quantize"),
     "ranker": Extra("lightgbm>=4.5", "--ranker lambdarank"),
     "report": Extra("matplotlib>=3.9", "evaluation reports and the curves of a training run"),
+    "serve": Extra(
+        "fastapi>=0.140",
+        "genrec serve",
+        ("uvicorn>=0.40", "sqlalchemy>=2", "prometheus-client>=0.20", "limits>=5", "httpx2>=2"),
+    ),
     "sql": Extra("sqlalchemy>=2", "data in databases"),
 }
 
 
-def install_command(requirement: str) -> str:
-    """Return the command that installs a package for the Python that runs genrec."""
-    parts = [sys.executable or "python", "-m", "pip", "install", requirement]
+def install_command(*requirements: str) -> str:
+    """Return the command that installs packages for the Python that runs genrec."""
+    parts = [sys.executable or "python", "-m", "pip", "install", *requirements]
     if os.name == "nt":
         return " ".join(f'"{part}"' if set(part) & set(" <>=&^|") else part for part in parts)
     return shlex.join(parts)
 
 
 def how_to_install(extra: str) -> str:
-    """Return a sentence that says how to install the package of an extra.
+    """Return a sentence that says how to install the packages of an extra.
 
     Args:
         extra: a key of ``EXTRAS``.
     """
-    return f"Install it with: {install_command(EXTRAS[extra].requirement)}"
+    return f"Install it with: {install_command(*EXTRAS[extra].requirements)}"

@@ -42,6 +42,7 @@ from genrec.pipeline.rerank import title_vectors
 from genrec.pipeline.resolve import behavior_of, form_of, template_of
 from genrec.pipeline.response import ResponseBuilder
 from genrec.pipeline.run_use import check_use, describe_run
+from genrec.pipeline.similar import SimilarItems, SimilarList
 from genrec.pipeline.trie_search import TrieSearch
 from genrec.pipeline.types import RecommendationList
 from genrec.priors.fitted import Parts
@@ -807,6 +808,32 @@ class Recommender:
             scale=self._requests.shown_scale,
         )
 
+    def similar(
+        self,
+        items: str | Sequence[str],
+        k: int | None = None,
+        *,
+        by: str = "both",
+        options: QueryOptions | None = None,
+        **keywords: Any,
+    ) -> SimilarList:
+        """Find the items that go with given items; see ``SimilarItems.find``.
+
+        Edits to the catalog and events that were added to the prior count. The model is not used.
+        """
+        with self._lock.request():
+            finder = self._index.made("similar", self._make_similar)
+            return finder.find(items, k, by=by, options=options, **keywords)
+
+    def _make_similar(self) -> SimilarItems:
+        from genrec.priors.collaborative import CollaborativePrior as Prior
+
+        prior = self.prior if isinstance(self.prior, Prior) else None
+        matcher = None if self.settings.encoder == "none" else self.matcher
+        return SimilarItems.over(
+            self._index, self.settings, self.dataset, prior, matcher, lambda text: self.log(text)
+        )
+
     def title_vectors(self, rows: IntArray) -> FloatArray:
         """Compute a unit vector for the title of each given catalog row.
 
@@ -903,6 +930,24 @@ class Recommender:
             DataError: a title is empty.
         """
         self._edit(self._index.retitled(titles))
+
+    def put_items(self, items: Iterable[Item] = (), remove: Sequence[str] = ()) -> None:
+        """Add or replace items and remove others in one step, so that no request sees only a part.
+
+        Running requests finish first.
+
+        Args:
+            items: items with new ids are added. The others replace the items with the same ids, and
+                restore removed ones.
+            remove: the ids of items to remove, which may be among those of ``items``.
+
+        Raises:
+            DataError: an item is invalid (see ``Catalog``). Nothing is changed.
+            RequestError: an id to remove is unknown, or no item would be left. Nothing is changed.
+        """
+        given = list(items)
+        with self._lock.edit():
+            self._index.edit_all(given, remove)
 
     def _edit(self, *edits: Edit) -> None:
         with self._lock.edit():

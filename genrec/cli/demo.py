@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from genrec.cli.options import AsJson, FieldsOf, Given, ModelOptions, command
+from genrec.cli.serve import PORT
 from genrec.config import MODEL, Settings
 from genrec.models.packaged import DEFAULT_MODEL
 
@@ -35,14 +36,25 @@ def demo(
             rich_help_panel=MODEL,
         ),
     ] = "auto",
+    serve: Annotated[
+        bool,
+        typer.Option(
+            "--serve", help="Serve the bundled shop over HTTP instead; see `genrec serve`."
+        ),
+    ] = False,
+    port: Annotated[int, typer.Option(help="With --serve: port to listen on.")] = PORT,
     json: AsJson = False,
 ) -> None:
     """Show genrec at work on bundled data. The demo takes a few minutes.
 
-    It shows the data, a prompt and recommendations, and measures the hit rate on some users.
+    It shows the data, a prompt and recommendations, and measures the hit rate on some users. With
+    --serve, it answers requests until it is stopped, and forgets what came in.
     """
     from genrec.cli import walkthrough
 
+    if serve:
+        walkthrough.serve(which, settings, run=run, language=language, port=port)
+        return
     walkthrough.run(
         which.pop("model") or DEFAULT_MODEL,
         users,

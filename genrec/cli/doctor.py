@@ -101,7 +101,7 @@ def _list_versions() -> dict[str, Any]:
         try:
             versions[extra.package] = metadata.version(extra.package)
         except metadata.PackageNotFoundError:
-            command = install_command(extra.requirement)
+            command = install_command(*extra.requirements)
             versions[extra.package] = f"not installed; needed for {extra.needed_for}: {command}"
     return versions
 

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from genrec import runs
 from genrec.baselines.counting import Popular
+from genrec.cli.options import Given, ModelOptions
 from genrec.cli.recommend import rails_to_dict, shows_rails
+from genrec.cli.serve import serve_demo
 from genrec.config import PROTOCOL, SHOWS, QueryOptions
 from genrec.data import protocols
 from genrec.data.dataset import Dataset
@@ -254,6 +256,25 @@ def run(
     _show_evaluation(report, len(cases))
     seconds = time.monotonic() - started
     console.note("\n" + story.end.format(seconds=seconds, model=recommender.model.describe()))
+
+
+def serve(which: Given, settings: Given, *, run: str, language: str, port: int) -> None:
+    """Serve the data of the demo over HTTP; see ``genrec serve``.
+
+    Args:
+        which: the options that choose the model.
+        settings: the settings of the recommender.
+        run: the run folder; ``auto`` for the shipped run if it fits the model, ``none`` for no run.
+        language: the language of the data.
+        port: the port.
+    """
+    story = _choose_story(language)
+    model = which.pop("model") or DEFAULT_MODEL
+    chosen = ModelOptions(model=model, run=_choose_run(run, model, story), **which)
+    if chosen.run is not None:
+        chosen = replace(chosen, model=None)
+    spoken = Given({**settings, "language": language}, {"language", *settings.named})
+    serve_demo(load(story.dataset), chosen, spoken, port)
 
 
 def _choose_run(run: str, model: str, story: _Story) -> Path | None:

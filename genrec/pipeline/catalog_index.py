@@ -269,6 +269,19 @@ class CatalogIndex:
         self.catalog, self._trie, self.removed, self._made = catalog, trie, removed, {}
         self._cache = Cache(None)  # it is meant for the catalog of the dataset
 
+    def edit_all(self, items: Sequence[Item], remove: Sequence[str]) -> None:
+        """Add or replace items and remove others; see ``Recommender.put_items``."""
+        new = [i for i in items if getattr(i, "item_id", None) not in self.catalog]
+        known = [i for i in items if getattr(i, "item_id", None) in self.catalog]
+        before = self.catalog, self._trie, self.removed, self._made
+        try:
+            self.edit(Edit(add=new, change=known))
+            if len(remove):
+                self.edit(Edit(remove=remove))
+        except Exception:
+            self.catalog, self._trie, self.removed, self._made = before
+            raise
+
     def _edited_trie(
         self, catalog: Catalog, changed: Sequence[int], gone: set[int], removed: set[int]
     ) -> LiveTrie | None:

@@ -22,15 +22,13 @@ from genrec.matching.ngrams import NEAR
 from genrec.pipeline import rerank
 from genrec.pipeline.catalog_index import CatalogIndex
 from genrec.pipeline.rules import apply_rules
+from genrec.pipeline.similar_scores import Counted, describe_lack, mean_of_known, score_items
 from genrec.priors.collaborative import CollaborativePrior
 from genrec.priors.fusion import build_prior, count_events
 from genrec.text import normalized, title_key
 from genrec.types import FloatArray, IntArray, Log
 
 SCHEMA_VERSION = 1
-_POWER = (
-    3  # exponent of the cosines in the share of titles, as in the source ``titles`` of the prior
-)
 _LARGEST = 700.0  # the largest logarithm of a boosted score that is shown; exp(710) is infinite
 _TITLES, _GROUPS = "\0titles", "\0groups"  # no column has such a name
 
@@ -96,25 +94,6 @@ class SimilarList:
         return {**values, "notes": list(self.notes)}
 
 
-@dataclass(frozen=True, slots=True)
-class _Counted:
-    """Event counts that relate each of N items to R given items.
-
-    Attributes:
-        shares: (R, N) share of each item for each given item. A row of zeros means that the given
-            item has no counts.
-        users: (N,) number of users who have the item and at least one of the given items.
-    """
-
-    shares: FloatArray
-    users: IntArray
-
-    @property
-    def known(self) -> Any:
-        """An (R,) mask that is True for given items that have counts."""
-        return self.shares.any(axis=1)
-
-
 class SimilarItems:
     """Finds the items of a dataset that go with given items.
 
@@ -141,10 +120,42 @@ class SimilarItems:
             raise SettingsError(msg)
         self.settings = Settings.of(settings)
         self._dataset = data if isinstance(data, Dataset) else None
-        self._catalog = data if isinstance(data, Catalog) else data.catalog
+        catalog = data if isinstance(data, Catalog) else data.catalog
         cache = None if self._dataset is None else self._dataset.cache
-        self._index = CatalogIndex(self._catalog, _no_model, log, cache)
+        self._index = CatalogIndex(catalog, _no_model, log, cache)
         self._log = log
+
+    @classmethod
+    def over(
+        cls,
+        index: CatalogIndex,
+        settings: Settings,
+        dataset: Dataset | None,
+        prior: CollaborativePrior | None,
+        matcher: TextMatcher | None,
+        log: Log = lambda message: None,
+    ) -> SimilarItems:
+        """Share the catalog with its edits, the counts and the titles of a recommender.
+
+        Args:
+            index: the catalog index. After an edit, a new object is needed.
+            settings: the settings of the recommender.
+            dataset: its dataset; None if there is only a catalog.
+            prior: its prior; None to count the events of the dataset here.
+            matcher: its matcher of titles; None to compare titles by character n-grams.
+            log: see ``SimilarItems``.
+        """
+        new = cls.__new__(cls)
+        new.settings, new._dataset, new._index, new._log = settings, dataset, index, log
+        if prior is not None:
+            new._prior = prior
+        if matcher is not None:
+            new._matcher = matcher
+        return new
+
+    @property
+    def _catalog(self) -> Catalog:
+        return self._index.catalog
 
     def find(
         self,
@@ -198,7 +209,7 @@ class SimilarItems:
         used, notes = self._choose_kind(by, rows, counted)
         counted = None if used == "titles" else counted
         cosines = None if used == "prior" else self._compare_titles(rows)
-        scores = _score(used, counted, cosines)
+        scores = score_items(used, counted, cosines)
         candidates = np.flatnonzero(allowed & (scores > 0))
         if rules.boosts is None:
             order_by = scores[candidates]
@@ -208,7 +219,7 @@ class SimilarItems:
         candidates = candidates[np.argsort(-order_by, kind="stable")]
         chosen = self._choose(candidates, scores, wanted)
         if len(chosen) < wanted.k:
-            notes.append(_describe_lack(len(chosen), used))
+            notes.append(describe_lack(len(chosen), used))
         if cosines is not None:
             notes += self._meaning.notes
         notes += rules.notes
@@ -274,18 +285,24 @@ class SimilarItems:
         codes = (place.get(normalized(title), -1) for title in self._catalog.titles)
         return np.fromiter(codes, dtype=np.int64, count=len(self._catalog))
 
-    def _count(self, rows: Sequence[int]) -> _Counted | None:
+    def _count(self, rows: Sequence[int]) -> Counted | None:
         """Return the event counts for the given items, or None if there are no events to count."""
         if self._prior is None:
             return None
         counts = self._prior.counts
-        shares = self._prior.related([self._catalog[row].item_id for row in rows], self._behavior)
-        having = np.asarray(counts.items[:, rows].sum(axis=1)).ravel() > 0
-        users = np.asarray(counts.items[having].sum(axis=0)).ravel().astype(np.int64)
-        return _Counted(shares, users)
+        size, n = len(counts.catalog), len(self._catalog)  # items may have been added since
+        known = [place for place, row in enumerate(rows) if row < size]
+        shares, users = np.zeros((len(rows), n)), np.zeros(n, dtype=np.int64)
+        if known:
+            ids = [self._catalog[rows[place]].item_id for place in known]
+            shares[known, :size] = self._prior.related(ids, self._behavior)
+            old = counts.items[:, [rows[place] for place in known]]
+            having = np.asarray(old.sum(axis=1)).ravel() > 0
+            users[:size] = np.asarray(counts.items[having].sum(axis=0)).ravel()
+        return Counted(shares, users)
 
     def _choose_kind(
-        self, by: str, rows: Sequence[int], counted: _Counted | None
+        self, by: str, rows: Sequence[int], counted: Counted | None
     ) -> tuple[str, list[str]]:
         """Determine the basis of the score, with a note if it differs from the requested basis."""
         if by == "titles":
@@ -375,11 +392,11 @@ class SimilarItems:
         self,
         rows: IntArray,
         scores: FloatArray,
-        counted: _Counted | None,
+        counted: Counted | None,
         cosines: FloatArray | None,
     ) -> tuple[SimilarItem, ...]:
         found = []
-        share = None if counted is None else _mean_of_known(counted)
+        share = None if counted is None else mean_of_known(counted)
         for rank, row in enumerate(rows.tolist(), start=1):
             item = self._catalog[row]
             found.append(
@@ -412,50 +429,6 @@ class SimilarItems:
             f"The score is the mean of two shares{mean}. One is {share}. The other is its share of "
             f"similarity among the {NEAR} most similar titles. Each of them sums to 1 over all items."
         )
-
-
-def _score(used: str, counted: _Counted | None, cosines: FloatArray | None) -> FloatArray:
-    """Compute the (N,) scores of all items.
-
-    Args:
-        used: see ``SimilarList.used``.
-        counted: the event counts; needed unless ``used`` is ``titles``.
-        cosines: (R, N) cosines between titles; needed unless ``used`` is ``prior``.
-    """
-    if used == "titles":
-        assert cosines is not None
-        return np.asarray(cosines.mean(axis=0))
-    assert counted is not None
-    if used == "prior":
-        return _mean_of_known(counted)
-    assert cosines is not None
-    both = (counted.shares + _share_of_titles(cosines)) / 2
-    both = np.where(counted.known[:, None], both, _share_of_titles(cosines))
-    return np.asarray(both.mean(axis=0))
-
-
-def _mean_of_known(counted: _Counted) -> FloatArray:
-    """Return the (N,) shares, averaged over the given items that have counts."""
-    return np.asarray(counted.shares[counted.known].sum(axis=0) / max(counted.known.sum(), 1))
-
-
-def _share_of_titles(cosines: FloatArray) -> FloatArray:
-    """Turn (R, N) cosines between titles into shares that sum to 1 over the nearest titles."""
-    shares = np.zeros_like(cosines)
-    for row, values in zip(shares, cosines, strict=True):
-        near = np.argsort(-values, kind="stable")[:NEAR]
-        row[near] = values[near] ** _POWER
-    total = shares.sum(axis=1, keepdims=True)
-    return np.asarray(np.divide(shares, total, out=shares, where=total > 0))
-
-
-def _describe_lack(found: int, used: str) -> str:
-    """Explain why the list is shorter than requested."""
-    many = "no allowed item goes" if not found else f"only {found} of the allowed items go"
-    said = f"{many[0].upper()}{many[1:]} with the given items"
-    if used == "prior":
-        return f"{said} by counts. With both counts and titles, there may be more."
-    return f"{said}."
 
 
 def _check_options(options: QueryOptions) -> QueryOptions:

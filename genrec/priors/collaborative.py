@@ -28,7 +28,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +39,7 @@ from genrec.baselines.ranking import mask_seen, top_rows
 from genrec.baselines.registry import fit, load_classes
 from genrec.cache import digest_code, package_versions
 from genrec.config import COUNTED as COUNTED
+from genrec.config import END
 from genrec.config import LEARNED as LEARNED
 from genrec.data import protocols
 from genrec.data.catalog import Catalog
@@ -332,7 +332,10 @@ class CollaborativePrior:
         return [catalog[row].item_id for row in top_rows(scores, k).tolist()]
 
     def update(
-        self, events: Mapping[str, Sequence[Interaction | str]], catalog: Catalog | None = None
+        self,
+        events: Mapping[str, Sequence[Interaction | str]],
+        catalog: Catalog | None = None,
+        ready: History | None = None,
     ) -> None:
         """Add new events to the counts, as if all events had been counted together.
 
@@ -346,6 +349,8 @@ class CollaborativePrior:
                 behavior. Trends are based on the events' times, or on the given order if an event
                 has no time. A learned ranking does not know when such an event happened.
             catalog: the catalog with new items at its end; None if there are no new items.
+            ready: a history whose weights are computed before the new counts are used, so that no
+                later request has to wait for ``ease``; None to compute them when they are needed.
 
         Raises:
             RequestError: an item is not in the catalog, or the catalog does not begin with the
@@ -358,15 +363,32 @@ class CollaborativePrior:
                 "mapping from user_id to a list of item ids or Interactions."
             )
             raise RequestError(msg)
-        counts = self.counts.over(catalog or self.counts.catalog)
-        rows = [counts.catalog.rows(_item_ids(e)) for e in events.values()]
-        names = [name for name, r in zip(events, rows, strict=True) if r]
-        rows = [r for r in rows if r]
-        user = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
-        row = np.fromiter(chain.from_iterable(rows), dtype=np.int64)
-        times = list(chain.from_iterable(map(_times, events.values())))
-        when = None if None in times else np.array(times, dtype=np.float64)
-        self._mixture = replace(self._mixture, counts=counts.more(names, user, row, when))
+        self._use(self.counts.with_events(events, catalog or self.counts.catalog), ready)
+
+    def recount(
+        self,
+        dataset: Dataset,
+        events: Mapping[str, Sequence[Interaction | str]],
+        catalog: Catalog,
+        ready: History | None = None,
+    ) -> None:
+        """Count all events again, for example because those of a user were deleted.
+
+        Args:
+            dataset: the dataset without the deleted events. Its target behavior is counted.
+            events: the events after those of the dataset; see ``update``.
+            catalog: the catalog; see ``update``.
+            ready: see ``update``.
+        """
+        counts = count(dataset, dataset.info.target_behavior, self.before or END)
+        self._use(counts.with_events(events, catalog), ready)
+
+    def _use(self, counts: Counts, ready: History | None) -> None:
+        """Use other counts from now on; see ``update``."""
+        mixture = replace(self._mixture, counts=counts)
+        if ready is not None:
+            mixture.weights(ready)
+        self._mixture = mixture
 
     def save(self, path: str | Path) -> None:
         """Write the prior to a safetensors file."""
@@ -472,20 +494,3 @@ def _describe(dataset: Dataset, before: str, names: Sequence[str], seed: int) ->
         "sources": names,
         "seed": seed,
     }
-
-
-def _item_ids(events: Sequence[Interaction | str]) -> list[str]:
-    ids = [e.item_id if isinstance(e, Interaction) else e for e in events]
-    return [item for item in ids if item is not None]
-
-
-def _times(events: Sequence[Interaction | str]) -> list[float | None]:
-    """Return the times of the events that have an item; None for an event without a time."""
-    times: list[float | None] = []
-    for event in events:
-        if isinstance(event, str):
-            times.append(None)
-        elif event.item_id is not None:
-            when: float | None = event.timestamp  # may be None from callers without a type checker
-            times.append(None if when is None or not np.isfinite(when) else when)
-    return times

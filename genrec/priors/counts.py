@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from genrec.config import COUNTED as COUNTED
 from genrec.config import LEARNED as LEARNED
 from genrec.data.catalog import Catalog
 from genrec.data.dataset import Dataset
-from genrec.data.events import History
+from genrec.data.events import History, Interaction
 from genrec.errors import RequestError
 from genrec.matching.ngrams import AlikeTitles
 from genrec.memory import check_memory
@@ -174,6 +175,29 @@ class Counts:
             title_neighbors=self.title_neighbors if same_titles else neighbors,
             saved={},
         )
+
+    def with_events(
+        self, events: Mapping[str, Sequence[Interaction | str]], catalog: Catalog
+    ) -> Counts:
+        """Return counts that also include additional events of users.
+
+        Args:
+            events: each user's new events or item ids; see ``CollaborativePrior.update``.
+            catalog: the catalog; see ``over``.
+
+        Raises:
+            RequestError: an item is not in the catalog, or the catalog does not begin with the items
+                of these counts.
+        """
+        counts = self.over(catalog)
+        rows = [catalog.rows(_item_ids(e)) for e in events.values()]
+        names = [name for name, r in zip(events, rows, strict=True) if r]
+        rows = [r for r in rows if r]
+        user = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
+        row = np.fromiter(chain.from_iterable(rows), dtype=np.int64)
+        times = list(chain.from_iterable(map(_times, events.values())))
+        when = None if None in times else np.array(times, dtype=np.float64)
+        return counts.more(names, user, row, when)
 
     def more(
         self,
@@ -425,6 +449,23 @@ def count(
     if title_neighbors is not None:
         counts = replace(counts, title_neighbors=title_neighbors)
     return counts
+
+
+def _item_ids(events: Sequence[Interaction | str]) -> list[str]:
+    ids = [e.item_id if isinstance(e, Interaction) else e for e in events]
+    return [item for item in ids if item is not None]
+
+
+def _times(events: Sequence[Interaction | str]) -> list[float | None]:
+    """Return the times of the events that have an item; None for an event without a time."""
+    times: list[float | None] = []
+    for event in events:
+        if isinstance(event, str):
+            times.append(None)
+        elif event.item_id is not None:
+            when: float | None = event.timestamp  # may be None from callers without a type checker
+            times.append(None if when is None or not np.isfinite(when) else when)
+    return times
 
 
 def _unit(matrix: Any) -> Any:

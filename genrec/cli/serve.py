@@ -1,0 +1,230 @@
+"""Define the commands ``serve`` and ``key``, which import heavy modules when called."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from genrec.cli.loading import load_recommender, use_float32
+from genrec.cli.options import Data, FieldsOf, Given, ModelOptions, command
+from genrec.cli.values import read_list
+from genrec.config import MODEL, WHAT, Settings
+from genrec.errors import SettingsError
+from genrec.extras import how_to_install
+from genrec.service.limits import Limits
+
+if TYPE_CHECKING:
+    from genrec.data.dataset import Dataset
+    from genrec.recommender import Recommender
+
+NETWORK = "Network"
+PORT = 8000
+_WHERE = "127.0.0.1"
+
+Host = Annotated[
+    str,
+    typer.Option(
+        help="Address to listen on. Other addresses than those of this machine itself need --keys.",
+        rich_help_panel=NETWORK,
+    ),
+]
+Port = Annotated[
+    int, typer.Option(help="Port to listen on; 0 for any free one.", rich_help_panel=NETWORK)
+]
+
+
+@command("run", "runs", "host", "port", "keys", "store", "stock", "model")
+def serve(
+    data: Data,
+    which: ModelOptions,
+    settings: Annotated[Given, FieldsOf(Settings)],
+    limits: Limits,
+    host: Host = _WHERE,
+    port: Port = PORT,
+    keys: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="File of the keys that clients must send, made with `genrec key`.",
+            show_default="no keys, which is possible on this machine only",
+            rich_help_panel=NETWORK,
+        ),
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Database for events, items and lists, such as postgresql+psycopg://user@host/name.",
+            show_default="service.db in the dataset folder",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    runs: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder of run folders that operators may load by name while the service runs.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    stock: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Recommend only items that are in stock; see `genrec recommend --help-all`.",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+) -> None:
+    """Serve recommendations over HTTP, and keep events and items that come in.
+
+    The page /docs describes all requests. The service stops at SIGTERM or Ctrl-C, after answering what
+    it has accepted.
+    """
+    check_installed()
+    from genrec.data.dataset import Dataset
+    from genrec.service.tables import sqlite_url
+
+    dataset = Dataset.load(data)
+    url = store or sqlite_url(data)
+    fixed = {} if stock is None else {"stock": stock}
+    run(dataset, use_float32(which), settings, limits,
+        {"host": host, "port": port, "keys": keys}, url, fixed, runs)  # fmt: skip
+
+
+@command()
+def key(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="File of keys, created if it is missing.")
+    ],
+    name: Annotated[
+        str, typer.Option(help="Name of the key's user; a key of this name is replaced.")
+    ],
+    scopes: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SCOPE",
+            help="What the key allows: read, feedback (events), admin (everything). Repeat the option, "
+            "or separate several with commas.",
+            show_default="read",
+        ),
+    ] = None,
+) -> None:
+    """Create a key for `genrec serve --keys FILE`, and print it once. The file has only its hash."""
+    check_installed()
+    from genrec.files import check_output
+    from genrec.reports import console
+    from genrec.service.security import new_key
+
+    check_output(file)
+    made = new_key(file, name, read_list(scopes or ["read"]))
+    console.note(f"The key {name!r} was added to {file}. It is shown only now:")
+    console.print_line(made)
+
+
+def serve_demo(dataset: Dataset, which: ModelOptions, settings: Given, port: int) -> None:
+    """Serve bundled data on this machine. Everything that comes in is forgotten at the end."""
+    check_installed()
+    from genrec.service.tables import sqlite_url
+
+    with tempfile.TemporaryDirectory(prefix="genrec-demo-") as folder:
+        run(dataset, use_float32(which), settings, Limits(),
+            {"host": _WHERE, "port": port, "keys": None}, sqlite_url(Path(folder)), {}, None)  # fmt: skip
+
+
+def check_installed() -> None:
+    """Check that the packages of the service are installed.
+
+    Raises:
+        SettingsError: one of them is missing. The message says how to install them.
+    """
+    try:
+        import fastapi as _fastapi  # noqa: F401
+        import prometheus_client as _prometheus  # noqa: F401
+        import sqlalchemy as _sqlalchemy  # noqa: F401
+        import uvicorn as _uvicorn  # noqa: F401
+    except ImportError as error:
+        msg = f"The service needs the package {error.name}, which is not installed. {how_to_install('serve')}"
+        raise SettingsError(msg) from error
+
+
+def run(
+    dataset: Dataset,
+    which: ModelOptions,
+    settings: Given,
+    limits: Limits,
+    network: dict[str, Any],
+    url: str,
+    fixed: dict[str, Any],
+    runs: Path | None,
+) -> None:
+    """Load the recommender, open the store and the port, and answer requests.
+
+    Args:
+        dataset: the dataset.
+        which: the model or the run.
+        settings: the settings of the recommender.
+        limits: the limits of the service.
+        network: the ``host``, the ``port``, and the file of ``keys`` or None.
+        url: the URL of the store.
+        fixed: options that hold for every request.
+        runs: the folder of the runs that can be loaded; None if there is none.
+
+    Raises:
+        SettingsError: an option is invalid, or the address needs keys.
+    """
+    from genrec.reports import console
+    from genrec.service.observe import log_to
+    from genrec.service.security import Guard, is_loopback, read_keys
+    from genrec.service.server import listen
+    from genrec.service.server import serve as answer
+    from genrec.service.service import Service
+    from genrec.service.shop import Engine, Shop
+    from genrec.service.store import Store
+
+    host, port, keys = network["host"], network["port"], network["keys"]
+    local = is_loopback(host)
+    if not local and keys is None:
+        msg = (
+            f"--host {host} can be reached by other machines, so clients need keys. Create a file with "
+            "`genrec key keys.json --name shop --scopes read,feedback`, and add --keys keys.json."
+        )
+        raise SettingsError(msg)
+    known = () if keys is None else read_keys(keys)
+    hosts = ("127.0.0.1", "localhost", "::1", host) if keys is None else ()
+    guard = Guard(known, rate=limits.rate, hosts=hosts)
+    opened = listen(host, port)
+    store = Store(url)
+    name = "default" if which.run is None else _engine_name(which.run)
+    with console.working(f"Loading {which.name} ...") as log:
+        engine = Engine.of(name, load_recommender(dataset, which, settings, log))
+        shop = Shop(dataset, store, [engine], log=log)
+
+    def load(folder: Path) -> Recommender:
+        return load_recommender(dataset, replace(which, run=folder), settings, lambda text: None)
+
+    log_to()
+    service = Service(shop, guard, limits, fixed=fixed, load=load, runs=runs)
+    place = f"[{host}]" if ":" in host else host
+    address = f"http://{place}:{opened.getsockname()[1]}"
+    answer(
+        service,
+        opened,
+        lambda: console.print_line(
+            f"Serving {dataset.info.name} at {address}. All requests: {address}/docs"
+        ),
+    )
+
+
+def _engine_name(run: Path) -> str:
+    """Return the name under which clients address a run."""
+    from genrec.runs import find_run, run_name
+
+    name = "".join(
+        c if c.isalnum() or c in "._-" else "-" for c in run_name(find_run(run).absolute())
+    )
+    return (name.lstrip("._-") or "run")[:64]

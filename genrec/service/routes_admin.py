@@ -1,0 +1,196 @@
+"""Define the routes for operators: models, scenarios, the block list, acceptance and export."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from starlette.responses import StreamingResponse
+
+from genrec.service import examples
+from genrec.service.answers import ANSWERS
+from genrec.service.http import StrictRoute, json_response
+from genrec.service.problems import Problem
+from genrec.service.schemas import Blocks, DefaultModel, Options, merge
+from genrec.service.service import Service
+from genrec.service.shop import Engine
+from genrec.service.tables import StoreError
+
+router = APIRouter(prefix="/v1", route_class=StrictRoute, tags=["Operate"])
+
+PathName = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+_ACCEPTED = re.compile(r"[^,\x00-\x1f]{1,100}")
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+def _body(name: str) -> dict[str, Any]:
+    listed = examples.of(name)
+    return {"requestBody": {"content": {"application/json": {"examples": listed}}}}
+
+
+# Models
+
+
+def _models(service: Service) -> list[dict[str, Any]]:
+    found = []
+    for name, engine in service.shop.engines.items():
+        recommender = engine.recommender
+        fusion = recommender.fusing
+        found.append(
+            {
+                "name": name,
+                "default": name == service.shop.default,
+                "model": recommender.model.name,
+                "role": fusion.role,
+                "prior": fusion.prior,
+                "behavior": recommender.behavior,
+                "fallback": engine.fallback is not None,
+            }
+        )
+    return found
+
+
+def _loadable(service: Service) -> list[str]:
+    """Return the names of the run folders that can be loaded."""
+    if service.runs is None or not service.runs.is_dir():
+        return []
+    return sorted(p.name for p in service.runs.iterdir() if (p / "run.json").is_file())
+
+
+@router.get("/models", responses=ANSWERS["other"])
+def list_models(request: Request) -> Response:
+    """List the loaded models, and the names of the runs that can be loaded."""
+    service = _service(request)
+    return json_response({"models": _models(service), "loadable": _loadable(service)})
+
+
+@router.put("/models/default", responses=ANSWERS["other"], openapi_extra=_body("default"))
+def choose_model(asked: DefaultModel, request: Request) -> Response:
+    """Choose the model that answers if a request names none. Running requests are not disturbed."""
+    service = _service(request)
+    try:
+        service.shop.choose(asked.name)
+    except KeyError:
+        raise Problem(404, f"The model {asked.name!r} is not loaded. Load it first.") from None
+    return json_response({"models": _models(service), "loadable": _loadable(service)})
+
+
+@router.post("/models/{name}", responses=ANSWERS["other"])
+def load_model(name: PathName, request: Request) -> Response:
+    """Load a run from the folder that the operator named with `--runs`, or load it again."""
+    service = _service(request)
+    if service.load is None or service.runs is None:
+        raise Problem(409, "No runs can be loaded. Start the service with --runs FOLDER.")
+    if name not in _loadable(service):
+        raise Problem(404, f"There is no run {name!r} in the folder of the runs.")
+    service.shop.add(Engine.of(name, service.load(service.runs / name)))
+    return json_response({"models": _models(service), "loadable": _loadable(service)})
+
+
+@router.delete("/models/{name}", responses=ANSWERS["other"])
+def unload_model(name: PathName, request: Request) -> Response:
+    """Unload a model that is not the default one. Running requests finish."""
+    service = _service(request)
+    try:
+        service.shop.remove(name)
+    except KeyError:
+        raise Problem(404, f"The model {name!r} is not loaded.") from None
+    return json_response({"models": _models(service), "loadable": _loadable(service)})
+
+
+# Scenarios
+
+
+@router.get("/scenarios", responses=ANSWERS["other"])
+def list_scenarios(request: Request) -> Response:
+    """Return all scenarios, which are named options such as those of a home page."""
+    return json_response({"scenarios": _service(request).shop.store.scenarios()})
+
+
+@router.put("/scenarios/{name}", responses=ANSWERS["other"], openapi_extra=_body("scenario"))
+def put_scenario(name: PathName, asked: Options, request: Request) -> Response:
+    """Create or replace a scenario. Requests that name it use its options as defaults."""
+    service, options = _service(request), asked.given()
+    merge({}, options, service.fixed)
+    service.shop.store.put_scenario(name, options)
+    return json_response({"name": name, "options": options})
+
+
+@router.delete("/scenarios/{name}", responses=ANSWERS["other"])
+def delete_scenario(name: PathName, request: Request) -> Response:
+    """Delete a scenario."""
+    if not _service(request).shop.store.put_scenario(name, None):
+        raise Problem(404, f"There is no scenario {name!r}.")
+    return json_response({"name": name, "options": None})
+
+
+# The block list
+
+
+@router.get("/blocks", responses=ANSWERS["other"])
+def get_blocks(request: Request) -> Response:
+    """Return the block list."""
+    return json_response({k: list(v) for k, v in _service(request).shop.blocks.items()})
+
+
+@router.put("/blocks", responses=ANSWERS["other"], openapi_extra=_body("blocks"))
+def put_blocks(asked: Blocks, request: Request) -> Response:
+    """Replace the block list. No answer after this one offers a blocked item."""
+    blocked = _service(request).shop.block(asked.model_dump())
+    return json_response({**asked.model_dump(), "blocked": blocked})
+
+
+# Results
+
+
+@router.get("/acceptance", responses=ANSWERS["other"])
+def acceptance(
+    request: Request,
+    by: Annotated[
+        str, Query(pattern="^(scenario|run|arm|rank)$", description="What to group by.")
+    ] = "scenario",
+    behaviors: Annotated[
+        str,
+        Query(max_length=1000, description="Behaviors that count, with commas; all if left out."),
+    ] = "",
+) -> Response:
+    """Count how often shown items were followed by feedback that names their list."""
+    service = _service(request)
+    wanted = [b.strip() for b in behaviors.split(",") if b.strip()]
+    if any(_ACCEPTED.fullmatch(b) is None for b in wanted):
+        raise Problem(422, "behaviors is not valid. Expected names with commas between them.")
+    service.recorder.flush()
+    groups = service.shop.store.acceptance(by, wanted)
+    return json_response({"by": by, "behaviors": wanted, "groups": groups})
+
+
+@router.get(
+    "/export",
+    responses=ANSWERS["other"] | {200: {"content": {"application/x-ndjson": {}}}},
+    response_class=StreamingResponse,
+)
+def export(request: Request) -> Response:
+    """Return everything that came after the dataset, as one JSON object per line.
+
+    Each line names its `table`: items, events, scenarios, blocks, lists, impressions or
+    deleted_users. The last line is `{"table": "end"}`; without it, the export is not complete.
+    """
+    service = _service(request)
+    service.recorder.flush()
+
+    def lines() -> Iterator[str]:
+        try:
+            for table, row in service.shop.store.export():
+                yield json.dumps({"table": table, **row}) + "\n"
+            yield '{"table": "end"}\n'
+        except StoreError:
+            return
+
+    return StreamingResponse(lines(), media_type="application/x-ndjson")

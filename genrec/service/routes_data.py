@@ -1,0 +1,252 @@
+"""Define the routes for what a shop tells the service: feedback, items and users."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Path, Query, Request, Response
+from pydantic import AfterValidator
+
+from genrec.data.catalog import Item
+from genrec.json_text import to_json
+from genrec.service import examples
+from genrec.service.answers import ANSWERS
+from genrec.service.http import StrictRoute, json_response
+from genrec.service.problems import Problem
+from genrec.service.schemas import (
+    LONGEST_ID,
+    Feedback,
+    FeedbackEvent,
+    ItemEdits,
+    ItemIn,
+    ItemPatch,
+    check_printable,
+)
+from genrec.service.service import Service
+from genrec.service.store import Event
+
+router = APIRouter(prefix="/v1", route_class=StrictRoute, tags=["Data"])
+
+ItemId = Annotated[str, Path(min_length=1, max_length=LONGEST_ID), AfterValidator(check_printable)]
+UserId = ItemId
+Page = Annotated[int, Query(ge=1, le=1000)]
+Words = Annotated[str, Query(max_length=200), AfterValidator(check_printable)]
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+def _body(name: str) -> dict[str, Any]:
+    listed = examples.of(name)
+    return {"requestBody": {"content": {"application/json": {"examples": listed}}}}
+
+
+@router.post("/feedback", responses=ANSWERS["feedback"], openapi_extra=_body("feedback"))
+async def feedback(
+    asked: FeedbackEvent | Feedback,
+    request: Request,
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            min_length=1,
+            max_length=200,
+            description="Identifies the request, so that it can be repeated.",
+        ),
+    ] = None,
+) -> Response:
+    """Store events of any behavior: all of them, or none.
+
+    When the answer arrives, the events are on the disk, and the next list of their user takes them
+    into account. A request with an `Idempotency-Key` may be repeated for a week; its events are
+    stored only once.
+    """
+    service, now = _service(request), time.time()
+    given = asked.events if isinstance(asked, Feedback) else [asked]
+    shop = service.shop
+    events = [
+        Event(
+            e.interaction(now),
+            None if e.user_id is None else shop.user_id(e.user_id),
+            e.session_id,
+            e.list_id,
+        )
+        for e in given
+    ]
+    if unknown := shop.check_events(events):
+        some = ", ".join(map(repr, unknown[:5]))
+        raise Problem(
+            422, f"The catalog does not have {some}. Nothing was stored. Add the items first."
+        )
+    key, digest = None, ""
+    if idempotency_key is not None:
+        owner = getattr(request.state.key, "name", "")
+        key = f"{owner}\n{idempotency_key}"
+        digest = hashlib.sha256(to_json(asked.model_dump(), indent=None).encode()).hexdigest()
+    stored = shop.store.add_events
+    numbers, repeated = await asyncio.to_thread(stored, events, key=key, digest=digest)
+    if not repeated:
+        service.metrics.events.inc(len(numbers))
+    return json_response({"accepted": len(numbers), "sequences": numbers, "repeated": repeated})
+
+
+# Items
+
+
+def _describe(service: Service, item: Item) -> dict[str, Any]:
+    values = {n: _plain(v) for n, v in item.attributes.items()}
+    state = service.shop.state(item.item_id)
+    return {"item_id": item.item_id, "title": item.title, "attributes": values, "state": state}
+
+
+def _plain(value: Any) -> Any:
+    """Return a value that can be written as JSON; other values of a Parquet file become text."""
+    if value is None or type(value) in {str, bool, int}:
+        return value
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else None
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    return str(value)
+
+
+def _item(service: Service, item_id: str) -> Item:
+    catalog = service.shop.catalog
+    if item_id not in catalog:
+        raise Problem(404, f"The catalog has no item {item_id[:100]!r}.")
+    return catalog[catalog.row(item_id)]
+
+
+@router.get("/items", responses=ANSWERS["items"])
+def list_items(
+    request: Request,
+    query: Annotated[
+        Words, Query(description="Words of the title, of which the last may be unfinished.")
+    ] = "",
+    after: Annotated[Words, Query(description="The value of `next` of the page before.")] = "",
+    order: Annotated[
+        str, Query(pattern="^(catalog|latest)$", description="`catalog`, or `latest` items first.")
+    ] = "catalog",
+    limit: Page = 100,
+) -> Response:
+    """List the items, or those whose titles have the given words, as for completion."""
+    service = _service(request)
+    catalog = service.shop.catalog
+    if query.strip():
+        hidden = {i.item_id for i in catalog if service.shop.state(i.item_id) != "available"}
+        rows = service.titles.complete(query, limit, hidden)
+        found = [_describe(service, catalog[row]) for row in rows]
+        return json_response({"items": found, "next": None})
+    first = 0
+    if after:
+        if not after.isascii() or not after.isdigit():
+            raise Problem(
+                422, "after is not valid. Expected the value of `next` of the page before."
+            )
+        first = int(after[:12])
+    every = range(len(catalog)) if order == "catalog" else range(len(catalog))[::-1]
+    page = [_describe(service, catalog[row]) for row in every[first : first + limit]]
+    more = str(first + limit) if first + limit < len(catalog) else None
+    return json_response({"items": page, "next": more})
+
+
+@router.post("/items:bulk", responses=ANSWERS["other"], openapi_extra=_body("edit items"))
+def edit_items(asked: ItemEdits, request: Request) -> Response:
+    """Add, replace and remove items in one step, all or none of them."""
+    put = [i.item(i.item_id) for i in asked.put]
+    _edit(_service(request), put, asked.remove)
+    return json_response({"put": len(put), "removed": len(set(asked.remove))})
+
+
+@router.get("/items/{item_id:path}", responses=ANSWERS["item"])
+def get_item(item_id: ItemId, request: Request) -> Response:
+    """Return an item."""
+    service = _service(request)
+    return json_response(_describe(service, _item(service, item_id)))
+
+
+@router.put("/items/{item_id:path}", responses=ANSWERS["item"], openapi_extra=_body("put item"))
+def put_item(item_id: ItemId, asked: ItemIn, request: Request) -> Response:
+    """Add an item, or replace it. Every request after the answer can recommend it."""
+    service = _service(request)
+    _edit(service, [asked.item(item_id)], [])
+    return json_response(_describe(service, _item(service, item_id)))
+
+
+@router.patch("/items/{item_id:path}", responses=ANSWERS["item"], openapi_extra=_body("patch item"))
+def patch_item(item_id: ItemId, asked: ItemPatch, request: Request) -> Response:
+    """Change the title or some attributes of an item."""
+    service = _service(request)
+    if service.shop.state(item_id) == "removed":
+        raise Problem(409, f"Item {item_id[:100]!r} was removed. Put it again first.")
+    with service.shop.editing:
+        _edit(service, [asked.applied(_item(service, item_id))], [])
+    return json_response(_describe(service, _item(service, item_id)))
+
+
+@router.delete("/items/{item_id:path}", responses=ANSWERS["item"])
+def delete_item(item_id: ItemId, request: Request) -> Response:
+    """Remove an item. No answer after this one recommends it; histories still show it."""
+    service = _service(request)
+    _item(service, item_id)
+    _edit(service, [], [item_id])
+    return json_response(_describe(service, _item(service, item_id)))
+
+
+def _edit(service: Service, put: list[Item], remove: list[str]) -> None:
+    unknown = [i for i in remove if not service.shop.state(i) and i not in {p.item_id for p in put}]
+    if unknown:
+        some = ", ".join(map(repr, unknown[:5]))
+        raise Problem(404, f"The catalog does not have {some}. Nothing was changed.")
+    service.shop.edit(put, remove)
+
+
+# Users
+
+
+@router.get("/users", responses=ANSWERS["users"])
+def list_users(
+    request: Request, prefix: Words = "", after: Words = "", limit: Page = 100
+) -> Response:
+    """List the ids of users with events, sorted, or those that begin with `prefix`."""
+    found = _service(request).shop.user_ids(prefix, after, limit + 1)
+    more = found[limit - 1] if len(found) > limit else None
+    return json_response({"users": found[:limit], "next": more})
+
+
+@router.get("/users/{user_id:path}", responses=ANSWERS["user"])
+def get_user(user_id: UserId, request: Request, limit: Page = 1000) -> Response:
+    """Return the latest events of a user, oldest first, with the titles of their items."""
+    service = _service(request)
+    history = service.shop.history(user_id)
+    if not history.interactions:
+        raise Problem(404, f"There are no events of a user {user_id[:100]!r}.")
+    catalog = service.shop.catalog
+    events = []
+    for e in history.latest(limit).interactions:
+        title = None if e.item_id is None else catalog[catalog.row(e.item_id)].title
+        events.append(
+            {
+                "item_id": e.item_id, "title": title, "behavior": e.behavior,
+                "timestamp": e.timestamp, "value": e.value, "unit": e.unit, "text": e.text,
+            }
+        )  # fmt: skip
+    return json_response(
+        {"user_id": history.user_id, "events": len(history.interactions), "history": events}
+    )
+
+
+@router.delete("/users/{user_id:path}", responses=ANSWERS["deleted"])
+def delete_user(user_id: UserId, request: Request) -> Response:
+    """Delete a user's events: from the store, from the histories and from the counts of the prior.
+
+    The files of the dataset are not changed, but the user's events in them are not used any more.
+    """
+    gone = _service(request).shop.delete_user(user_id)
+    return json_response({"user_id": user_id, "events": gone})

@@ -1,0 +1,79 @@
+"""Run the application on a port until the process is told to stop."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+import uvicorn
+
+from genrec.errors import SettingsError
+from genrec.files import describe_error
+from genrec.service.app import create_app
+from genrec.service.service import Service
+
+_MOST_CONNECTIONS = 1000
+
+
+class _Server(uvicorn.Server):
+    """A server that says when it accepts requests, and when it stops."""
+
+    def __init__(self, config: uvicorn.Config, service: Service, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._service, self._ready = service, ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._service.stopping = True
+        await super().shutdown(sockets)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open a socket.
+
+    Args:
+        host: the address.
+        port: the port; 0 for any free one.
+
+    Raises:
+        SettingsError: the address cannot be used.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    opened = socket.socket(family, socket.SOCK_STREAM)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        opened.bind((host, port))
+    except OSError as error:
+        opened.close()
+        msg = (
+            f"{host}:{port} cannot be used: {describe_error(error)}. Expected an address of this machine "
+            "and a free port. Choose another one with --port."
+        )
+        raise SettingsError(msg) from error
+    return opened
+
+
+def serve(service: Service, opened: socket.socket, ready: Callable[[], None]) -> None:
+    """Answer requests until SIGTERM or SIGINT.
+
+    On either signal, no new connections are accepted, all requests that were accepted are answered,
+    and the service is closed.
+
+    Args:
+        service: the service.
+        opened: the socket; see ``listen``.
+        ready: a function that is called when requests are accepted.
+    """
+    config = uvicorn.Config(
+        create_app(service),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        lifespan="on",
+        limit_concurrency=_MOST_CONNECTIONS,
+        h11_max_incomplete_event_size=64 * 1024,
+    )
+    _Server(config, service, ready).run(sockets=[opened])

@@ -1,0 +1,414 @@
+"""Answer requests: find the history and the options, wait for the model, and fall back on counts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from fastapi import Request
+from starlette.concurrency import run_in_threadpool
+
+from genrec.config import QueryOptions
+from genrec.data.events import History
+from genrec.errors import GenrecError, ModelError
+from genrec.pipeline.types import RecommendationList
+from genrec.recommender import Recommender
+from genrec.service.limits import Limits
+from genrec.service.observe import LOG, Metrics
+from genrec.service.problems import Problem
+from genrec.service.recorder import Recorder
+from genrec.service.schemas import Explain, ForHistory, Rank, Recommend, Search, Similar, merge
+from genrec.service.security import Guard
+from genrec.service.shop import Engine, Shop
+from genrec.service.store import ShownList
+from genrec.service.titles import TitleSearch
+from genrec.service.worker import ClosedError, FullError, Job, LateError, Worker
+
+MATCHES = 200  # items whose titles match the words of a search, which are then ranked
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request whose history and options have been found.
+
+    Attributes:
+        engine: the recommender that answers.
+        history: the events, or typed text.
+        options: the options.
+        notes: remarks for the client.
+    """
+
+    engine: Engine
+    history: History | str | list[str]
+    options: QueryOptions
+    notes: tuple[str, ...] = ()
+
+
+class Service:
+    """Everything that the routes need.
+
+    Attributes:
+        shop: the recommenders and the store.
+        guard: the keys.
+        limits: the limits.
+        metrics: the metrics.
+        worker: the thread of the model.
+        recorder: stores shown lists.
+        fixed: options that the operator has set for every request.
+        load: loads the recommender of a run by its name; None if runs cannot be loaded.
+        runs: the folder of the runs that can be loaded; None if there is none.
+    """
+
+    def __init__(
+        self,
+        shop: Shop,
+        guard: Guard,
+        limits: Limits | None = None,
+        *,
+        fixed: Mapping[str, Any] | None = None,
+        load: Callable[[Path], Recommender] | None = None,
+        runs: Path | None = None,
+    ) -> None:
+        """Start the threads of the model and of the recorder."""
+        self.shop, self.guard, self.limits = shop, guard, limits or Limits()
+        self.fixed, self.load, self.runs = dict(fixed or {}), load, runs
+        self.metrics = Metrics()
+        self.recorder = Recorder(shop.store, self._failed)
+        self.worker = Worker(
+            size=self.limits.queue,
+            most_shared=self.limits.share,
+            hangs_after=self.limits.hangs_after,
+            watch=self.metrics.count_pass,
+        )
+        self.metrics.queue.set_function(lambda: self.worker.waiting)
+        self.metrics.dropped.set_function(lambda: self.worker.tally.left)
+        self._titles = TitleSearch(shop.catalog)
+        self.stopping = False
+        shop.start(self.limits.refresh, self._failed)
+
+    def close(self) -> None:
+        """Answer what is in the queue, and stop all threads."""
+        self.stopping = True
+        self.worker.close()
+        self.recorder.close()
+        self.shop.close()
+
+    @staticmethod
+    def _failed(error: Exception) -> None:
+        LOG.error("A task in the background failed.", extra={"values": {"reason": str(error)}})
+
+    @property
+    def titles(self) -> TitleSearch:
+        """The titles of the present catalog."""
+        catalog = self.shop.catalog
+        if self._titles.catalog is not catalog:
+            self._titles = TitleSearch(catalog)
+        return self._titles
+
+    # Preparing
+
+    def engine(self, name: str | None) -> Engine:
+        """Return the named recommender, or the default one.
+
+        Raises:
+            Problem: there is none of this name.
+        """
+        engines = self.shop.engines
+        found = engines.get(name or self.shop.default)
+        if found is None:
+            raise Problem(
+                404, f"There is no model {name!r}. Expected one of: {', '.join(engines)}."
+            )
+        return found
+
+    def prepare(
+        self, asked: ForHistory, scenario: str | None, given: Mapping[str, Any]
+    ) -> Prepared:
+        """Find the history and the options of a request. This reads the store.
+
+        Raises:
+            Problem: the model, the scenario, the session or an item is unknown.
+            RequestError: an option is invalid.
+        """
+        engine = self.engine(asked.run)
+        named: Mapping[str, Any] = {}
+        if scenario is not None:
+            scenarios = self.shop.store.scenarios()
+            if scenario not in scenarios:
+                msg = f"There is no scenario {scenario!r}. Create it with PUT /v1/scenarios/{scenario}."
+                raise Problem(404, msg)
+            named = scenarios[scenario]
+        options = merge(named, given, self.fixed)
+        if (typed := asked.typed) is not None:
+            return Prepared(engine, typed, options)
+        now = time.time()
+        more = tuple(event.interaction(now) for event in asked.events)
+        self.check_items([e.item_id for e in more if e.item_id is not None])
+        history = History()
+        notes: tuple[str, ...] = ()
+        if asked.user_id is not None:
+            history = self.shop.history(asked.user_id)
+            if not history.interactions and not more:
+                notes = (
+                    f"User {asked.user_id!r} has no events, so this is an answer for a new user.",
+                )
+        elif asked.session_id is not None:
+            history = self.shop.session(asked.session_id)
+        events = (*history.interactions, *more)
+        return Prepared(engine, History(events, history.user_id), options, notes)
+
+    def check_items(self, item_ids: Sequence[str]) -> None:
+        """Check that all items are in the catalog.
+
+        Raises:
+            Problem: some are not.
+        """
+        catalog = self.shop.catalog
+        unknown = [i for i in dict.fromkeys(item_ids) if i not in catalog]
+        if unknown:
+            some = ", ".join(repr(i) for i in unknown[:5])
+            msg = f"The catalog does not have {some}. Expected known items; add them with PUT /v1/items."
+            raise Problem(422, msg)
+
+    # Waiting for the model
+
+    async def wait(self, request: Request, job: Job, deadline_ms: int | None) -> Any:
+        """Run a job on the thread of the model, and wait for its answer.
+
+        Raises:
+            FullError: the queue is full.
+            LateError: the deadline has passed. The job leaves the queue.
+            Problem: the client has left. The job leaves the queue.
+        """
+        seconds = self.limits.deadline if deadline_ms is None else deadline_ms / 1000
+        job.deadline = time.monotonic() + seconds
+        future = self.worker.submit(job)
+        waiting = asyncio.wrap_future(future)
+        waiting.add_done_callback(lambda f: f.cancelled() or f.exception())
+        gone = asyncio.ensure_future(_disconnected(request))
+        try:
+            await asyncio.wait(
+                {waiting, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+            )
+            if waiting.done():
+                return waiting.result()
+            if gone.done():
+                raise Problem(499, "The client has left.")
+            raise LateError
+        finally:
+            gone.cancel()
+            future.cancel()
+
+    # Lists
+
+    async def recommend(
+        self, request: Request, asked: Recommend, *, record: bool = True
+    ) -> dict[str, Any]:
+        """Answer a request for a list, or for several lists of one history."""
+        given = asked.given()
+        ready = await run_in_threadpool(self.prepare, asked, asked.scenario, given)
+        lists, fallback = await self._lists(request, asked, ready)
+        answers = {show: self._describe(one, ready, asked, fallback) for show, one in lists.items()}
+        if record and asked.impression:
+            for answer in answers.values():
+                self._record(answer, ready, asked)
+        if asked.shows is None:
+            return answers[""]
+        return {"schema_version": 1, "rails": answers}
+
+    async def _lists(
+        self, request: Request, asked: Recommend, ready: Prepared
+    ) -> tuple[Mapping[str, RecommendationList], str | None]:
+        """Return the lists, keyed by the value of ``shows``, and the reason for a fallback."""
+        engine, reason = ready.engine, None
+        try:
+            if engine.fallback is not None and asked.fallback and self.worker.problem():
+                raise LateError
+            job = _job_of(engine.recommender, ready, asked.shows)
+            answer: Mapping[str, RecommendationList] = await self.wait(
+                request, job, asked.deadline_ms
+            )
+            return answer, None
+        except (FullError, ClosedError, Problem):
+            raise
+        except LateError:
+            if engine.fallback is None or not asked.fallback:
+                raise
+            reason = "deadline"
+        except Exception as error:
+            expected = isinstance(error, GenrecError)
+            if engine.fallback is None or not asked.fallback:
+                raise
+            if expected and not isinstance(error, ModelError):
+                raise  # the request is at fault, not the model
+            if not expected:
+                LOG.exception("The model failed.", extra={"values": self._about(request)})
+            reason = "model"
+        plain = replace(ready, options=replace(ready.options, explain=False))
+        job = _job_of(engine.fallback, plain, asked.shows)
+        (lists,) = await run_in_threadpool(job.run, [job.given])
+        if isinstance(lists, BaseException):
+            raise lists
+        return lists, reason
+
+    @staticmethod
+    def _about(request: Request) -> dict[str, Any]:
+        return {"request_id": request.state.request_id}
+
+    def _describe(
+        self, answer: RecommendationList, ready: Prepared, asked: Recommend, fallback: str | None
+    ) -> dict[str, Any]:
+        values = answer.to_dict()
+        certificate = values.get("certificate") or {}
+        kind = "exact" if certificate.get("exact") else "uncertain"
+        self.metrics.lists.labels("fallback" if fallback else kind).inc()
+        self.metrics.tokens.inc(values["prompt"]["tokens"])
+        values["notes"] = [*values["notes"], *ready.notes]
+        return {
+            **values,
+            "list_id": secrets.token_hex(12),
+            "run": ready.engine.name,
+            "scenario": asked.scenario,
+            "fallback": fallback,
+        }
+
+    def _record(self, answer: Mapping[str, Any], ready: Prepared, asked: Recommend) -> None:
+        shown = ShownList(
+            list_id=answer["list_id"],
+            shown=time.time(),
+            user_id=ready.history.user_id if isinstance(ready.history, History) else None,
+            session_id=asked.session_id,
+            scenario=asked.scenario,
+            run=ready.engine.name,
+            arm=None,
+            fallback=answer["fallback"] is not None,
+            item_ids=tuple(r["item_id"] for r in answer["recommendations"]),
+        )
+        self.recorder.add(shown)
+
+    # Other answers
+
+    async def rank(self, request: Request, asked: Rank, *, keep_own: bool) -> dict[str, Any]:
+        """Answer a request for the exact scores of given items."""
+        ready = await run_in_threadpool(self.prepare, asked, asked.scenario, asked.given())
+        recommender = ready.engine.recommender
+        ask = recommender.score if keep_own else recommender.rank
+
+        def run(_: Sequence[Any]) -> Sequence[Any]:
+            answer = ask(
+                ready.history, asked.candidates, options=ready.options, strict=asked.strict
+            )
+            return [answer]
+
+        answer: RecommendationList = await self.wait(request, Job(run, None), asked.deadline_ms)
+        return self._other(answer.to_dict(), ready)
+
+    async def search(self, request: Request, asked: Search) -> dict[str, Any]:
+        """Answer a search: items by the match of their title times their probability."""
+        usual = {"show": "all"} | dict.fromkeys(
+            ("allow_returned", "allow_last_basket", "allow_same_title"), True
+        )
+        given = {**usual, **asked.given()}
+        ready = await run_in_threadpool(self.prepare, asked, asked.scenario, given)
+        matches = await run_in_threadpool(self.titles.match, asked.query, MATCHES)
+        available = {i: m for i, m in matches.items() if self.shop.state(i) == "available"}
+        if ready.options.allow is not None:
+            allowed = set(ready.options.allow)
+            available = {i: m for i, m in available.items() if i in allowed}
+        if not available:
+            note = f"No title matches {asked.query!r}."
+            return self._other({"schema_version": 1, "recommendations": [], "notes": [note]}, ready)
+        options = replace(ready.options, k=len(available), allow=None)
+
+        def run(_: Sequence[Any]) -> Sequence[Any]:
+            return [ready.engine.recommender.rank(ready.history, [*available], options=options)]
+
+        answer: RecommendationList = await self.wait(request, Job(run, None), asked.deadline_ms)
+        values = answer.to_dict()
+        found = []
+        for each in values["recommendations"]:
+            match = available[each["item_id"]]
+            found.append({**each, "title_match": match, "score": each["score"] + math.log(match)})
+        found.sort(key=lambda each: -each["score"])
+        wanted = int(ready.options.k)
+        ranked = [{**each, "rank": rank} for rank, each in enumerate(found[:wanted], start=1)]
+        return self._other({**values, "recommendations": ranked, "asked": wanted}, ready)
+
+    async def similar(self, request: Request, asked: Similar) -> dict[str, Any]:
+        """Answer a request for similar items."""
+        engine = self.engine(asked.run)
+        options = merge({}, asked.given(), self.fixed)
+
+        def run(_: Sequence[Any]) -> Sequence[Any]:
+            found = engine.recommender.similar(asked.items, by=asked.by, options=options)
+            return [found.to_dict()]
+
+        answer: dict[str, Any] = await self.wait(request, Job(run, None), asked.deadline_ms)
+        return {**answer, "run": engine.name}
+
+    def explain_job(self, ready: Prepared, item_id: str) -> Job:
+        """Return the job that explains an item."""
+
+        def run(_: Sequence[Any]) -> Sequence[Any]:
+            found = ready.engine.recommender.explain(ready.history, item_id, options=ready.options)
+            return [self._other(found.to_dict(), ready)]
+
+        return Job(run, None)
+
+    async def prepare_explanation(self, asked: Explain) -> Prepared:
+        """Find the history and the options of a request for an explanation."""
+        return await run_in_threadpool(self.prepare, asked, asked.scenario, asked.given())
+
+    @staticmethod
+    def _other(values: dict[str, Any], ready: Prepared) -> dict[str, Any]:
+        notes = [*values.get("notes", ()), *ready.notes]
+        return {**values, "notes": notes, "run": ready.engine.name}
+
+
+def _job_of(recommender: Recommender, ready: Prepared, shows: Sequence[str] | None) -> Job:
+    """Return the job that makes lists. Jobs with the same options share a pass."""
+    options = ready.options
+    if shows is not None:
+
+        def rails(histories: Sequence[Any]) -> Sequence[Any]:
+            return [
+                recommender.recommend_rails(h, shows=tuple(dict.fromkeys(shows)), options=options)
+                for h in histories
+            ]
+
+        return Job(rails, ready.history)
+
+    def lists(histories: Sequence[Any]) -> Sequence[Any]:
+        if len(histories) == 1:
+            return [{"": one} for one in recommender.recommend_many(histories, options=options)]
+        try:
+            found = recommender.recommend_many(
+                histories, batch_size=len(histories), options=options
+            )
+            return [{"": one} for one in found]
+        except Exception:  # one history must not spoil the answers to the others
+            return [_alone(lists, history) for history in histories]
+
+    same = json.dumps(asdict(options), default=str), options.limited, options.groups
+    return Job(lists, ready.history, (id(recommender), same))
+
+
+def _alone(run: Callable[[Sequence[Any]], Sequence[Any]], history: Any) -> Any:
+    """Answer one history, or return the error that it causes."""
+    try:
+        return run([history])[0]
+    except Exception as error:
+        return error
+
+
+async def _disconnected(request: Request) -> None:
+    """Wait until the client has left."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

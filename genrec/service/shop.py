@@ -1,0 +1,424 @@
+"""Keep recommenders and the store in step while a shop is open.
+
+An edit of the catalog, an entry on the block list and an event are stored first, and hold for every
+request that begins after the method has returned. Blocked items are removed from the recommenders,
+so no list, score or explanation can offer them; the histories of users still show them. This module
+knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from genrec.config import EXPLAIN
+from genrec.data.catalog import Catalog, Item
+from genrec.data.dataset import Dataset
+from genrec.data.events import History, Interaction
+from genrec.errors import RequestError, UnknownUserError
+from genrec.pipeline.predicates import Predicate
+from genrec.priors.collaborative import CollaborativePrior
+from genrec.recommender import Recommender
+from genrec.service.store import Event, Store
+from genrec.text import normalized
+from genrec.types import Log
+
+_HISTORIES = 4096  # histories of users in the dataset that are kept in memory
+_WIDE = "\u2e80"  # scripts from here on do not put spaces between words
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A recommender under the name of its model or run.
+
+    Attributes:
+        name: the name.
+        recommender: makes the lists.
+        fallback: makes lists by counting alone, without the model; None if nothing can be counted.
+    """
+
+    name: str
+    recommender: Recommender
+    fallback: Recommender | None
+
+    @classmethod
+    def of(cls, name: str, recommender: Recommender) -> Engine:
+        """Build the recommender that counts, and prepare both for their first request."""
+        fallback = None
+        prior = recommender.prior
+        if prior is not None and recommender.settings.decoder == "trie":
+            fallback = recommender.with_settings(
+                model_role=EXPLAIN, normalization="catalog", search="auto"
+            )
+            fallback.prior = prior
+            fallback.recommend(History(), k=1)
+        recommender.recommend(History(), k=1)
+        return cls(name, recommender, fallback)
+
+    @property
+    def both(self) -> tuple[Recommender, ...]:
+        """The recommenders to which edits of the catalog apply."""
+        return (self.recommender,) if self.fallback is None else (self.recommender, self.fallback)
+
+
+class Shop:
+    """The recommenders, the store, and the state that both share.
+
+    Attributes:
+        store: everything that came after the dataset.
+        dataset: the dataset.
+        engines: the recommenders, keyed by name. The mapping is replaced, never changed.
+        default: the name of the engine that answers if a request names none.
+        behavior: the target behavior of the dataset, whose events the prior counts.
+        editing: the lock under which the catalog is edited.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        store: Store,
+        engines: Sequence[Engine],
+        *,
+        log: Log = lambda message: None,
+    ) -> None:
+        """Apply everything in the store to the recommenders.
+
+        Args:
+            dataset: the dataset.
+            store: the store.
+            engines: the recommenders; the first is the default.
+            log: a function that is called with a line of text before each slow step.
+
+        Raises:
+            RequestError: the block list and the removed items leave no item.
+            StoreError: the store cannot be read.
+        """
+        self.dataset, self.store, self._log = dataset, store, log
+        self.engines: Mapping[str, Engine] = {}
+        self.default = engines[0].name
+        self.behavior = engines[0].recommender.behavior
+        self.editing = threading.RLock()
+        self._counting = threading.RLock()
+        self._counted: dict[int, int] = {}  # the last event counted by each prior, by its identity
+        self._deleted = store.deleted_users()
+        self._blocks = store.blocks()
+        self._catalog = dataset.catalog
+        self._removed: set[str] = set()
+        stored = store.items()
+        if stored:
+            self._catalog = _with(self._catalog, [item for item, _ in stored])
+            self._removed = {item.item_id for item, removed in stored if removed}
+        self._changed = {item.item_id for item, _ in stored}
+        self._blocked = self._find_blocked(self._catalog, self._blocks)
+        self._stop = threading.Event()
+        self._refresher: threading.Thread | None = None
+        for engine in engines:
+            self.add(engine)
+
+    # Engines
+
+    def add(self, engine: Engine) -> None:
+        """Add a recommender, or replace that of the same name, after bringing it up to date."""
+        with self.editing:
+            gone = [*(self._removed | self._blocked)]
+            for each in engine.both:
+                changed = [i for i in self._catalog if i.item_id in self._changed]
+                if changed or gone:
+                    each.put_items(changed, gone)
+            self.engines = {**self.engines, engine.name: engine}
+        self.refresh()
+
+    def remove(self, name: str) -> None:
+        """Remove a recommender that is not the default one.
+
+        Raises:
+            KeyError: there is no such recommender.
+            RequestError: it is the default one.
+        """
+        with self.editing:
+            if name not in self.engines:
+                raise KeyError(name)
+            if name == self.default:
+                msg = f"{name!r} is the default model. Expected another one; change the default first."
+                raise RequestError(msg)
+            self.engines = {n: e for n, e in self.engines.items() if n != name}
+
+    def choose(self, name: str) -> None:
+        """Make a recommender the default one.
+
+        Raises:
+            KeyError: there is no such recommender.
+        """
+        with self.editing:
+            if name not in self.engines:
+                raise KeyError(name)
+            self.default = name
+
+    # Users
+
+    def user_id(self, given: str) -> str:
+        """Return a user's id as it is written in the dataset, or the given id of another user."""
+        try:
+            return self.dataset.interactions.known_id(given)
+        except UnknownUserError:
+            return given
+
+    def knows(self, user_id: str) -> bool:
+        """Return True if the dataset has events of a user that were not deleted."""
+        try:
+            return self.dataset.interactions.known_id(user_id) not in self._deleted
+        except UnknownUserError:
+            return False
+
+    def history(self, given: str) -> History:
+        """Return a user's events in the dataset and in the store; empty for an unknown user."""
+        user_id = self.user_id(given)
+        start = self._start_of(user_id) if self.knows(user_id) else ()
+        later = [e.interaction for e in self.store.events_of(user_id=user_id)]
+        together = [*start, *later]
+        if self.dataset.info.time_unit == "position":
+            later.sort(key=lambda i: i.timestamp)
+            together = [*start, *later]
+        elif later:
+            together.sort(key=lambda i: i.timestamp)
+        return History(tuple(together), user_id)
+
+    def session(self, session_id: str) -> History:
+        """Return the events of an anonymous session, oldest first."""
+        events = [e.interaction for e in self.store.events_of(session_id=session_id)]
+        return History(tuple(sorted(events, key=lambda i: i.timestamp)))
+
+    @functools.cached_property
+    def _start_of(self) -> Callable[[str], tuple[Interaction, ...]]:
+        read = self.dataset.interactions.history
+        return functools.lru_cache(_HISTORIES)(lambda user_id: read(user_id).interactions)
+
+    def delete_user(self, given: str) -> int:
+        """Delete a user's events from the store, the dataset's histories and the counts.
+
+        Returns:
+            The number of events that were deleted or will not be used any more.
+        """
+        user_id = self.user_id(given)
+        start = len(self._start_of(user_id)) if self.knows(user_id) else 0
+        gone = start + self.store.delete_user(user_id)
+        self._deleted = self._deleted | {user_id}
+        if gone:
+            self.recount()
+        return gone
+
+    def user_ids(self, prefix: str, after: str, limit: int) -> list[str]:
+        """Return ids of users with events, sorted; see ``Store.user_ids``."""
+        ours = (u for u in self.dataset.interactions.user_ids if u.startswith(prefix) and u > after)
+        known = sorted(u for u in ours if u not in self._deleted)[:limit]
+        return sorted({*known, *self.store.user_ids(prefix, after, limit)})[:limit]
+
+    # Events
+
+    def check_events(self, events: Iterable[Event]) -> list[str]:
+        """Return the ids of items in events that the catalog does not have."""
+        catalog = self._catalog
+        ids = dict.fromkeys(e.interaction.item_id for e in events)
+        return [i for i in ids if i is not None and i not in catalog]
+
+    def refresh(self) -> int:
+        """Add the events that came since the last call to the counts of all priors.
+
+        Returns:
+            The number of events that were added to the first prior.
+        """
+        with self._counting:
+            return max([self._update(p) for p in self._priors()], default=0)
+
+    def recount(self) -> None:
+        """Count the events of the dataset and of the store again, without those of deleted users."""
+        with self._counting:
+            events, last = self._events_after(0)
+            catalog, dataset = self._catalog, self._without_deleted()
+            for prior in self._priors():
+                prior.recount(dataset, events, catalog, self._example)
+                self._counted[id(prior)] = last
+
+    def _priors(self) -> list[CollaborativePrior]:
+        """Return the priors that count the target behavior, each of them once."""
+        found = {}
+        for engine in self.engines.values():
+            prior = engine.recommender.prior
+            if (
+                isinstance(prior, CollaborativePrior)
+                and engine.recommender.behavior == self.behavior
+            ):
+                found[id(prior)] = prior
+        return list(found.values())
+
+    def _update(self, prior: CollaborativePrior) -> int:
+        if id(prior) not in self._counted and self._deleted:
+            self.recount()
+            return 0
+        events, last = self._events_after(self._counted.get(id(prior), 0))
+        if events:
+            prior.update(events, self._catalog, self._example)
+        self._counted[id(prior)] = last
+        return sum(map(len, events.values()))
+
+    def _events_after(self, sequence: int) -> tuple[dict[str, list[Interaction]], int]:
+        """Return the target events of users after a number, by user, and the last number."""
+        events: dict[str, list[Interaction]] = {}
+        last, catalog = sequence, self._catalog
+        for event in self.store.events_after(sequence, self.behavior):
+            last = event.sequence
+            if event.user_id is not None and event.interaction.item_id in catalog:
+                events.setdefault(event.user_id, []).append(event.interaction)
+        return events, last
+
+    def _without_deleted(self) -> Dataset:
+        interactions = self.dataset.interactions
+        hidden = np.zeros(len(interactions), dtype=np.bool_)
+        for user_id in self._deleted & set(interactions.user_ids):
+            hidden[interactions.events(user_id)] = True
+        info = self.dataset.info
+        if info.target_behavior != self.behavior:
+            info = info.with_target(self.behavior, interactions)
+        return replace(self.dataset, interactions=interactions.withhold(hidden), info=info)
+
+    @property
+    def _example(self) -> History:
+        """A history for which weights are prepared, so that no request waits for them."""
+        return History((Interaction(self._catalog[0].item_id, self.behavior),))
+
+    def start(self, seconds: float, failed: Callable[[Exception], None]) -> None:
+        """Start a thread that calls ``refresh`` every so many seconds until ``close``."""
+
+        def run() -> None:
+            while not self._stop.wait(seconds):
+                try:
+                    self.refresh()
+                    self.store.forget_requests(time.time())
+                except Exception as error:
+                    failed(error)
+
+        self._refresher = threading.Thread(target=run, name="genrec-counts", daemon=True)
+        self._refresher.start()
+
+    def close(self) -> None:
+        """Stop the thread and close the store."""
+        self._stop.set()
+        if self._refresher is not None:
+            self._refresher.join()
+        self.store.close()
+
+    # Items
+
+    @property
+    def catalog(self) -> Catalog:
+        """All items, including removed and blocked ones."""
+        return self._catalog
+
+    def state(self, item_id: str) -> str:
+        """Return ``available``, ``removed``, ``blocked`` or, for an unknown id, an empty string."""
+        if item_id not in self._catalog:
+            return ""
+        if item_id in self._removed:
+            return "removed"
+        return "blocked" if item_id in self._blocked else "available"
+
+    def edit(self, put: Sequence[Item], remove: Sequence[str] = ()) -> None:
+        """Add or replace items and remove others. Requests that begin afterwards see the result.
+
+        Raises:
+            DataError: an item is invalid.
+            RequestError: an id to remove is unknown, or no item would be left.
+            StoreError: nothing was changed.
+        """
+        with self.editing:
+            catalog = _with(self._catalog, put)
+            for item_id in remove:
+                catalog.row(item_id)
+            removed = (self._removed - {i.item_id for i in put}) | set(remove)
+            blocked = self._find_blocked(catalog, self._blocks)
+            self._check_left(catalog, removed | blocked)
+            gone = [i for i in put if i.item_id in removed]
+            kept = [i for i in put if i.item_id not in removed]
+            old = [catalog[catalog.row(i)] for i in remove if i not in {g.item_id for g in gone}]
+            self.store.put_items(kept, [*gone, *old])
+            changed = {i.item_id for i in put} | set(remove)
+            hidden = [i for i in changed if i in removed or i in blocked]
+            self._catalog, self._removed, self._blocked = catalog, removed, blocked
+            self._changed |= changed
+            self._edit_engines(put, hidden)
+
+    def block(self, entries: Mapping[str, Sequence[str]]) -> int:
+        """Replace the block list.
+
+        Args:
+            entries: item ids, conditions and phrases of titles, keyed by ``store.KINDS``.
+
+        Returns:
+            The number of items that are blocked now.
+
+        Raises:
+            RequestError: a condition is invalid, or no item would be left.
+            StoreError: nothing was changed.
+        """
+        with self.editing:
+            blocked = self._find_blocked(self._catalog, entries)
+            self._check_left(self._catalog, self._removed | blocked)
+            self.store.put_blocks(entries)
+            free = self._blocked - blocked - self._removed
+            new = blocked - self._blocked - self._removed
+            self._blocks, self._blocked = {k: list(v) for k, v in entries.items()}, blocked
+            self._edit_engines([self._catalog[self._catalog.row(i)] for i in free], [*new])
+            return len(blocked)
+
+    @property
+    def blocks(self) -> Mapping[str, Sequence[str]]:
+        """The block list."""
+        return self._blocks
+
+    def _edit_engines(self, put: Sequence[Item], remove: Sequence[str]) -> None:
+        if put or remove:
+            for engine in self.engines.values():
+                for each in engine.both:
+                    each.put_items(put, remove)
+
+    @staticmethod
+    def _check_left(catalog: Catalog, gone: set[str]) -> None:
+        if len(gone) >= len(catalog) and all(item.item_id in gone for item in catalog):
+            msg = (
+                "No item would be left. Expected at least one that is neither removed nor blocked."
+            )
+            raise RequestError(msg)
+
+    @staticmethod
+    def _find_blocked(catalog: Catalog, blocks: Mapping[str, Sequence[str]]) -> set[str]:
+        """Return the ids of the items that a block list blocks."""
+        blocked = {i for i in blocks.get("item_ids", ()) if i in catalog}
+        for condition in blocks.get("conditions", ()):
+            mask = Predicate.parse(condition).mask(catalog)
+            blocked |= {catalog[row].item_id for row in np.flatnonzero(mask).tolist()}
+        phrases = [p for p in map(normalized, blocks.get("phrases", ())) if p]
+        if phrases:
+            for item in catalog:
+                title = normalized(item.title)
+                if any(_contains(title, phrase) for phrase in phrases):
+                    blocked.add(item.item_id)
+        return blocked
+
+
+def _contains(title: str, phrase: str) -> bool:
+    """Check whether a normalized title contains a normalized phrase as whole words."""
+    if any(c >= _WIDE for c in phrase):
+        return phrase in title
+    return f" {phrase} " in f" {title} "
+
+
+def _with(catalog: Catalog, items: Sequence[Item]) -> Catalog:
+    """Return a catalog in which items were added or replaced."""
+    return catalog.edited(
+        [i for i in items if i.item_id not in catalog], [i for i in items if i.item_id in catalog]
+    )

@@ -1,0 +1,387 @@
+"""Keep what happens after the dataset was prepared: events, items, scenarios and shown lists.
+
+The files of the dataset are the start and are never changed. A write is on the disk when its method
+returns. This module knows nothing of HTTP or models.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from genrec.data.catalog import Item
+from genrec.data.events import Interaction
+from genrec.service import tables
+from genrec.service.tables import open_engine, store_errors
+
+KINDS = ("item_ids", "conditions", "phrases")  # of entries on the block list
+_REMEMBERED = 7 * 86_400.0  # seconds for which a repeated request is recognized by its key
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An event of a user or of an anonymous session.
+
+    Attributes:
+        interaction: what happened, with which item and when.
+        user_id: the user; None for an event of a session.
+        session_id: the session; None for an event of a user.
+        list_id: the list in which the item was shown; None if that is unknown.
+        sequence: the number of the event in the store; 0 if it has not been stored.
+    """
+
+    interaction: Interaction
+    user_id: str | None = None
+    session_id: str | None = None
+    list_id: str | None = None
+    sequence: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ShownList:
+    """A list that was sent to a client.
+
+    Attributes:
+        list_id: the id of the list.
+        shown: the time in seconds since 1970.
+        user_id: the user; None for another history.
+        session_id: the session; None if there is none.
+        scenario: the name of the scenario; None if there is none.
+        run: the name of the model that made the list.
+        arm: the arm of the experiment; None if there is none.
+        fallback: True if the list was made by counting alone because the model did not answer.
+        item_ids: the items in order.
+    """
+
+    list_id: str
+    shown: float
+    user_id: str | None
+    session_id: str | None
+    scenario: str | None
+    run: str
+    arm: str | None
+    fallback: bool
+    item_ids: tuple[str, ...]
+
+
+class ConflictError(Exception):
+    """Raised when an idempotency key comes again with another request."""
+
+
+class Store:
+    """A database with everything that came after the dataset."""
+
+    def __init__(self, url: str) -> None:
+        """Open the database; see ``tables.open_engine`` for its errors."""
+        self._engine = open_engine(url)
+        self._one_writer = threading.Lock()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    def check(self) -> None:
+        """Read something, to find out whether the database answers.
+
+        Raises:
+            StoreError: it does not.
+        """
+        with store_errors("The store does not answer"), self._engine.connect() as connection:
+            connection.execute(sa.select(tables.meta.c.value)).all()
+
+    @contextlib.contextmanager
+    def _writing(self, failed: str) -> Iterator[sa.Connection]:
+        """Hold a transaction while the ``with`` block runs; ``failed`` says what an error prevents."""
+        with store_errors(failed), self._one_writer, self._engine.begin() as connection:
+            yield connection
+
+    # Events
+
+    def add_events(
+        self, events: Sequence[Event], *, key: str | None = None, digest: str = ""
+    ) -> tuple[list[int], bool]:
+        """Store events, all or none of them.
+
+        Args:
+            events: the events.
+            key: a key that identifies the request; a repeated request stores nothing.
+            digest: a digest of the request's content.
+
+        Returns:
+            The number of each event, and True if the request is a repeated one.
+
+        Raises:
+            ConflictError: the key was used for another content.
+            StoreError: nothing was stored.
+        """
+        with store_errors("The events were not stored"), self._one_writer:
+            try:
+                with self._engine.begin() as connection:
+                    if key is not None and (known := self._known(connection, key, digest)):
+                        return known, True
+                    numbers = self._insert_events(connection, events)
+                    if key is not None:
+                        answer = json.dumps(numbers)
+                        row = {"key": key, "digest": digest, "answer": answer}
+                        connection.execute(
+                            tables.requests.insert(), row | {"received": time.time()}
+                        )
+                    return numbers, False
+            except sa.exc.IntegrityError:  # another process stored the same request just now
+                if key is None:
+                    raise
+                with self._engine.begin() as connection:
+                    known = self._known(connection, key, digest)
+                    if known is None:
+                        raise
+                    return known, True
+
+    @staticmethod
+    def _known(connection: sa.Connection, key: str, digest: str) -> list[int] | None:
+        """Return the answer to an earlier request with the same key, or None if there is none."""
+        wanted = sa.select(tables.requests.c.digest, tables.requests.c.answer)
+        row = connection.execute(wanted.where(tables.requests.c.key == key)).first()
+        if row is None:
+            return None
+        if row.digest != digest:
+            raise ConflictError(key)
+        numbers: list[int] = json.loads(row.answer)
+        return numbers
+
+    @staticmethod
+    def _insert_events(connection: sa.Connection, events: Sequence[Event]) -> list[int]:
+        now = time.time()
+        rows = [
+            {
+                **{n: getattr(e.interaction, n) for n in _OF_INTERACTION},
+                "user_id": e.user_id, "session_id": e.session_id, "list_id": e.list_id,
+                "received": now,
+            }
+            for e in events
+        ]  # fmt: skip
+        made = tables.events.insert().returning(
+            tables.events.c.sequence, sort_by_parameter_order=True
+        )
+        return [int(n) for n in connection.scalars(made, rows)]
+
+    def forget_requests(self, now: float) -> None:
+        """Forget the keys of requests that are older than a week."""
+        old = tables.requests.c.received < now - _REMEMBERED
+        with self._writing("Old requests were not removed") as connection:
+            connection.execute(tables.requests.delete().where(old))
+
+    def events_of(
+        self, *, user_id: str | None = None, session_id: str | None = None
+    ) -> list[Event]:
+        """Return the events of a user or of a session in the order in which they were stored."""
+        c = tables.events.c
+        which = c.user_id == user_id if session_id is None else c.session_id == session_id
+        return list(self._events(which))
+
+    def events_after(self, sequence: int, behavior: str | None = None) -> Iterator[Event]:
+        """Yield the events after a number, in the order in which they were stored.
+
+        Args:
+            sequence: the number.
+            behavior: the behavior of the events; None for all events.
+        """
+        c = tables.events.c
+        which = c.sequence > sequence
+        return self._events(which if behavior is None else which & (c.behavior == behavior))
+
+    def _events(self, which: Any) -> Iterator[Event]:
+        c = tables.events.c
+        with store_errors("The events cannot be read"), self._engine.connect() as connection:
+            found = connection.execute(tables.events.select().where(which).order_by(c.sequence))
+            for row in found.yield_per(1000):
+                interaction = Interaction(**{n: getattr(row, n) for n in _OF_INTERACTION})
+                yield Event(interaction, row.user_id, row.session_id, row.list_id, row.sequence)
+
+    # Users
+
+    def delete_user(self, user_id: str) -> int:
+        """Delete a user's events and shown lists, and remember not to use those of the dataset.
+
+        Returns:
+            The number of deleted events.
+        """
+        return self._delete("user_id", user_id, remember=True)
+
+    def delete_session(self, session_id: str) -> int:
+        """Delete a session's events and shown lists, and return the number of its events."""
+        return self._delete("session_id", session_id)
+
+    def _delete(self, column: str, value: str, *, remember: bool = False) -> int:
+        with self._writing("Nothing was deleted") as connection:
+            shown = sa.select(tables.lists.c.list_id).where(tables.lists.c[column] == value)
+            of_them = tables.impressions.c.list_id.in_(shown)
+            connection.execute(tables.impressions.delete().where(of_them))
+            connection.execute(tables.lists.delete().where(tables.lists.c[column] == value))
+            old = tables.events.delete().where(tables.events.c[column] == value)
+            gone = connection.execute(old).rowcount
+            if remember:
+                users = tables.deleted_users
+                connection.execute(users.delete().where(users.c.user_id == value))
+                connection.execute(users.insert().values(user_id=value, deleted=time.time()))
+            return int(gone)
+
+    def deleted_users(self) -> frozenset[str]:
+        """Return the ids of the users whose events in the dataset must not be used."""
+        return frozenset(self._column(tables.deleted_users.c.user_id))
+
+    def user_ids(self, prefix: str, after: str, limit: int) -> list[str]:
+        """Return the ids of users with events in the store, sorted.
+
+        Args:
+            prefix: the beginning of the ids.
+            after: only ids that come after this one.
+            limit: the highest number of ids.
+        """
+        c = tables.events.c
+        wanted = sa.select(c.user_id).distinct().where(c.user_id > after)
+        wanted = wanted.where(c.user_id.startswith(prefix, autoescape=True))
+        with store_errors("The users cannot be read"), self._engine.connect() as connection:
+            return [str(u) for u in connection.scalars(wanted.order_by(c.user_id).limit(limit))]
+
+    # Items
+
+    def put_items(self, put: Iterable[Item], removed: Iterable[Item] = ()) -> None:
+        """Store added, changed and removed items, all or none of them."""
+        rows = [_item_row(item, False) for item in put] + [_item_row(i, True) for i in removed]
+        with self._writing("The items were not stored") as connection:
+            for row in rows:
+                changed = tables.items.update().where(tables.items.c.item_id == row["item_id"])
+                if not connection.execute(changed.values(**row)).rowcount:
+                    connection.execute(tables.items.insert().values(**row))
+
+    def items(self) -> list[tuple[Item, bool]]:
+        """Return the items in the order in which they came, each with True if it was removed."""
+        wanted = tables.items.select().order_by(tables.items.c.sequence)
+        with store_errors("The items cannot be read"), self._engine.connect() as connection:
+            return [
+                (Item(row.item_id, row.title, json.loads(row.attributes)), bool(row.removed))
+                for row in connection.execute(wanted)
+            ]
+
+    # Scenarios and the block list
+
+    def scenarios(self) -> dict[str, dict[str, Any]]:
+        """Return the options of each scenario, keyed by its name."""
+        with store_errors("The scenarios cannot be read"), self._engine.connect() as connection:
+            found = connection.execute(tables.scenarios.select().order_by(tables.scenarios.c.name))
+            return {row.name: json.loads(row.options) for row in found}
+
+    def put_scenario(self, name: str, options: Mapping[str, Any] | None) -> bool:
+        """Store a scenario, or delete it if the options are None; return True if it existed."""
+        scenarios = tables.scenarios
+        with self._writing("The scenario was not stored") as connection:
+            old = connection.execute(scenarios.delete().where(scenarios.c.name == name))
+            if options is not None:
+                row = {"name": name, "options": json.dumps(options)}
+                connection.execute(scenarios.insert(), row)
+            return bool(old.rowcount)
+
+    def blocks(self) -> dict[str, list[str]]:
+        """Return the block list: item ids, conditions and phrases of titles."""
+        found: dict[str, list[str]] = {kind: [] for kind in KINDS}
+        with store_errors("The block list cannot be read"), self._engine.connect() as connection:
+            for row in connection.execute(tables.blocks.select().order_by(tables.blocks.c.value)):
+                found[row.kind].append(row.value)
+        return found
+
+    def put_blocks(self, entries: Mapping[str, Sequence[str]]) -> None:
+        """Replace the block list."""
+        rows = [{"kind": k, "value": v} for k in KINDS for v in dict.fromkeys(entries.get(k, ()))]
+        with self._writing("The block list was not stored") as connection:
+            connection.execute(tables.blocks.delete())
+            if rows:
+                connection.execute(tables.blocks.insert(), rows)
+
+    # Shown lists
+
+    def add_lists(self, shown: Sequence[ShownList]) -> None:
+        """Store lists that were sent to clients."""
+        rows = [asdict(one) for one in shown]
+        places = [
+            {"list_id": row["list_id"], "rank": rank, "item_id": item}
+            for row in rows
+            for rank, item in enumerate(row.pop("item_ids"), start=1)
+        ]
+        with self._writing("The lists were not stored") as connection:
+            connection.execute(tables.lists.insert(), rows)
+            if places:
+                connection.execute(tables.impressions.insert(), places)
+
+    def acceptance(self, by: str, behaviors: Sequence[str]) -> list[dict[str, Any]]:
+        """Count how many shown items and lists were followed by feedback that names the list.
+
+        Args:
+            by: ``scenario``, ``run``, ``arm`` or ``rank``.
+            behaviors: the behaviors that count as feedback; empty for all.
+
+        Returns:
+            For each value of ``by``: its ``value``, the number of ``lists`` and of ``items`` shown,
+            of ``items_accepted``, and of ``lists_accepted`` with at least one such item.
+        """
+        shown, place, event = tables.lists, tables.impressions, tables.events
+        key = place.c.rank if by == "rank" else shown.c[by]
+        told = (event.c.list_id == place.c.list_id) & (event.c.item_id == place.c.item_id)
+        if behaviors:
+            told &= event.c.behavior.in_(behaviors)
+        accepted = sa.exists().where(told)
+        one = sa.select(
+            key.label("value"),
+            place.c.list_id,
+            sa.case((accepted, 1), else_=0).label("accepted"),
+        ).select_from(place.join(shown, place.c.list_id == shown.c.list_id)).subquery()  # fmt: skip
+        taken = sa.case((one.c.accepted == 1, one.c.list_id))
+        wanted = sa.select(
+            one.c.value,
+            sa.func.count(one.c.list_id.distinct()).label("lists"),
+            sa.func.count().label("items"),
+            sa.func.sum(one.c.accepted).label("items_accepted"),
+            sa.func.count(taken.distinct()).label("lists_accepted"),
+        )
+        with store_errors("The lists cannot be read"), self._engine.connect() as connection:
+            found = connection.execute(wanted.group_by(one.c.value).order_by(one.c.value))
+            return [
+                {str(k): v if k == "value" else int(v) for k, v in row._mapping.items()}
+                for row in found
+            ]
+
+    # Everything
+
+    def export(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield every row of every table except the keys of requests, with the table's name."""
+        with store_errors("The store cannot be read"), self._engine.connect() as connection:
+            for table in tables.metadata.sorted_tables:
+                if table in (tables.requests, tables.meta):
+                    continue
+                found = connection.execute(table.select().order_by(*table.primary_key.columns))
+                for row in found.yield_per(1000):
+                    yield table.name, {str(k): v for k, v in row._mapping.items()}
+
+    def _column(self, column: Any) -> list[str]:
+        with store_errors("The store cannot be read"), self._engine.connect() as connection:
+            return [str(value) for value in connection.scalars(sa.select(column))]
+
+
+_OF_INTERACTION = ("item_id", "behavior", "timestamp", "value", "unit", "text")
+
+
+def _item_row(item: Item, removed: bool) -> dict[str, Any]:
+    return {
+        "item_id": item.item_id,
+        "title": item.title,
+        "attributes": json.dumps(
+            {n: None if v != v else v for n, v in item.attributes.items()}, default=str
+        ),
+        "removed": removed,
+    }
