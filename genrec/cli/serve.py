@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from genrec.cli.loading import load_recommender, use_float32
 from genrec.cli.options import Data, FieldsOf, Given, ModelOptions, command
 from genrec.cli.values import read_list
-from genrec.config import MODEL, WHAT, Settings
+from genrec.config import MODEL, WHAT, Settings, option
 from genrec.errors import SettingsError
 from genrec.extras import how_to_install
 from genrec.service.limits import Limits
@@ -25,16 +25,45 @@ NETWORK = "Network"
 PORT = 8000
 _WHERE = "127.0.0.1"
 
-Host = Annotated[
-    str,
-    typer.Option(
-        help="Address to listen on. Other addresses than those of this machine itself need --keys.",
-        rich_help_panel=NETWORK,
-    ),
-]
-Port = Annotated[
-    int, typer.Option(help="Port to listen on; 0 for any free one.", rich_help_panel=NETWORK)
-]
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """Options that say where the service listens, and what it keeps where."""
+
+    host: str = option(
+        _WHERE,
+        NETWORK,
+        "Address to listen on. Addresses that other machines can reach need --keys.",
+        metavar="ADDRESS",
+    )
+    port: int = option(PORT, NETWORK, "Port to listen on; 0 for any free one.")
+    keys: Path | None = option(
+        None,
+        NETWORK,
+        "File of the keys that clients must send, made with `genrec key`.",
+        metavar="FILE",
+        unset="no keys, which is possible on this machine only",
+    )
+    store: str | None = option(
+        None,
+        WHAT,
+        "Database for events, items and lists, such as postgresql+psycopg://user@host/name.",
+        metavar="URL",
+        unset="service.db in the dataset folder",
+    )
+    runs: Path | None = option(
+        None,
+        MODEL,
+        "Folder of run folders that operators may load by name while the service runs.",
+        metavar="FOLDER",
+    )
+    stock: str | None = option(
+        None,
+        WHAT,
+        "Recommend only items that are in stock; see `genrec recommend --help-all`.",
+        metavar="FILE",
+        unset="every item counts as in stock",
+    )
 
 
 @command("run", "runs", "host", "port", "keys", "store", "stock", "model")
@@ -43,42 +72,7 @@ def serve(
     which: ModelOptions,
     settings: Annotated[Given, FieldsOf(Settings)],
     limits: Limits,
-    host: Host = _WHERE,
-    port: Port = PORT,
-    keys: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="File of the keys that clients must send, made with `genrec key`.",
-            show_default="no keys, which is possible on this machine only",
-            rich_help_panel=NETWORK,
-        ),
-    ] = None,
-    store: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            help="Database for events, items and lists, such as postgresql+psycopg://user@host/name.",
-            show_default="service.db in the dataset folder",
-            rich_help_panel=WHAT,
-        ),
-    ] = None,
-    runs: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="Folder of run folders that operators may load by name while the service runs.",
-            rich_help_panel=MODEL,
-        ),
-    ] = None,
-    stock: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="Recommend only items that are in stock; see `genrec recommend --help-all`.",
-            rich_help_panel=WHAT,
-        ),
-    ] = None,
+    options: ServeOptions,
 ) -> None:
     """Serve recommendations over HTTP, and keep events and items that come in.
 
@@ -90,10 +84,9 @@ def serve(
     from genrec.service.tables import sqlite_url
 
     dataset = Dataset.load(data)
-    url = store or sqlite_url(data)
-    fixed = {} if stock is None else {"stock": stock}
-    run(dataset, use_float32(which), settings, limits,
-        {"host": host, "port": port, "keys": keys}, url, fixed, runs)  # fmt: skip
+    if options.store is None:
+        options = replace(options, store=sqlite_url(data))
+    run(dataset, which, settings, limits, options)
 
 
 @command()
@@ -132,8 +125,8 @@ def serve_demo(dataset: Dataset, which: ModelOptions, settings: Given, port: int
     from genrec.service.tables import sqlite_url
 
     with tempfile.TemporaryDirectory(prefix="genrec-demo-") as folder:
-        run(dataset, use_float32(which), settings, Limits(),
-            {"host": _WHERE, "port": port, "keys": None}, sqlite_url(Path(folder)), {}, None)  # fmt: skip
+        options = ServeOptions(port=port, store=sqlite_url(Path(folder)))
+        run(dataset, which, settings, Limits(), options)
 
 
 def check_installed() -> None:
@@ -153,26 +146,16 @@ def check_installed() -> None:
 
 
 def run(
-    dataset: Dataset,
-    which: ModelOptions,
-    settings: Given,
-    limits: Limits,
-    network: dict[str, Any],
-    url: str,
-    fixed: dict[str, Any],
-    runs: Path | None,
+    dataset: Dataset, which: ModelOptions, settings: Given, limits: Limits, options: ServeOptions
 ) -> None:
     """Load the recommender, open the store and the port, and answer requests.
 
     Args:
         dataset: the dataset.
-        which: the model or the run.
+        which: the model or the run. Explanations on a CPU use float32.
         settings: the settings of the recommender.
         limits: the limits of the service.
-        network: the ``host``, the ``port``, and the file of ``keys`` or None.
-        url: the URL of the store.
-        fixed: options that hold for every request.
-        runs: the folder of the runs that can be loaded; None if there is none.
+        options: where to listen, and the store.
 
     Raises:
         SettingsError: an option is invalid, or the address needs keys.
@@ -186,9 +169,8 @@ def run(
     from genrec.service.shop import Engine, Shop
     from genrec.service.store import Store
 
-    host, port, keys = network["host"], network["port"], network["keys"]
-    local = is_loopback(host)
-    if not local and keys is None:
+    host, keys = options.host, options.keys
+    if keys is None and not is_loopback(host):
         msg = (
             f"--host {host} can be reached by other machines, so clients need keys. Create a file with "
             "`genrec key keys.json --name shop --scopes read,feedback`, and add --keys keys.json."
@@ -197,8 +179,10 @@ def run(
     known = () if keys is None else read_keys(keys)
     hosts = ("127.0.0.1", "localhost", "::1", host) if keys is None else ()
     guard = Guard(known, rate=limits.rate, hosts=hosts)
-    opened = listen(host, port)
-    store = Store(url)
+    which = use_float32(which)
+    opened = listen(host, options.port)
+    assert options.store is not None
+    store = Store(options.store)
     name = "default" if which.run is None else _engine_name(which.run)
     with console.working(f"Loading {which.name} ...") as log:
         engine = Engine.of(name, load_recommender(dataset, which, settings, log))
@@ -208,7 +192,8 @@ def run(
         return load_recommender(dataset, replace(which, run=folder), settings, lambda text: None)
 
     log_to()
-    service = Service(shop, guard, limits, fixed=fixed, load=load, runs=runs)
+    fixed = {} if options.stock is None else {"stock": options.stock}
+    service = Service(shop, guard, limits, fixed=fixed, load=load, runs=options.runs)
     place = f"[{host}]" if ":" in host else host
     address = f"http://{place}:{opened.getsockname()[1]}"
     answer(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -82,6 +82,12 @@ def client(folder: Path, data: Dataset | None = None, **given: Any) -> Iterator[
     with service(folder, data, **given) as made, TestClient(create_app(made)) as found:
         found.app_state["service"] = made
         yield found
+
+
+def service_of(client: TestClient) -> Service:
+    """The parts of the service that a client talks to."""
+    found: Service = cast("Any", client.app)._app.state.service
+    return found
 
 
 def ids(answer: Any) -> list[str]:

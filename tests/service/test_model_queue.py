@@ -1,0 +1,135 @@
+"""The queue of the model is bounded, shares passes, drops who has left, and notices a hang."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from genrec.service.worker import ClosedError, FullError, Job, LateError, Worker
+
+
+class Gate:
+    """Work that waits until it may go on, and remembers its passes."""
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+        self.began = threading.Event()
+        self.passes: list[list[Any]] = []
+
+    def run(self, given: Sequence[Any]) -> Sequence[Any]:
+        self.passes.append(list(given))
+        self.began.set()
+        assert self.open.wait(20)
+        return [value * 10 for value in given]
+
+
+@pytest.fixture
+def gate() -> Gate:
+    return Gate()
+
+
+@pytest.fixture
+def make(gate: Gate) -> Iterator[Callable[..., Worker]]:
+    made: list[Worker] = []
+
+    def build(**given: Any) -> Worker:
+        made.append(Worker(**given))
+        return made[-1]
+
+    yield build
+    gate.open.set()
+    for worker in made:
+        assert worker.close(20)
+
+
+def test_jobs_that_fit_share_a_pass(make: Callable[..., Worker], gate: Gate) -> None:
+    worker = make(size=20, most_shared=3)
+    first = worker.submit(Job(gate.run, 0, "a"))
+    assert gate.began.wait(20)
+    keys = ["a", "b", "a", None, "a", "a", None]
+    futures = [worker.submit(Job(gate.run, n, key)) for n, key in enumerate(keys, 1)]
+    gate.open.set()
+    assert [f.result(20) for f in [first, *futures]] == [n * 10 for n in range(8)]
+    assert gate.passes == [[0], [1, 3, 5], [2], [4], [6], [7]]
+    assert (worker.tally.passes, worker.tally.answered, worker.tally.shared) == (6, 8, 1)
+
+
+def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(
+    make: Callable[..., Worker], gate: Gate
+) -> None:
+    worker = make(size=2)
+    running = worker.submit(Job(gate.run, 0))
+    assert gate.began.wait(20)
+    waiting = [worker.submit(Job(gate.run, n)) for n in (1, 2)]
+    with pytest.raises(FullError) as refused:
+        worker.submit(Job(gate.run, 3))
+    assert refused.value.seconds >= 1
+    assert waiting[0].cancel()  # the client has left, and its place is free at once
+    assert worker.waiting == 1
+    last = worker.submit(Job(gate.run, 4))
+    gate.open.set()
+    assert [f.result(20) for f in (running, waiting[1], last)] == [0, 20, 40]
+    assert worker.tally.left == 1
+    assert [1] not in gate.passes
+
+
+def test_a_late_job_is_not_run(make: Callable[..., Worker], gate: Gate) -> None:
+    worker = make()
+    worker.submit(Job(gate.run, 0))
+    assert gate.began.wait(20)
+    late = worker.submit(Job(gate.run, 1, deadline=time.monotonic()))
+    good = worker.submit(Job(gate.run, 2, deadline=time.monotonic() + 20))
+    gate.open.set()
+    assert good.result(20) == 20
+    with pytest.raises(LateError):
+        late.result(20)
+    assert [1] not in gate.passes
+    assert worker.tally.late == 1
+
+
+def test_an_error_is_that_of_its_jobs_only(make: Callable[..., Worker], gate: Gate) -> None:
+    gate.open.set()
+
+    def fail(given: Sequence[Any]) -> Sequence[Any]:
+        if given[0] == "all":
+            raise ZeroDivisionError
+        return [ValueError(v) if v == "bad" else v for v in given]
+
+    worker = make()
+    with pytest.raises(ZeroDivisionError):
+        worker.submit(Job(fail, "all")).result(20)
+    with pytest.raises(ValueError, match="bad"):
+        worker.submit(Job(fail, "bad")).result(20)
+    assert worker.submit(Job(fail, "good")).result(20) == "good"
+    assert not worker.problem()
+
+
+def test_a_hanging_job_is_noticed_while_it_hangs(make: Callable[..., Worker], gate: Gate) -> None:
+    worker = make(hangs_after=0.05)
+    job = worker.submit(Job(gate.run, 1))
+    assert gate.began.wait(20)
+    until = time.monotonic() + 20
+    while not worker.problem() and time.monotonic() < until:
+        time.sleep(0.01)
+    assert "has been running for" in worker.problem()
+    gate.open.set()
+    assert job.result(20) == 10
+    while worker.problem() and time.monotonic() < until:
+        time.sleep(0.01)
+    assert worker.problem() == ""
+
+
+def test_closing_answers_what_was_accepted(make: Callable[..., Worker], gate: Gate) -> None:
+    worker = make()
+    futures = [worker.submit(Job(gate.run, n)) for n in range(4)]
+    assert gate.began.wait(20)
+    assert not worker.close(0.01)
+    with pytest.raises(ClosedError):
+        worker.submit(Job(gate.run, 9))
+    gate.open.set()
+    assert worker.close(20)
+    assert [f.result(0) for f in futures] == [0, 10, 20, 30]
