@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -180,29 +181,23 @@ def run(
     hosts = ("127.0.0.1", "localhost", "::1", host) if keys is None else ()
     guard = Guard(known, rate=limits.rate, hosts=hosts)
     which = use_float32(which)
-    opened = listen(host, options.port)
-    assert options.store is not None
-    store = Store(options.store)
     name = "default" if which.run is None else _engine_name(which.run)
-    with console.working(f"Loading {which.name} ...") as log:
-        engine = Engine.of(name, load_recommender(dataset, which, settings, log))
-        shop = Shop(dataset, store, [engine], log=log)
 
     def load(folder: Path) -> Recommender:
         return load_recommender(dataset, replace(which, run=folder), settings, lambda text: None)
 
-    log_to()
-    fixed = {} if options.stock is None else {"stock": options.stock}
-    service = Service(shop, guard, limits, fixed=fixed, load=load, runs=options.runs)
-    place = f"[{host}]" if ":" in host else host
-    address = f"http://{place}:{opened.getsockname()[1]}"
-    answer(
-        service,
-        opened,
-        lambda: console.print_line(
-            f"Serving {dataset.info.name} at {address}. All requests: {address}/docs"
-        ),
-    )
+    assert options.store is not None
+    with closing(listen(host, options.port)) as opened, closing(Store(options.store)) as store:
+        with console.working(f"Loading {which.name} ...") as log:
+            engine = Engine.of(name, load_recommender(dataset, which, settings, log))
+            shop = Shop(dataset, store, [engine], log=log)
+        log_to()
+        fixed = {} if options.stock is None else {"stock": options.stock}
+        service = Service(shop, guard, limits, fixed=fixed, load=load, runs=options.runs)
+        place = f"[{host}]" if ":" in host else host
+        address = f"http://{place}:{opened.getsockname()[1]}"
+        text = f"Serving {dataset.info.name} at {address}. All requests: {address}/docs"
+        answer(service, opened, lambda: console.print_line(text))
 
 
 def _engine_name(run: Path) -> str:

@@ -151,4 +151,4 @@ def answers_of(name: str, *statuses: int) -> dict[int | str, dict[str, Any]]:
     return found
 
 
-ANSWERS = {name: answers_of(name, 404, 504) for name in _MODELS}
+ANSWERS = {name: answers_of(name, 404, 405, 409, 504) for name in _MODELS}

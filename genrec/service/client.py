@@ -367,7 +367,7 @@ def _list_of(answer: Mapping[str, Any]) -> RecommendationList:
     values = {n: v for n, v in answer.items() if n in names}
     for name in ("unknown", "notes"):
         values[name] = tuple(values.get(name, ()))
-    values["understood"] = tuple(Understood(**u) for u in values.get("understood", ()))
+    values["understood"] = tuple(_understood(u) for u in values.get("understood", ()))
     prompt = answer.get("prompt", {})
     known = {*names, "recommendations", "prompt", "schema_version"}
     found = RecommendationList(
@@ -378,6 +378,11 @@ def _list_of(answer: Mapping[str, Any]) -> RecommendationList:
         details={n: v for n, v in answer.items() if n not in known},
     )
     return found
+
+
+def _understood(values: Mapping[str, Any]) -> Understood:
+    kept: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
+    return Understood(**kept)
 
 
 def _item_of(values: Mapping[str, Any]) -> Recommendation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from collections.abc import Callable
 
@@ -76,4 +77,14 @@ def serve(service: Service, opened: socket.socket, ready: Callable[[], None]) ->
         limit_concurrency=_MOST_CONNECTIONS,
         h11_max_incomplete_event_size=64 * 1024,
     )
-    _Server(config, service, ready).run(sockets=[opened])
+    # After a graceful stop, uvicorn raises the signal again for the handler that was there before.
+    before = {number: signal.signal(number, _stopped) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        _Server(config, service, ready).run(sockets=[opened])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stopped(number: int, frame: object) -> None:
+    """Do nothing, because the service has already stopped."""

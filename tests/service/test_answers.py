@@ -13,6 +13,8 @@ import pytest
 from starlette.testclient import TestClient
 from support import served
 from support.served import buy, ids, recommend, service_of
+from support.served import client as client
+from support.served import shared as shared
 
 from genrec.config import QueryOptions
 from genrec.service.limits import Limits
@@ -196,7 +198,7 @@ class Hold:
 @pytest.fixture
 def tight(tmp_path: Path) -> Iterator[TestClient]:
     limits = Limits(queue=1, deadline=0.2, hangs_after=0.1, refresh=1000.0)
-    with served.client(tmp_path, limits=limits) as found:
+    with served.opened(tmp_path, limits=limits) as found:
         yield found
 
 

@@ -12,6 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 from support import served
 from support.served import buy, ids, made_shop, recommend, recommender
+from support.served import client as client
 
 from genrec import History, Interaction, Item
 from genrec.service.shop import Engine, Shop
@@ -135,7 +136,7 @@ def test_blocked_items_are_in_no_answer(client: TestClient) -> None:
 
 
 def test_a_restart_finds_everything(tmp_path: Path) -> None:
-    with served.client(tmp_path) as client:
+    with served.opened(tmp_path) as client:
         buy(client, "new", "i3", "i4")
         client.put("/v1/items/n1", json={"title": "green mug"})
         client.put("/v1/items/n2", json={"title": "yellow mug"})
@@ -145,7 +146,7 @@ def test_a_restart_finds_everything(tmp_path: Path) -> None:
         client.put("/v1/scenarios/home", json={"k": 2, "show": "new"})
         client.delete("/v1/users/u2")
         before = recommend(client, user_id="new", k=100)
-    with served.client(tmp_path) as client:
+    with served.opened(tmp_path) as client:
         after = recommend(client, user_id="new", k=100)
         assert ids(after) == ids(before)
         assert not {"n2", "i1", "i11"} & set(ids(after))

@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
+from support.served import client as client
 from support.served import recommend, service_of
+from support.served import shared as shared
 
 from genrec.service import examples, schemas
 from genrec.service.http import DEEPEST, parse_json
@@ -192,7 +194,7 @@ def test_mutated_requests_never_cause_an_internal_error(client: TestClient) -> N
 
 def mutated(random_: random.Random, value: Any) -> Any:
     """Change a part of a JSON value."""
-    odd = [None, True, -1, 0, 1e308, 2**62, "", "i0", "u1", "\u0000", "\ud800", [], {}, [[]], "x" * 3000,
+    odd: list[Any] = [None, True, -1, 0, 1e308, 2**62, "", "i0", "u1", "\u0000", "\ud800", [], {}, [[]], "x" * 3000,
            float("nan"), "price < 3", *schemas.OPTION_NAMES]  # fmt: skip
     if isinstance(value, dict) and value and random_.random() < 0.9:
         changed = dict(value)

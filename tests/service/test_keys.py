@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 from support import served
 from support.commands import Run
 from support.served import service_of
+from support.served import shared as shared
 
 from genrec.errors import SettingsError
 from genrec.service.app import scope_of
@@ -64,7 +65,7 @@ def keys(tmp_path: Path) -> dict[str, str]:
 @pytest.fixture
 def guarded(tmp_path: Path, keys: dict[str, str]) -> Iterator[TestClient]:
     guard = Guard(read_keys(tmp_path / "keys.json"), rate="40/minute")
-    with served.client(tmp_path, guard=guard) as found:
+    with served.opened(tmp_path, guard=guard) as found:
         yield found
 
 
@@ -137,7 +138,7 @@ def test_the_command_makes_keys(run: Run, tmp_path: Path) -> None:
 
 def test_pages_of_other_sites_cannot_use_a_service_without_keys(tmp_path: Path) -> None:
     guard = Guard((), hosts=("127.0.0.1", "localhost"))
-    with served.client(tmp_path, guard=guard) as client:
+    with served.opened(tmp_path, guard=guard) as client:
         client.base_url = cast("Any", "http://127.0.0.1:8000")
         assert client.get("/v1/models").status_code == 200
         rebound = client.get("/v1/models", headers={"Host": "evil.example:8000"})

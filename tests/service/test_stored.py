@@ -28,8 +28,8 @@ def store(tmp_path: Path) -> Iterator[Store]:
     made.close()
 
 
-def bought(user: str, item: str, **more: str) -> Event:
-    return Event(Interaction(item, "buy", 5.0), user, **more)
+def bought(user: str, item: str, list_id: str | None = None) -> Event:
+    return Event(Interaction(item, "buy", 5.0), user, list_id=list_id)
 
 
 def test_events_come_back_as_they_were(store: Store, tmp_path: Path) -> None:

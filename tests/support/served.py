@@ -9,12 +9,14 @@ from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from starlette.testclient import TestClient
 
 from genrec import Dataset, Recommender
 from genrec.service.app import create_app
+from genrec.service.limits import Limits
 from genrec.service.security import Guard
-from genrec.service.service import Limits, Service
+from genrec.service.service import Service
 from genrec.service.shop import Engine, Shop
 from genrec.service.store import Store
 from genrec.service.tables import sqlite_url
@@ -77,7 +79,7 @@ def service(
 
 
 @contextmanager
-def client(folder: Path, data: Dataset | None = None, **given: Any) -> Iterator[TestClient]:
+def opened(folder: Path, data: Dataset | None = None, **given: Any) -> Iterator[TestClient]:
     """A client of the application over a store in a folder."""
     with service(folder, data, **given) as made, TestClient(create_app(made)) as found:
         found.app_state["service"] = made
@@ -107,3 +109,17 @@ def buy(client: TestClient, user: str, *items: str, **more: Any) -> Sequence[int
     assert answer.status_code == 200, answer.text
     sequences: list[int] = answer.json()["sequences"]
     return sequences
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[TestClient]:
+    """A client of a shop of its own."""
+    with opened(tmp_path) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """A client for tests that change nothing that others see."""
+    with opened(tmp_path_factory.mktemp("served")) as found:
+        yield found
