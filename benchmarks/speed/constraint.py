@@ -33,8 +33,9 @@ import numpy.typing as npt
 import torch
 from transformers import LogitNormalization, PrefixConstrainedLogitsProcessor
 
+from benchmarks.common import child
+from benchmarks.speed import scale
 from benchmarks.speed.peer import PrefixFunction
-from benchmarks.speed.scale import child
 from benchmarks.speed.synthetic import Words
 from genrec.decoding import gpu_beam
 from genrec.decoding.frontier import Frontier
@@ -311,7 +312,7 @@ def main() -> None:
     torch.set_num_threads(1)
     gc.disable()  # of the peer's millions of dicts
     with tempfile.TemporaryDirectory() as folder:
-        child("words", f"{folder}/words.npz")
+        child(scale.MODULE, "words", f"{folder}/words.npz")
         words = Words.load(Path(folder) / "words.npz")
     if arguments.fan_outs:
         tries = [TitleTrie.of_chunks(words.chunks(n)) for n in arguments.titles]

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import ROOT, commit
+from benchmarks.common import child, commit
 from benchmarks.speed.scale import peak
 from benchmarks.speed.synthetic import events, texts
 from genrec.config import COUNTED
@@ -36,6 +35,7 @@ from genrec.data.events import History
 from genrec.priors import rank_fit
 from genrec.priors.collaborative import CollaborativePrior
 
+MODULE = "benchmarks.speed.priors"
 USERS = 500  # whose items are weighted
 BEHAVIOR = "event"
 
@@ -135,18 +135,6 @@ def tell(message: str) -> None:
     print(f"{time.process_time():.0f} s, {peak():.2f} GB: {message}", file=sys.stderr, flush=True)
 
 
-def child(*arguments: str) -> dict[str, Any]:
-    """Run one step in a process of its own, whose peak is that of the step."""
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.speed.priors", "--child", *arguments],
-        cwd=ROOT,
-        check=True,
-        stdout=subprocess.PIPE,
-    )
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -174,10 +162,10 @@ def main() -> None:
             folder = (arguments.folder or Path(temporary)) / "-".join(size)
             report: dict[str, Any] = {"commit": commit()}
             if not folder.exists():
-                report |= child("write", str(folder), *size)
+                report |= child(MODULE, "write", str(folder), *size)
             for old in folder.glob("cache/*"):
                 old.unlink()
-            report |= child("fit", str(folder), arguments.sources, str(arguments.labels))
+            report |= child(MODULE, "fit", str(folder), arguments.sources, str(arguments.labels))
             print(json.dumps(report), flush=True)
 
 

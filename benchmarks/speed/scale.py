@@ -14,8 +14,6 @@ import argparse
 import json
 import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -24,11 +22,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import ROOT
+from benchmarks.common import child
 from benchmarks.speed.synthetic import Words, demo, texts
 from genrec.decoding.live_trie import LiveTrie
 from genrec.decoding.trie import Chunk, TitleTrie
 
+MODULE = "benchmarks.speed.scale"
 EDITS = 200
 
 
@@ -144,17 +143,6 @@ def tokenise(n: int) -> dict[str, Any]:
     }
 
 
-def child(*arguments: str) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.speed.scale", "--child", *arguments],
-        cwd=ROOT,
-        check=True,
-        stdout=subprocess.PIPE,
-    )
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -180,13 +168,17 @@ def main() -> None:
         return
     for n in arguments.titles:
         if arguments.text:
-            print(json.dumps(child("text", str(n))), flush=True)
+            print(json.dumps(child(MODULE, "text", str(n))), flush=True)
             continue
         for multiple in arguments.multiples:
             with tempfile.TemporaryDirectory() as folder:
-                child("words", f"{folder}/words.npz")  # a child's peak begins with its parent's
-                report = child("build", folder, str(n), str(multiple), str(arguments.phrases))
-                report |= child("query", folder)
+                child(
+                    MODULE, "words", f"{folder}/words.npz"
+                )  # a child's peak begins with its parent's
+                report = child(
+                    MODULE, "build", folder, str(n), str(multiple), str(arguments.phrases)
+                )
+                report |= child(MODULE, "query", folder)
                 print(json.dumps(report), flush=True)
 
 

@@ -46,8 +46,8 @@ class EvaluateOptions:
         None,
         _MEASURED,
         "Baselines to compare with: popular, recent and frequent (the user's own items), markov, itemknn, "
-        "userknn, ease, content, mf, bpr, sasrec, textseq and prior (the collaborative prior without a "
-        "model). Use none for no baselines.",
+        "userknn, ease, content, mf, bpr, sasrec, titlesasrec, textseq, prior (the collaborative prior "
+        "without a model) and ranker (the same with a learned ranking). Use none for no baselines.",
         metavar="NAMES",
         unset="popular,markov, and also recent,frequent if seen items may be recommended",
     )
