@@ -416,6 +416,11 @@ class LanguageModel:
             raise not_by_event(self.name, self.block_reading)
         return self.block_reading.read(prompts)
 
+    def forget_lines(self) -> None:
+        """Drop the lines that ``read_blocks`` has kept. Call this after the weights have changed."""
+        self.__dict__.pop("block_reading", None)  # it identifies the weights as they were
+        self.lines.clear()
+
     def prefix(self, ids: Sequence[int]) -> Prefix | None:
         """Run the model on the common prefix of several prompts, and keep the result.
 

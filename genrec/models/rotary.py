@@ -35,13 +35,13 @@ class Rotary:
 
         Args:
             keys: (..., T, D) keys.
-            shifts: (T,) int64 number of positions by which each key is moved, which may be
-                negative.
+            shifts: (..., T) int64 number of positions by which each key is moved, which may be
+                negative. Dimensions before the last one are broadcast to those of the keys.
 
         Returns:
             (..., T, D) keys of the same data type. They are turned in float32.
         """
-        angles = shifts.to(self.speeds.device)[:, None].float() * self.speeds
+        angles = shifts.to(self.speeds.device)[..., None].float() * self.speeds
         angles = torch.cat((angles, angles), dim=-1)
         size = angles.shape[-1]
         turned = rotate(keys[..., :size].float(), angles.cos(), angles.sin()).to(keys.dtype)

@@ -317,10 +317,13 @@ def resolve(values: Mapping[str, Any]) -> tuple[Settings, Training]:
     check_keys(values, [*of_training, *of_settings])
     training = Training(**{k: v for k, v in values.items() if k in of_training})
     settings = Settings(**{k: v for k, v in values.items() if k in of_settings})
-    if settings.attention != "full":
+    whole = "objective='pointwise'" if training.objective == "pointwise" else ""
+    if training.examples is not None:
+        whole = f"examples={training.examples!r}"
+    if settings.attention != "full" and whole:
         msg = (
-            f"attention={settings.attention!r} cannot be used in training yet. Train with "
-            "attention='full', and give attention='by_event' when the run is used."
+            f"attention={settings.attention!r} does not work with {whole}, whose texts are always read "
+            "as a whole. Expected attention='full', or objective='next' and histories of a dataset."
         )
         raise SettingsError(msg)
     if training.objective == "pointwise":

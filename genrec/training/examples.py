@@ -27,6 +27,7 @@ from genrec.errors import DataError, SettingsError
 from genrec.models.language_model import LanguageModel
 from genrec.recommender import Recommender
 from genrec.training import config, export
+from genrec.training.block_rows import BlockRowMaker
 from genrec.training.config import Training
 from genrec.training.sequences import Row, RowMaker, RowOptions, make_rows, pack_rows
 from genrec.training.title_paths import TitlePaths
@@ -84,7 +85,7 @@ class Examples(TorchDataset[int]):
         packs = [[int(i) for i in pack] for pack in self.packs]
         digest = hashlib.sha256(json.dumps(packs).encode())
         for row, *more in zip(self.rows, *self._hashed_beside_rows(), strict=True):
-            for part in [*(getattr(row, name) for name in _HASHED), *more]:
+            for part in [*(getattr(row, name) for name in (*_HASHED, *row.more)), *more]:
                 digest.update(len(part).to_bytes(8, "little"))
                 digest.update(np.ascontiguousarray(part).tobytes())
         return digest.hexdigest()
@@ -173,14 +174,10 @@ def build_row_maker(
         overlap=training.overlap,
         scale=recommender.scale if settings.values else None,
     )
-    return RowMaker(
-        recommender.encoder,
-        recommender.template,
-        data.interactions,
-        paths,
-        options,
-        titles=titles,
-    )
+    shared = (recommender.encoder, recommender.template, data.interactions, paths, options)
+    if settings.recent is not None:
+        return BlockRowMaker(*shared, titles=titles, recent=settings.recent)
+    return RowMaker(*shared, titles=titles)
 
 
 def _read_examples(recommender: Recommender, training: Training, paths: TitlePaths) -> Examples:

@@ -93,7 +93,7 @@ class Objective(ABC):
         out = model(
             input_ids=inputs["input_ids"],
             position_ids=inputs["position_ids"],
-            attention_mask=self._mask(inputs),
+            **self._attention(inputs),
             **options,
         )
         if not self.lean:
@@ -102,19 +102,27 @@ class Objective(ABC):
         head = Head(self._body.head.weight, self._body.head.bias)
         return out.hidden_states[-1].flatten(0, 1), head
 
+    def _attention(self, inputs: dict[str, Tensor]) -> dict[str, Any]:
+        """Return the arguments for the model that say what each token attends to."""
+        return {"attention_mask": self._mask(inputs)}
+
     def _mask(self, inputs: dict[str, Tensor]) -> Any:
         """Create the attention mask, or a mask for each type of layer if the model has several types."""
         if self._plain:
             return (inputs["document"] >= 0).long()
-        dtype = torch.get_autocast_dtype(inputs["input_ids"].device.type)
-        if not torch.is_autocast_enabled(inputs["input_ids"].device.type):
-            dtype = self._body.dtype
-        masks = {}
-        for kind, window in self._body.windows.items():
-            seen = mark_visible(inputs, window)
-            mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
-            masks[kind] = mask.masked_fill_(~seen, torch.finfo(dtype).min)
+        masks = {
+            kind: self._additive(mark_visible(inputs, window))
+            for kind, window in self._body.windows.items()
+        }
         return masks if len(self._body.types) > 1 else next(iter(masks.values()))
+
+    def _additive(self, seen: Tensor) -> Tensor:
+        """Turn a mask of what may be seen into one that is added to the attention logits."""
+        dtype = torch.get_autocast_dtype(seen.device.type)
+        if not torch.is_autocast_enabled(seen.device.type):
+            dtype = self._body.dtype
+        mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
+        return mask.masked_fill_(~seen, torch.finfo(dtype).min)
 
 
 class NextItemObjective(Objective):

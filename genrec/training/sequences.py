@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -44,7 +45,10 @@ class Row:
         at: (G,) the index of the title's first token, if the row includes the title's tokens.
         item: (G,) the catalog row of each target.
         event: (G,) the index of each target among all events of the data.
+        more: the names of further arrays, which a subclass adds.
     """
+
+    more: ClassVar[tuple[str, ...]] = ()
 
     ids: IntArray
     position: IntArray
@@ -180,7 +184,7 @@ class RowMaker:
         events = [self._events.interaction(i) for i in shown.tolist()]
         if self._options.layout == "window":
             for prompt, item, event in self._make_prompts(events, shown, units, user_id):
-                yield self._make_row(prompt.ids, [_Target(len(prompt.ids), (), item, event, True)])
+                yield self._make_prompt_row(prompt, item, event)
             return
         for start, some in self._divide(events, self._events.columns.row[shown], units):
             yield from self._make_window_rows(events, shown, start, some)
@@ -281,6 +285,10 @@ class RowMaker:
         if some:
             yield start, some
 
+    def _make_prompt_row(self, prompt: EncodedPrompt, item: int, event: int) -> Row:
+        """Create the row of one target from its prompt; see ``prompts``."""
+        return self._make_row(prompt.ids, [_Target(len(prompt.ids), (), item, event, True)])
+
     def _make_window_rows(
         self,
         events: Sequence[Interaction],
@@ -307,14 +315,14 @@ class RowMaker:
                 if not own and (
                     events[i].behavior != events[first].behavior or events[first].item_id is None
                 ):
-                    known = self._encode_before(events[start:first], events[i].behavior)
+                    known = self._encode_before(events[start:first], events[i].behavior).ids
                     limit = shared_start([ids, known])
                     head = known[limit:]
                 targets.append(_Target(limit, head, int(row[shown[i]]), int(shown[i]), own))
         yield from self._split_rows(ids, targets)
 
-    def _encode_before(self, events: Sequence[Interaction], behavior: str) -> tuple[int, ...]:
-        """Return the token ids of the prompt for these events and a behavior to predict."""
+    def _encode_before(self, events: Sequence[Interaction], behavior: str) -> EncodedPrompt:
+        """Encode the prompt for these events and a behavior to predict."""
         rendered = self._template.render(
             self.catalog,
             History(tuple(events)),
@@ -322,7 +330,7 @@ class RowMaker:
             form=self._encoder.form,
             scale=self._options.scale,
         )
-        return self._encoder.prompt(rendered).ids
+        return self._encoder.prompt(rendered)
 
     def _encode_trunk(self, events: Sequence[Interaction]) -> tuple[tuple[int, ...], list[int]]:
         """Encode a window of events as a prompt that ends before the title of its last event.

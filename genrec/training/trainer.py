@@ -26,11 +26,13 @@ from genrec.data.events import SPLITS
 from genrec.decoding.trie import TitleTrie
 from genrec.errors import ModelError, SettingsError
 from genrec.files import write_text
+from genrec.models.block_reader import not_by_event
 from genrec.models.devices import fast_bf16_cpu, resolve_device
 from genrec.models.language_model import LanguageModel
 from genrec.recommender import Recommender
 from genrec.runs import Run
 from genrec.training import config, report
+from genrec.training.block_objective import BlockObjective
 from genrec.training.config import Training
 from genrec.training.examples import Examples, make_examples
 from genrec.training.loop import RunPlan, Session, Watch
@@ -278,16 +280,25 @@ def _prepare(
     training: Training,
     wanted: BoolArray | None,
 ) -> tuple[Examples, ObjectiveBuilder]:
-    """Create the examples and a function that builds a model's objective and its validation."""
+    """Create the examples and a function that builds a model's objective and its validation.
+
+    Raises:
+        SettingsError: a setting suits neither the data nor the model.
+        DataError: there are no targets to train on.
+    """
     if training.objective == "pointwise":
         from genrec.training import pointwise
 
         return pointwise.prepare(recommender, data, training, wanted)
+    read = None if settings.recent is None else recommender.model.block_reading
+    if isinstance(read, str):
+        raise not_by_event(recommender.model.name, read)
     titles = list(recommender.encoder.titles(recommender.catalog))
     examples, paths = make_examples(recommender, data, training, wanted, titles)
 
     def build_objective(model: LanguageModel) -> tuple[Objective, Validation | None]:
-        objective = NextItemObjective(examples, paths, model, training, titles)
+        kind = NextItemObjective if settings.recent is None else BlockObjective
+        objective = kind(examples, paths, model, training, titles)
         return objective, build_validation(data, settings, training, model)
 
     return examples, build_objective

@@ -31,6 +31,7 @@ class ListValidation(Validation):
 
     def measure(self, parts: int) -> dict[str, Any]:
         """Return the mean loss in nats, HR@10 and NDCG@10 of the first users."""
+        self._recommender.model.forget_lines()
         nats, ranks = [], []
         for case in self._cases[:parts]:
             answer, spent, _ = self._recommender.with_nats(case.history, 10, case.target)
