@@ -1,0 +1,177 @@
+"""Measure training under the mask of ``attention="by_event"``: its time and its nats. Resumable.
+
+    python -m benchmarks.training.by_event speed --turns 12
+    python -m benchmarks.training.by_event train --targets 4000
+    python -m benchmarks.training.by_event nats --targets 4000 --users 100
+
+``speed`` alternates between ordinary training and training under the mask, one pack with forward and backward
+pass at a time, and gives the processor time per target. ``train`` trains an adapter on the demo for each row of
+the table, on equally many targets and with equal settings. ``nats`` measures minus the log of the target's
+probability on validation users, for the model alone, with each adapter under each attention. Runs and results are
+kept in .results/training/by_event.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.common import ROOT, commit
+from genrec import Dataset, Recommender
+from genrec.data import protocols
+from genrec.data.datasets import load
+from genrec.evaluation import bootstrap, evaluator
+from genrec.models.language_model import LanguageModel
+from genrec.training import config, examples, lora
+from genrec.training.block_objective import BlockObjective
+from genrec.training.objectives import NextItemObjective
+from genrec.training.trainer import train
+
+USUAL: dict[str, Any] = {
+    "behaviors": ("buy",),
+    "protocol": "demo-v1",
+    "eval_users": 0,
+    "tune_users": 0,
+}
+WAYS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "by event, 0 in full": {"attention": "by_event", "recent_events": 0},
+    "by event, 8 in full": {"attention": "by_event", "recent_events": 8},
+}
+FOLDER = ROOT / ".results" / "training" / "by_event"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=["speed", "train", "nats"])
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--targets", type=int, default=4000)
+    parser.add_argument("--users", type=int, default=100)
+    parser.add_argument("--turns", type=int, default=12)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="auto")
+    arguments = parser.parse_args()
+    print(f"{arguments.what}, commit {commit()}", flush=True)
+    data = load("online_retail_demo")
+    {"speed": measure_speed, "train": train_all, "nats": compare_nats}[arguments.what](
+        data, arguments
+    )
+
+
+def place(name: str, arguments: argparse.Namespace) -> Path:
+    """The run folder of a row."""
+    short = name.replace(",", "").replace(" ", "-")
+    return FOLDER / f"{short}-{arguments.targets}-{arguments.seed}"
+
+
+def measure_speed(data: Dataset, arguments: argparse.Namespace) -> None:
+    """Time one pack of each way in turn, on one model."""
+    model = LanguageModel.load(arguments.model, threads=arguments.threads, device=arguments.device)
+    data = protocols.apply_protocol(data, "demo-v1")
+    made, rows = {}, {}
+    for name, way in WAYS.items():
+        ours, training = config.resolve({**USUAL, **way})
+        recommender = Recommender(data, model, **asdict(ours) | {"prior": "none"})
+        made[name] = *examples.make_examples(recommender, data, training), training, recommender
+        some = made[name][0]
+        tokens = sum(map(len, some.rows))
+        keys = sum(len(getattr(r, "moved", ())) for r in some.rows)
+        rows[name] = (
+            f"{tokens / some.n_targets:.2f} tokens and {keys / some.n_targets:.2f} moved keys"
+        )
+    training = made["full"][2]
+    tuned = LanguageModel(lora.add_adapter(model.model, training), model.tokenizer)
+    tuned.model.train()
+    objectives: dict[str, NextItemObjective] = {}
+    for name, (some, paths, training, recommender) in made.items():
+        titles = list(recommender.encoder.titles(recommender.catalog))
+        kind = NextItemObjective if name == "full" else BlockObjective
+        objectives[name] = kind(some, paths, tuned, training, titles)
+    rng = np.random.default_rng(arguments.seed)
+    seconds: dict[str, list[float]] = {name: [] for name in WAYS}
+    targets: dict[str, list[int]] = {name: [] for name in WAYS}
+    for turn in range(arguments.turns + 1):
+        for name, objective in objectives.items():
+            inputs = objective.batch([int(rng.integers(len(made[name][0])))])
+            inputs = {k: v.to(tuned.device) for k, v in inputs.items()}
+            started = time.process_time()
+            _, losses = objective.losses(tuned.model, inputs)
+            losses.mean().backward()
+            tuned.model.zero_grad()
+            if turn:  # the first one is slower
+                seconds[name].append(time.process_time() - started)
+                targets[name].append(len(losses))
+    base = np.array([seconds["full"], targets["full"]], dtype=np.float64)
+    draws = rng.integers(arguments.turns, size=(2000, arguments.turns))
+    for name in WAYS:
+        own = np.array([seconds[name], targets[name]], dtype=np.float64)
+        each = own[0, draws].sum(1) / own[1, draws].sum(1)
+        ratio = each / (base[0, draws].sum(1) / base[1, draws].sum(1))
+        low, high = np.quantile(ratio, [0.025, 0.975])
+        mean = own[0].sum() / own[1].sum()
+        known = base[0].sum() / base[1].sum()
+        print(
+            f"{name:20} {1000 * mean:.1f} ms per target, {mean / known:.2f} [{low:.2f}, {high:.2f}] of "
+            f"full; {rows[name]} per target, {int(own[1].sum())} targets"
+        )
+
+
+def train_all(data: Dataset, arguments: argparse.Namespace) -> None:
+    """Train an adapter for each way, or continue where an earlier call was stopped."""
+    for name, way in WAYS.items():
+        folder = place(name, arguments)
+        if (folder / "run.json").is_file():
+            continue
+        started = time.process_time()
+        run = train(
+            data, folder, arguments.model, resume=folder.is_dir(), threads=arguments.threads,
+            device=arguments.device, max_targets=arguments.targets, save_minutes=2.0,
+            seed=arguments.seed, log=print, **USUAL, **way,
+        )  # fmt: skip
+        spent = time.process_time() - started
+        print(f"{name}: {run.targets} targets, {spent:.0f} s of the processor", flush=True)
+
+
+def compare_nats(data: Dataset, arguments: argparse.Namespace) -> None:
+    """Measure each adapter that is finished, and print the table."""
+    cases = evaluator.sample(evaluator.demo_v1(data, "validation"), arguments.users, seed=1)
+    kept = FOLDER / f"nats-{arguments.targets}-{arguments.seed}-{arguments.users}.json"
+    found: dict[str, dict[str, list[float]]] = (
+        json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
+    )
+    for name in WAYS:
+        folder = place(name, arguments)
+        if not (folder / "run.json").is_file():
+            continue
+        model = LanguageModel.of_run(
+            folder, arguments.model, threads=arguments.threads, device=arguments.device
+        )
+        for way, settings in WAYS.items():
+            if way in found.setdefault(name, {}):
+                continue
+            recommender = Recommender(data, model, prior="none", encoder="none", **settings)
+            found[name][way] = [-recommender.score(c.history, [c.target])[0].score for c in cases]
+            kept.write_text(json.dumps(found), encoding="utf-8")
+    base = np.array(found["full"]["full"])
+    for name, ways in found.items():
+        for way, values in ways.items():
+            nats = np.array(values)
+            less = bootstrap.bootstrap(nats - base)
+            own = bootstrap.bootstrap(nats - np.array(ways["full"]))
+            print(
+                f"trained {name:20} read {way:20} {bootstrap.bootstrap(nats)}  less full and full "
+                f"{less}, less read in full {own}"
+            )
+
+
+if __name__ == "__main__":
+    main()
