@@ -469,6 +469,18 @@ class Settings:
         return cls(**values)
 
 
+def describe_attention(settings: Mapping[str, Any]) -> str:
+    """Describe how the events of a history are read.
+
+    Args:
+        settings: the settings of a recommender by name. Older runs lack ``attention``, and their
+            events were read with full attention.
+    """
+    if settings.get("attention", "full") == "full":
+        return "attention='full'"
+    return f"attention='by_event' and recent_events={settings['recent_events']}"
+
+
 class _DefaultCount(int):
     """The default of a numeric option. Its type shows that the caller did not set the option."""
 

@@ -258,7 +258,7 @@ class Recommender:
         requests.remarks = lambda: self._priors.notes
         if trained is not None and folder is not None:
             describe = functools.partial(
-                describe_run, trained, folder, catalog, self._priors, settings.attention
+                describe_run, trained, folder, catalog, self._priors, asdict(settings)
             )
             requests.remarks = functools.cache(lambda: (*describe(), *self._priors.notes))
             requests.check_use = functools.partial(check_use, trained, folder, asking=False)

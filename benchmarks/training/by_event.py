@@ -1,8 +1,8 @@
 """Measure training under the mask of ``attention="by_event"``: its time and its nats. Resumable.
 
     python -m benchmarks.training.by_event speed --turns 12
-    python -m benchmarks.training.by_event train --targets 4000
-    python -m benchmarks.training.by_event nats --targets 4000 --users 100
+    python -m benchmarks.training.by_event train --targets 2000
+    python -m benchmarks.training.by_event nats --targets 2000 --users 100
 
 ``speed`` alternates between ordinary training and training under the mask, one pack with forward and backward
 pass at a time, and gives the processor time per target. ``train`` trains an adapter on the demo for each row of
@@ -41,8 +41,8 @@ USUAL: dict[str, Any] = {
 }
 WAYS: dict[str, dict[str, Any]] = {
     "full": {},
-    "by event, 0 in full": {"attention": "by_event", "recent_events": 0},
     "by event, 8 in full": {"attention": "by_event", "recent_events": 8},
+    "by event, 0 in full": {"attention": "by_event", "recent_events": 0},
 }
 FOLDER = ROOT / ".results" / "training" / "by_event"
 
@@ -53,7 +53,7 @@ def main() -> None:
     )
     parser.add_argument("what", choices=["speed", "train", "nats"])
     parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--targets", type=int, default=4000)
+    parser.add_argument("--targets", type=int, default=2000)
     parser.add_argument("--users", type=int, default=100)
     parser.add_argument("--turns", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)

@@ -46,13 +46,20 @@ def doctor(
             metavar="NAME", help="Also load this model and report how it would run on this machine."
         ),
     ] = None,
+    run: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            help="Also report what this run was trained on and how its model reads histories.",
+        ),
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Report the installed versions, the devices, the threads, the models and the disk space."""
     from genrec.reports import console
 
     with console.working("Examining the installation ...", quiet=json):
-        report = examine(model)
+        report = examine(model, run)
     if json:
         console.print_json({"schema_version": 1, **report})
         return
@@ -64,18 +71,20 @@ def doctor(
     console.print_table(["part", "name", "value"], rows)
 
 
-def examine(model: str | None = None) -> dict[str, dict[str, Any]]:
+def examine(model: str | None = None, run: str | None = None) -> dict[str, dict[str, Any]]:
     """Create a report on versions, hardware, models and disk space.
 
     Args:
         model: the name of a model to load and describe in the report, or None.
+        run: the folder or name of a run to describe in the report, or None.
 
     Returns:
         For each part of the report, a mapping from names to values.
 
     Raises:
-        ModelError: the model cannot be loaded.
+        ModelError: the model cannot be loaded, or the folder is not a run folder.
     """
+    about = {} if run is None else {"run": _describe_run(run)}  # fails before slow work
     report = {
         "versions": _list_versions(),
         "hardware": _describe_hardware(),
@@ -85,7 +94,7 @@ def examine(model: str | None = None) -> dict[str, dict[str, Any]]:
     }
     if model is not None:
         report["model"] = _describe_model(model)
-    return report
+    return report | about
 
 
 def _list_versions() -> dict[str, Any]:
@@ -197,6 +206,22 @@ def _describe_blocks(model: LanguageModel) -> str:
         f"yes, with {per_token / 1024:.1f} KB of memory per token of a stored line, up to "
         f"{use.budget / 2**20:.0f} MB"
     )
+
+
+def _describe_run(name: str) -> dict[str, Any]:
+    """Describe a run without loading its model."""
+    from genrec.config import describe_attention
+    from genrec.runs import Run, find_run
+
+    run = Run.read(find_run(name))
+    return {
+        "name": name,
+        "base model": run.base_model,
+        "data": run.data,
+        "targets": f"{run.targets:,}" if run.finished else f"{run.targets:,}, stopped early",
+        "template": run.template,
+        "attention": describe_attention(run.settings),
+    }
 
 
 def _describe_model(name: str) -> dict[str, Any]:

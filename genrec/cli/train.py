@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     pass
 
 # The settings that define the prompt. A run stores them, because its model was trained with them.
-_NOT_TRAINED = ("few_shot", "attention", "recent_events")
+_ATTENTION = ("attention", "recent_events")  # not for commands that only write or count
+_NOT_TRAINED = ("few_shot", *_ATTENTION)
 TRAINED = (*(n for n in in_panel(Settings, PROMPT) if n not in _NOT_TRAINED), "target_behavior")
 
 _RUN = "Run"
@@ -121,7 +122,7 @@ def train(
     settings: Annotated[
         Given,
         FieldsOf(Training, about=describe_training()),
-        FieldsOf(Settings, only=TRAINED),
+        FieldsOf(Settings, only=[*TRAINED, *_ATTENTION]),
     ],
     json: AsJson = False,
 ) -> None:
@@ -202,7 +203,7 @@ def _earlier_settings(out: Path, start: RunOptions) -> dict[str, Any]:
     if start.since is None or start.resume:
         return written
     run = Run.read(start.since)
-    prompt = {n: v for n, v in run.settings.items() if n in TRAINED}
+    prompt = {n: v for n, v in run.settings.items() if n in (*TRAINED, *_ATTENTION)}
     return {**prompt, "behaviors": run.training["behaviors"], **written}
 
 

@@ -6,10 +6,12 @@ This module works with the contents of run folders and with catalogs, not with m
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from genrec import runs
-from genrec.config import EXPLAIN
+from genrec.config import EXPLAIN, describe_attention
 from genrec.data.catalog import Catalog
 from genrec.errors import DataError, SettingsError
 from genrec.priors.fusion import PriorSource
@@ -47,7 +49,7 @@ def check_use(run: Run, folder: Path, *, asking: bool) -> None:
 
 
 def describe_run(
-    run: Run, folder: Path, catalog: Catalog, source: PriorSource, attention: str = "full"
+    run: Run, folder: Path, catalog: Catalog, source: PriorSource, settings: Mapping[str, Any]
 ) -> tuple[str, ...]:
     """Return notes on how a run is used, and on how well it performs.
 
@@ -56,17 +58,17 @@ def describe_run(
         folder: the run folder.
         catalog: the catalog of the recommender.
         source: the source of the recommender's prior.
-        attention: the recommender's setting of this name.
+        settings: the recommender's settings by name.
     """
     other = describe_other_catalog(run, folder, catalog)
     items = 0 if other else len(catalog)
-    own = run.settings.get("attention", "full")  # older runs do not store it
+    own, ours = describe_attention(run.settings), describe_attention(settings)
     read = (
         ()
-        if attention == own
+        if ours == own
         else (
-            f"The run {runs.run_name(folder)} was trained with attention={own!r} and is used with "
-            f"attention={attention!r}, so it may be less accurate than it was in training.",
+            f"The run {runs.run_name(folder)} was trained with {own} and is used with {ours}, so it "
+            "may be less accurate than it was in training.",
         )
     )
     return (*other, *read, *_describe_prior(run, folder, items, source))

@@ -92,6 +92,8 @@ def _markdown(
         "",
         f"The base model is {run.base_model}. Training on {run.targets:,} targets {state}.",
         "",
+        _describe_reading(run.settings),
+        "",
     ]
     if steps:
         last = steps[-1]
@@ -119,6 +121,16 @@ def _markdown(
         lines += ["Settings that differ from the defaults:", "", *(f"- {c}" for c in changed), ""]
     versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
     return [*lines, f"Versions: {versions}."]
+
+
+def _describe_reading(settings: Mapping[str, Any]) -> str:
+    """Say how the model read the events of a history in training, and so should read them later."""
+    if settings.get("attention", "full") == "full":
+        return "Each event was read together with all earlier ones (`attention: full`)."
+    return (
+        "Older events were read by themselves (`attention: by_event`), and the latest "
+        f"{settings['recent_events']} together with all earlier ones (`recent_events`)."
+    )
 
 
 def _changed_settings(run: Run) -> list[str]:

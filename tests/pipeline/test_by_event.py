@@ -185,14 +185,6 @@ def test_templates_whose_events_are_joined_are_refused(source: str, tmp_path: An
     assert len(recommender.with_settings(attention="full").recommend(past(0, 1), 2)) == 2
 
 
-def test_training_under_the_mask_is_refused() -> None:
-    from genrec.training.config import resolve
-
-    with pytest.raises(SettingsError, match="cannot be used in training yet"):
-        resolve({"attention": "by_event"})
-    assert resolve({"recent_events": 4})[0].recent is None
-
-
 def test_keys_of_stored_results_change_only_with_by_event() -> None:
     from genrec.evaluation.systems import RecommenderSystem
 

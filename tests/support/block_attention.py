@@ -22,7 +22,14 @@ def reader(recommender: Recommender, prompt: EncodedPrompt) -> Read:
 
 
 def forward_blocks(model: Any, prompt: BlockPrompt, path: Sequence[int] = ()) -> torch.Tensor:
-    """(V,) logits after a divided prompt and a path, by one pass without a cache.
+    """(V,) logits after a divided prompt and a path, by one pass without a cache."""
+    with torch.inference_mode():
+        logits: torch.Tensor = model(**block_inputs(prompt, path), use_cache=False).logits
+    return logits[0, -1].double()
+
+
+def block_inputs(prompt: BlockPrompt, path: Sequence[int] = ()) -> dict[str, torch.Tensor]:
+    """The arguments for a model that reads a divided prompt and a path in one pass.
 
     Each token stands at its position in the ordinary prompt. A block sees itself and the head right
     before it, so before each block there is a copy of the head, which only the block sees.
@@ -53,11 +60,8 @@ def forward_blocks(model: Any, prompt: BlockPrompt, path: Sequence[int] = ()) ->
         mask[low:high, low:high] = torch.full((high - low, high - low), float("-inf")).triu(1)
         for a, b in seen:
             mask[low:high, a:b] = 0.0
-    with torch.inference_mode():
-        logits: torch.Tensor = model(
-            input_ids=torch.tensor([ids]),
-            position_ids=torch.tensor([positions]),
-            attention_mask=mask[None, None],
-            use_cache=False,
-        ).logits
-    return logits[0, -1].double()
+    return {
+        "input_ids": torch.tensor([ids]),
+        "position_ids": torch.tensor([positions]),
+        "attention_mask": mask[None, None],
+    }
