@@ -129,7 +129,7 @@ def as_read(value: Any) -> Any:
 # A few runs of every command that has --json. The words in braces stand for folders.
 COMMANDS = {
     "demo": ["--language zh --model {model} --users 2 --run none"],
-    "doctor": [""],
+    "doctor": ["--run online_retail_demo"],
     "recommend": [
         "{data} --user u01 --model {model}",
         "{data} --user u01 --model {model} --min-probability 0.5",
