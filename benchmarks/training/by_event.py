@@ -5,10 +5,10 @@
     python -m benchmarks.training.by_event nats --targets 2000 --users 100
 
 ``speed`` alternates between ordinary training and training under the mask, one pack with forward and backward
-pass at a time, and gives the processor time per target. ``train`` trains an adapter on the demo for each row of
-the table, on equally many targets and with equal settings. ``nats`` measures minus the log of the target's
-probability on validation users, for the model alone, with each adapter under each attention. Runs and results are
-kept in .results/training/by_event.
+pass at a time, and gives the time per target (of the processor, unless it runs on a GPU). ``train`` trains an
+adapter on the demo for each row of the table, on equally many targets and with equal settings. ``nats`` measures
+minus the log of the target's probability on validation users, for the model alone, with each adapter under each
+attention. Runs and results are kept in .results/training/by_event.
 """
 
 from __future__ import annotations
@@ -74,21 +74,27 @@ def place(name: str, arguments: argparse.Namespace) -> Path:
     return FOLDER / f"{short}-{arguments.targets}-{arguments.seed}"
 
 
+def seconds_now(device: torch.device) -> float:
+    """The processor time, or on a GPU the clock after all its work is done."""
+    if device.type != "cuda":
+        return time.process_time()
+    torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
 def measure_speed(data: Dataset, arguments: argparse.Namespace) -> None:
     """Time one pack of each way in turn, on one model."""
     model = LanguageModel.load(arguments.model, threads=arguments.threads, device=arguments.device)
     data = protocols.apply_protocol(data, "demo-v1")
-    made, rows = {}, {}
+    made, per_target, keys = {}, dict[str, float](), dict[str, float]()
     for name, way in WAYS.items():
         ours, training = config.resolve({**USUAL, **way})
         recommender = Recommender(data, model, **asdict(ours) | {"prior": "none"})
         made[name] = *examples.make_examples(recommender, data, training), training, recommender
         some = made[name][0]
         tokens = sum(map(len, some.rows))
-        keys = sum(len(getattr(r, "moved", ())) for r in some.rows)
-        rows[name] = (
-            f"{tokens / some.n_targets:.2f} tokens and {keys / some.n_targets:.2f} moved keys"
-        )
+        moved = sum(len(getattr(r, "moved", ())) for r in some.rows)
+        per_target[name], keys[name] = tokens / some.n_targets, moved / some.n_targets
     training = made["full"][2]
     tuned = LanguageModel(lora.add_adapter(model.model, training), model.tokenizer)
     tuned.model.train()
@@ -99,30 +105,30 @@ def measure_speed(data: Dataset, arguments: argparse.Namespace) -> None:
         objectives[name] = kind(some, paths, tuned, training, titles)
     rng = np.random.default_rng(arguments.seed)
     seconds: dict[str, list[float]] = {name: [] for name in WAYS}
-    targets: dict[str, list[int]] = {name: [] for name in WAYS}
+    read: dict[str, list[float]] = {name: [] for name in WAYS}
     for turn in range(arguments.turns + 1):
         for name, objective in objectives.items():
             inputs = objective.batch([int(rng.integers(len(made[name][0])))])
             inputs = {k: v.to(tuned.device) for k, v in inputs.items()}
-            started = time.process_time()
+            started = seconds_now(tuned.device)
             _, losses = objective.losses(tuned.model, inputs)
             torch.autograd.backward(losses.mean())
             tuned.model.zero_grad()
             if turn:  # the first one is slower
-                seconds[name].append(time.process_time() - started)
-                targets[name].append(len(losses))
-    base = np.array([seconds["full"], targets["full"]], dtype=np.float64)
+                seconds[name].append(seconds_now(tuned.device) - started)
+                read[name].append(float((inputs["document"] >= 0).sum()))
     draws = rng.integers(arguments.turns, size=(2000, arguments.turns))
+    base = np.array(seconds["full"]) / np.array(read["full"])
+    known = per_target["full"]
     for name in WAYS:
-        own = np.array([seconds[name], targets[name]], dtype=np.float64)
-        each = own[0, draws].sum(1) / own[1, draws].sum(1)
-        ratio = each / (base[0, draws].sum(1) / base[1, draws].sum(1))
+        each = np.array(seconds[name]) / np.array(read[name])
+        ratio = each[draws].mean(1) / base[draws].mean(1) * per_target[name] / known
         low, high = np.quantile(ratio, [0.025, 0.975])
-        mean = own[0].sum() / own[1].sum()
-        known = base[0].sum() / base[1].sum()
+        mean = each.mean() / base.mean() * per_target[name] / known
         print(
-            f"{name:20} {1000 * mean:.1f} ms per target, {mean / known:.2f} [{low:.2f}, {high:.2f}] of "
-            f"full; {rows[name]} per target, {int(own[1].sum())} targets"
+            f"{name:20} {1000 * each.mean():.2f} ms per token, {per_target[name]:.2f} tokens and "
+            f"{keys[name]:.2f} moved keys per target, so {1000 * each.mean() * per_target[name]:.1f} ms "
+            f"per target, {mean:.2f} [{low:.2f}, {high:.2f}] of full"
         )
 
 
