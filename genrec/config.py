@@ -38,6 +38,7 @@ SEARCHES = ("auto", "exact", "beam", "sample")
 PRIORS = ("auto", "none", "collaborative", "popularity", "novelty")
 FUSIONS = ("auto", "node", "score")
 ATTENTIONS = ("full", "by_event")
+LINE_NUMBERS = ("float32", "bfloat16", "int8")
 FIT_ON = (
     "train",
     "train+validation",
@@ -338,6 +339,30 @@ class Settings:
         "earlier ones.",
         least=0,
     )
+    line_numbers: str = option(
+        "float32",
+        MODEL,
+        "With --attention by_event: how the results for lines are stored. float32: as the model "
+        "computes them. bfloat16: in half of the memory. int8: in a quarter. The last two change the "
+        "probabilities slightly.",
+        choices=LINE_NUMBERS,
+    )
+    line_memory: int | None = option(
+        None,
+        MODEL,
+        "With --attention by_event: maximum size of the stored lines in memory, in MiB.",
+        least=0,
+        most=1 << 30,
+        unset="512",
+    )
+    line_disk: int = option(
+        0,
+        MODEL,
+        "With --attention by_event: maximum size of the lines that are also stored in files for later "
+        "commands, in MiB. Lines from `genrec warm` are used in any case.",
+        least=0,
+        most=1 << 30,
+    )
     target_behavior: str | None = option(
         None,
         WHAT,
@@ -450,6 +475,11 @@ class Settings:
     def recent(self) -> int | None:
         """The value of ``recent_events`` if events are read by themselves, otherwise None."""
         return self.recent_events if self.attention == "by_event" else None
+
+    @property
+    def line_bytes(self) -> int | None:
+        """The value of ``line_memory`` in bytes."""
+        return None if self.line_memory is None else self.line_memory << 20
 
     @property
     def sources(self) -> tuple[str, ...]:

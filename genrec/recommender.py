@@ -26,12 +26,15 @@ from genrec.config import PROTOCOL, QueryOptions, Settings
 from genrec.data.catalog import Catalog, Item
 from genrec.data.dataset import Dataset
 from genrec.data.events import History
+from genrec.decoding.block_reading import ByEvent
 from genrec.decoding.live_trie import LiveTrie
 from genrec.decoding.trie import TitleTrie
 from genrec.errors import DataError, ModelError, RequestError, SettingsError
+from genrec.files import check_output
 from genrec.matching.history_parser import Understood
 from genrec.matching.matcher import TextMatcher
 from genrec.models.base import Generated, TextModel, can_score
+from genrec.models.line_files import LineOptions
 from genrec.models.packaged import DEFAULT_MODEL
 from genrec.pipeline.catalog_index import CatalogIndex, Edit, check_ids, note_skipped
 from genrec.pipeline.explanations import Explanations, TextExplanations
@@ -45,6 +48,7 @@ from genrec.pipeline.run_use import check_use, describe_run
 from genrec.pipeline.similar import SimilarItems, SimilarList
 from genrec.pipeline.trie_search import TrieSearch
 from genrec.pipeline.types import RecommendationList
+from genrec.pipeline.warming import LINES, WARMED, Warmed, warm
 from genrec.priors.fitted import Parts
 from genrec.priors.fusion import Fusion, PriorSource
 from genrec.priors.weights import ItemPrior
@@ -235,6 +239,8 @@ class Recommender:
             parts = [identity, template.hash, ids_encoder().hash, behavior, str(settings.few_shot)]
             if settings.recent is not None:
                 parts.append(f"by event, {settings.recent} in full")
+            if settings.recent is not None and settings.line_numbers != "float32":
+                parts.append(f"lines in {settings.line_numbers}")
             return hashlib.sha256("\0".join([*parts, *used.named()]).encode()).hexdigest()
 
         self_fingerprint = getattr(model, "fingerprint", lambda: model.name)
@@ -269,12 +275,40 @@ class Recommender:
             self._priors,
             lambda rows: title_vectors(index.catalog, requests.matcher, rows),
             lambda message: self.log(message),
+            self._reads_by_event(),
         )
         banned = tuple(ids_encoder().control_ids) if can_score(model) else ()
         self._writing = FreeText(model, settings, index, banned)
         self._responses = ResponseBuilder(self.model, settings, index, self._priors)
         self._explanations = Explanations(self.model, settings, index, self._search, form)
         self._lock = ReadWriteLock()
+
+    def _reads_by_event(self) -> ByEvent | None:
+        """Return how the older events are read by themselves; None with full attention."""
+        settings = self.settings
+        if settings.recent is None:
+            return None
+        return ByEvent(
+            settings.recent,
+            LineOptions(
+                settings.line_numbers,
+                settings.line_bytes,
+                self.lines_folder,
+                settings.line_disk << 20,
+            ),
+        )
+
+    @property
+    def lines_folder(self) -> Path | None:
+        """The folder for lines of ``attention="by_event"``; None if there is no place for it.
+
+        It is in the cache of the dataset, or in the folder of the run if there is no dataset.
+        """
+        if self.dataset is not None:
+            place = self.dataset.cache.folder
+        else:
+            place = None if self.run_folder is None else self.run_folder / "cache"
+        return None if place is None else place / LINES
 
     def _check_trained(self, trained: Run) -> None:
         """Check that the prompt and the tokenizer are the same as in the run.
@@ -883,6 +917,39 @@ class Recommender:
         The prompt is read as for a list, also with ``attention="by_event"``.
         """
         return self._search.tree(prompt)
+
+    def warm(self, disk: int = WARMED) -> Warmed:
+        """Read the lines of all items in advance, and store them in files for later processes.
+
+        The most frequent items come first. This needs ``attention="by_event"`` and a dataset that has a
+        folder.
+
+        Args:
+            disk: maximum size of all files in MiB, unless the setting ``line_disk`` is larger.
+
+        Raises:
+            SettingsError: the events are not read by themselves, there is no folder for the lines, or
+                the model or the template does not support it.
+        """
+        by_event = self._reads_by_event()
+        if by_event is None or by_event.lines is None:
+            msg = "Only attention='by_event' stores lines. Set it, or leave out warm."
+            raise SettingsError(msg)
+        if self.dataset is None or by_event.lines.folder is None:
+            msg = (
+                "There is no folder for the lines. Expected a dataset that was loaded from a folder, "
+                "with genrec.Dataset.load(folder)."
+            )
+            raise SettingsError(msg)
+        check_output(by_event.lines.folder, kind="folder")
+        lines = replace(by_event.lines, disk=max(by_event.lines.disk, disk << 20))
+        (request,) = self._requests.build(
+            [History()], replace(PROTOCOL, at="any"), keep_own=True, by_rows=True
+        )
+        return warm(
+            self.model, replace(by_event, lines=lines), self.dataset, request.render,
+            self.prompt, self.log,
+        )  # fmt: skip
 
     def generate(self, history: HistoryLike | EncodedPrompt = "") -> list[Generated]:
         """Generate texts that continue the prompt, without restricting them to catalog titles.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,7 @@ import typer
 
 from genrec import __version__
 from genrec.cli.options import AsJson, command
-from genrec.config import DECODERS
+from genrec.config import DECODERS, LINE_NUMBERS
 from genrec.errors import GenrecError
 from genrec.extras import EXTRAS, install_command
 from genrec.files import describe_unreadable
@@ -53,13 +54,19 @@ def doctor(
             help="Also report what this run was trained on and how its model reads histories.",
         ),
     ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Also report the lines that were stored for this dataset folder."
+        ),
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Report the installed versions, the devices, the threads, the models and the disk space."""
     from genrec.reports import console
 
     with console.working("Examining the installation ...", quiet=json):
-        report = examine(model, run)
+        report = examine(model, run, data)
     if json:
         console.print_json({"schema_version": 1, **report})
         return
@@ -71,12 +78,15 @@ def doctor(
     console.print_table(["part", "name", "value"], rows)
 
 
-def examine(model: str | None = None, run: str | None = None) -> dict[str, dict[str, Any]]:
+def examine(
+    model: str | None = None, run: str | None = None, data: Path | None = None
+) -> dict[str, dict[str, Any]]:
     """Create a report on versions, hardware, models and disk space.
 
     Args:
         model: the name of a model to load and describe in the report, or None.
         run: the folder or name of a run to describe in the report, or None.
+        data: a dataset folder whose stored lines are described in the report, or None.
 
     Returns:
         For each part of the report, a mapping from names to values.
@@ -94,6 +104,8 @@ def examine(model: str | None = None, run: str | None = None) -> dict[str, dict[
     }
     if model is not None:
         report["model"] = _describe_model(model)
+    if data is not None:
+        report["lines"] = _describe_lines(data)
     return report | about
 
 
@@ -193,18 +205,37 @@ def _measure_disk() -> dict[str, Any]:
     }
 
 
+def _describe_lines(data: Path) -> dict[str, Any]:
+    """Describe the lines that were stored for a dataset; see ``genrec warm``."""
+    from genrec.data.dataset import Dataset
+    from genrec.models.line_files import describe_folder
+    from genrec.pipeline.warming import LINES
+
+    place = Dataset.load(data).cache.folder
+    folder = None if place is None else place / LINES
+    if folder is None or not folder.is_dir():
+        return {"stored": "none; `genrec warm` stores lines"}
+    found = {"folder": str(folder)}
+    for name, use in describe_folder(folder).items():
+        found[name] = (
+            f"{use.lines:,} lines, {use.bytes / 2**20:,.1f} MiB, last used "
+            f"{datetime.fromtimestamp(use.used, tz=UTC):%Y-%m-%d %H:%M} UTC; {use.about}"
+        )
+    return found
+
+
 def _describe_blocks(model: LanguageModel) -> str:
     """Say whether a model can read events by themselves, and how much memory their lines take."""
-    from genrec.models.block_prompt import BlockPrompt
-
     if isinstance(model.block_reading, str):
         return f"no: {model.block_reading}"
-    model.read_blocks([BlockPrompt((1, 2, 3), 1, (2,), (True, True))])
     use = model.lines.use()
-    per_token = use.bytes / 2  # of the head and the block, which have one token each
+    sizes = [
+        f"{model.block_reading.layout(numbers).token_bytes / 1024:.1f} KiB as {numbers}"
+        for numbers in LINE_NUMBERS
+    ]
     return (
-        f"yes, with {per_token / 1024:.1f} KB of memory per token of a stored line, up to "
-        f"{use.budget / 2**20:.0f} MB"
+        f"yes; a token of a stored line takes {', '.join(sizes)}, up to "
+        f"{use.budget / 2**20:.0f} MiB in memory"
     )
 
 

@@ -13,7 +13,9 @@ from typing import Annotated, NoReturn
 import typer
 
 from genrec import __version__
-from genrec.cli import data, demo, doctor, evaluate, fit, recommend, serve, similar, train, vectors
+from genrec.cli import (
+    data, demo, doctor, evaluate, fit, recommend, serve, similar, train, vectors, warm,
+)  # fmt: skip
 from genrec.cli.startup import collect_rarely
 from genrec.errors import GenrecError
 from genrec.files import describe_error
@@ -45,7 +47,7 @@ for _panel, _commands in {
         similar.similar, recommend.prompt,
     ),
     "Serve": (serve.serve, serve.key),
-    "Data": (data.prepare, data.audit, vectors.index, vectors.embed),
+    "Data": (data.prepare, data.audit, vectors.index, vectors.embed, warm.warm),
     "Evaluate and train": (
         fit.fit, evaluate.evaluate, evaluate.tune, train.train, train.examples, train.merge,
     ),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from genrec.decoding.block_reading import read_blocks
+from genrec.decoding.block_reading import ByEvent
 from genrec.decoding.types import Trie
 from genrec.models.cached_tree import Prefix
 from genrec.models.language_model import LanguageModel
@@ -281,7 +281,7 @@ class GatheredPrompts(PromptScorer):
         self,
         model: LanguageModel,
         prompts: Sequence[EncodedPrompt],
-        recent: int,
+        by_event: ByEvent,
         paths: Paths,
     ) -> None:
         """Store the prompts, and run the model on the first one.
@@ -289,11 +289,11 @@ class GatheredPrompts(PromptScorer):
         Args:
             model: the language model.
             prompts: one or more prompts.
-            recent: number of the latest events that are read together with all earlier ones.
+            by_event: how the events are read.
             paths: the continuations to be processed after the end of each prompt.
         """
-        self._model, self._prompts, self._recent, self._paths = model, prompts, recent, paths
-        self._rest = [len(p.ids) - p.by_event(recent).gathered for p in prompts]
+        self._model, self._prompts, self._by_event, self._paths = model, prompts, by_event, paths
+        self._rest = [len(p.ids) - p.by_event(by_event.recent).gathered for p in prompts]
         self._outputs: dict[int, tuple[Outputs, Outputs | None]] = {}
         self.n_tokens = 0
         self.read([0])
@@ -308,7 +308,7 @@ class GatheredPrompts(PromptScorer):
         runs, every = self._paths.runs, self._paths.every
         size = self._paths.tokens if every else len(runs)
         for group in self._groups(new):
-            read = read_blocks(self._model, [self._prompts[i] for i in group], self._recent)
+            read = self._by_event.read(self._model, [self._prompts[i] for i in group])
             self.n_tokens += read.tokens + len(group) * self._paths.tokens
             nodes = None
             if runs:

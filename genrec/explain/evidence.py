@@ -21,7 +21,7 @@ import numpy as np
 from genrec.config import EVIDENCE, EXPLAIN, FEATURE, FUSE
 from genrec.data.catalog import Catalog
 from genrec.data.events import History, Interaction
-from genrec.decoding.block_reading import read_blocks
+from genrec.decoding.block_reading import ByEvent
 from genrec.decoding.filters import Filter, Filters
 from genrec.decoding.live_trie import LiveTrie
 from genrec.decoding.search import score
@@ -82,8 +82,8 @@ class Question:
         role: the role of the model; see ``genrec.priors.fusion.Fusion``. It is ``fuse`` if there is
             no prior.
         exponents: the exponents for the role ``feature``.
-        recent: number of the latest events that the model reads together with all earlier ones, if
-            it reads the others by themselves; None with full attention.
+        by_event: how the model reads events, if it reads the older ones by themselves; None with
+            full attention.
     """
 
     model: LanguageModel
@@ -99,19 +99,19 @@ class Question:
     prefix: Prefix | None = None
     role: str = FUSE
     exponents: Exponents = PRIOR_ONLY
-    recent: int | None = None
+    by_event: ByEvent | None = None
 
     def tree(self, prompt: EncodedPrompt) -> TokenTree:
         """Run the model on a prompt, and return a tree that scores its continuations."""
-        if self.recent is None:
+        if self.by_event is None:
             return self.model.prefill_many([prompt.ids], self.prefix)
-        return read_blocks(self.model, [prompt], self.recent).tree
+        return self.by_event.read(self.model, [prompt]).tree
 
     def branches(self, prompts: Sequence[EncodedPrompt], paths: Paths) -> PromptScorer:
         """Return an object that scores the same continuations after several similar prompts."""
-        if self.recent is None:
+        if self.by_event is None:
             return Branches(self.model, [p.ids for p in prompts], paths, self.prefix)
-        return GatheredPrompts(self.model, prompts, self.recent, paths)
+        return GatheredPrompts(self.model, prompts, self.by_event, paths)
 
     @property
     def window(self) -> History:

@@ -21,7 +21,9 @@ from genrec.errors import SettingsError
 from genrec.models.block_prompt import BlockPrompt
 from genrec.models.cached_tree import CachedTree
 from genrec.models.growing_layer import GrowingLayer
-from genrec.models.line_store import Line, LineStore, line_key
+from genrec.models.line_files import LineOptions
+from genrec.models.line_layout import LineLayout
+from genrec.models.line_store import LineStore, StoreUse, line_key
 from genrec.models.logits import Body
 from genrec.models.rotary import Rotary
 from genrec.models.token_tree import ROOT
@@ -41,12 +43,14 @@ class BlocksRead:
         read: for each prompt, the number of its blocks that the model had to read. If several
             prompts of a batch share such a block, the first of them counts it.
         tokens: number of tokens that the model has read.
+        use: the size of the store and how often lines were found in it so far.
     """
 
     tree: CachedTree
     found: tuple[int, ...]
     read: tuple[int, ...]
     tokens: int
+    use: StoreUse
 
 
 def not_by_event(name: str, reason: str) -> SettingsError:
@@ -63,6 +67,26 @@ def not_by_event(name: str, reason: str) -> SettingsError:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Kinds:
+    """How the lines of a model are stored.
+
+    Attributes:
+        model: text that identifies the model's weights, data type and device.
+        head: the layout of heads, which are always stored as the model computes them.
+        block: the layout of blocks.
+    """
+
+    model: str
+    head: LineLayout
+    block: LineLayout
+
+    def key(self, head: Sequence[int], block: Sequence[int] = ()) -> bytes:
+        """Return the key of a block, or of the head itself if the block is empty."""
+        layout = self.block if block else self.head
+        return line_key(f"{self.model} {layout.numbers}", head, block)
+
+
 class _Gathering:
     """The lines of the prompts of one call, which do not depend on what the store drops meanwhile.
 
@@ -72,9 +96,9 @@ class _Gathering:
         tokens: number of tokens of heads and blocks that the model has read.
     """
 
-    def __init__(self, body: Body, store: LineStore, model: str) -> None:
-        self._body, self._store, self._model = body, store, model
-        self._lines: dict[bytes, Line] = {}
+    def __init__(self, body: Body, store: LineStore, kinds: _Kinds) -> None:
+        self._body, self._store, self._kinds = body, store, kinds
+        self._lines: dict[bytes, torch.Tensor] = {}
         self.found: list[int] = []
         self.read: list[int] = []
         self.tokens = 0
@@ -91,7 +115,7 @@ class _Gathering:
         for prompt in prompts:
             head, found, read = prompt.ids[: prompt.head], 0, 0
             blocks = ((), *prompt.blocks) if head else ()
-            own = [line_key(self._model, head, block) for block in blocks]
+            own = [self._kinds.key(head, block) for block in blocks]
             for index, (key, block) in enumerate(zip(own, blocks, strict=True)):
                 # A block depends on the head, so it is as private as the head.
                 public = prompt.storable[0] and prompt.storable[index]
@@ -114,14 +138,14 @@ class _Gathering:
 
     def _compute(self, head: tuple[int, ...], blocks: dict[bytes, tuple[int, ...]]) -> None:
         """Let the model read the head, if it has to, and blocks after it."""
-        key, n = line_key(self._model, head), len(head)
+        key, n = self._kinds.key(head), len(head)
         line = self._lines.get(key)
         if line is None:
             tree = CachedTree(self._body, [head])
-            self._lines[key] = _copy(tree.layers, [(0, n)])[0]
+            self._lines[key] = _pack(tree.layers, [(0, n)], self._kinds.head)[0]
             self.tokens += n
         else:
-            tree = self._tree(line)
+            tree = self._tree(line, n)
         group: list[bytes] = []
         wanted = [k for k, block in blocks.items() if block]
         for place, one in enumerate(wanted):
@@ -137,22 +161,24 @@ class _Gathering:
                 (n + end + 1 - len(run), n + end + 1)
                 for end, run in zip(ends.tolist(), runs, strict=True)
             ]
-            self._lines |= dict(zip(group, _copy(tree.layers, spans), strict=True))
+            packed = _pack(tree.layers, spans, self._kinds.block)
+            self._lines |= dict(zip(group, packed, strict=True))
             self.tokens += size
             tree.back(mark)
             group = []
 
-    def _tree(self, head: Line) -> CachedTree:
-        """Return a token tree after a head that has already been read."""
-        body, n = self._body, head.tokens
+    def _tree(self, head: torch.Tensor, n: int) -> CachedTree:
+        """Return a token tree after a head of n tokens that has already been read."""
+        body = self._body
+        both = self._kinds.head.unpack(head.to(body.device))
         layers = [
             body.layer_kind.holding(keys[None], values[None], n)
-            for keys, values in zip(head.keys, head.values, strict=True)
+            for keys, values in zip(*both, strict=True)
         ]
         return CachedTree.resume(body, layers, np.array([n]), np.ones((1, n), dtype=bool))
 
-    def lines(self, keys: Sequence[bytes]) -> list[Line]:
-        """Return the lines with the given keys."""
+    def lines(self, keys: Sequence[bytes]) -> list[torch.Tensor]:
+        """Return the stored bytes of the lines with the given keys."""
         return [self._lines[key] for key in keys]
 
 
@@ -174,23 +200,50 @@ class BlockReader:
         """
         self._body, self._rotary, self.store = body, rotary, store
         self._model = f"{model} {body.dtype} {body.device}"
+        self._shape: tuple[int, int, int, int] | None = None
+
+    def layout(self, numbers: str) -> LineLayout:
+        """Return the layout of the model's lines with the given number type."""
+        if self._shape is None:
+            layers = CachedTree(self._body, [[0]]).layers
+            _, heads, _, size = layers[0].keys.shape
+            self._shape = len(layers), heads, size, layers[0].values.shape[-1]
+        return LineLayout(self._shape, self._body.dtype, numbers)
+
+    def _kinds(self, options: LineOptions) -> _Kinds:
+        return _Kinds(self._model, self.layout("float32"), self.layout(options.numbers))
+
+    def count_stored(self, prompt: BlockPrompt, options: LineOptions) -> tuple[int, int]:
+        """Count the blocks of a prompt that are in the store, and all of its blocks."""
+        self.store.configure(options, self._model)
+        head, kinds = prompt.ids[: prompt.head], self._kinds(options)
+        keys = [kinds.key(head, block) for block in prompt.blocks]
+        return sum(map(self.store.has, keys)), len(keys)
 
     @torch.inference_mode()
-    def read(self, prompts: Sequence[BlockPrompt]) -> BlocksRead:
+    def read(
+        self, prompts: Sequence[BlockPrompt], options: LineOptions | None = None
+    ) -> BlocksRead:
         """Read prompts, and return a token tree that scores their continuations.
 
         Args:
             prompts: the B divided prompts, at least one.
+            options: how lines are stored; None to leave the store as it is and use float32.
         """
         body = self._body
-        gathering = _Gathering(body, self.store, self._model)
+        if options is None:
+            options = LineOptions()
+        else:
+            self.store.configure(options, self._model)
+        kinds = self._kinds(options)
+        gathering = _Gathering(body, self.store, kinds)
         keys = gathering.collect(prompts)
         known = np.array([p.gathered for p in prompts])
         rest = np.array([len(p.ids) for p in prompts]) - known
         first = int(known.max())
         slots = np.arange(first + int(rest.max()))
         filled = (slots < known[:, None]) | ((slots >= first) & (slots < first + rest[:, None]))
-        layers = self._gather([gathering.lines(k) for k in keys], prompts, len(slots))
+        layers = self._gather([gathering.lines(k) for k in keys], prompts, len(slots), kinds)
         ids = np.zeros((len(prompts), len(slots) - first), dtype=np.int64)
         for row, prompt in enumerate(prompts):
             ids[row, : rest[row]] = prompt.ids[known[row] :]
@@ -213,44 +266,53 @@ class BlockReader:
         )
         tree = CachedTree.resume(body, layers, known + rest, filled, root)
         tokens = gathering.tokens + int(rest.sum())
-        return BlocksRead(tree, tuple(gathering.found), tuple(gathering.read), tokens)
+        use = self.store.use()
+        return BlocksRead(tree, tuple(gathering.found), tuple(gathering.read), tokens, use)
 
     def _gather(
-        self, lines: Sequence[Sequence[Line]], prompts: Sequence[BlockPrompt], slots: int
+        self,
+        lines: Sequence[Sequence[torch.Tensor]],
+        prompts: Sequence[BlockPrompt],
+        slots: int,
+        kinds: _Kinds,
     ) -> list[GrowingLayer]:
         """Put the keys and values of heads and blocks into new buffers, at their positions.
 
         Args:
-            lines: the head and the blocks of each of the B prompts.
+            lines: the stored head and blocks of each of the B prompts.
             prompts: the prompts.
             slots: number of slots that the prompts take.
+            kinds: how the lines are stored.
 
         Returns:
             A buffer for each layer, which holds as many tokens as the longest head with its blocks.
         """
-        known = [p.gathered for p in prompts]
-        some = next((row[0] for row in lines if row), None)
-        if not max(known) or some is None:
-            return self._body.new_layers()
-        n_layers, heads, _, size = some.keys.shape
-        shape = (n_layers, len(prompts), heads, slots + _ROOM, size)
-        value_shape = (*shape[:-1], some.values.shape[-1])
+        body, length = self._body, max(p.gathered for p in prompts)
+        if not length:
+            return body.new_layers()
+        n_layers, heads, *sizes = kinds.head.shape
         make = torch.empty if len(prompts) == 1 else torch.zeros  # gaps must hold finite numbers
-        keys = make(shape, dtype=some.keys.dtype, device=some.keys.device)
-        values = make(value_shape, dtype=some.values.dtype, device=some.values.device)
+        keys, values = (
+            make(
+                (n_layers, len(prompts), heads, slots + _ROOM, size),
+                dtype=body.dtype,
+                device=body.device,
+            )
+            for size in sizes
+        )
         for row, (own, prompt) in enumerate(zip(lines, prompts, strict=True)):
-            if own:
-                end = prompt.gathered
-                placed = torch.cat([line.keys for line in own], dim=2)
-                shifts = torch.from_numpy(_shifts(prompt)).to(placed.device)
-                turned = self._rotary.turn(placed[:, :, prompt.head :], shifts)
-                keys[:, row, :, : prompt.head] = placed[:, :, : prompt.head]
-                keys[:, row, :, prompt.head : end] = turned
-                values[:, row, :, :end] = torch.cat([line.values for line in own], dim=2)
-        length = max(known)
-        return [
-            self._body.layer_kind.holding(k, v, length) for k, v in zip(keys, values, strict=True)
-        ]
+            start = 0
+            for index, line in enumerate(own):
+                layout = kinds.block if index else kinds.head
+                some, others = layout.unpack(line.to(body.device))
+                stop = start + some.shape[2]
+                keys[:, row, :, start:stop], values[:, row, :, start:stop] = some, others
+                start = stop
+            if prompt.stops:
+                moved = keys[:, row, :, prompt.head : start]
+                shifts = torch.from_numpy(_shifts(prompt)).to(body.device)
+                keys[:, row, :, prompt.head : start] = self._rotary.turn(moved, shifts)
+        return [body.layer_kind.holding(k, v, length) for k, v in zip(keys, values, strict=True)]
 
 
 def _shifts(prompt: BlockPrompt) -> IntArray:
@@ -260,17 +322,23 @@ def _shifts(prompt: BlockPrompt) -> IntArray:
     return np.repeat(starts - prompt.head, sizes)
 
 
-def _copy(layers: Sequence[GrowingLayer], spans: Sequence[tuple[int, int]]) -> list[Line]:
+def _pack(
+    layers: Sequence[GrowingLayer], spans: Sequence[tuple[int, int]], layout: LineLayout
+) -> list[torch.Tensor]:
     """Copy the keys and values of the first prompt in some intervals of slots.
 
     Args:
         layers: the buffers of the L layers.
         spans: the first slot of each interval, and the slot after its last one.
+        layout: how they are stored.
+
+    Returns:
+        The bytes of each interval.
     """
     low, high = min(a for a, _ in spans), max(b for _, b in spans)
     keys = torch.stack([layer.keys[0, :, low:high] for layer in layers])
     values = torch.stack([layer.values[0, :, low:high] for layer in layers])
     return [
-        Line(keys[:, :, a - low : b - low].clone(), values[:, :, a - low : b - low].clone())
+        layout.pack(keys[:, :, a - low : b - low], values[:, :, a - low : b - low])
         for a, b in spans
     ]

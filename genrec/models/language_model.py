@@ -22,6 +22,7 @@ from genrec.models.cached_tree import CachedTree, Prefix, tree_obstacle
 from genrec.models.devices import quantization_arguments, resolve_device, resolve_dtype
 from genrec.models.generation import Ending, beams, sample
 from genrec.models.light_tokenizer import LightTokenizer
+from genrec.models.line_files import LineOptions
 from genrec.models.line_store import LineStore
 from genrec.models.llama import Llama, load_llama, merge_adapter
 from genrec.models.logits import Body
@@ -404,8 +405,14 @@ class LanguageModel:
             return rotary
         return BlockReader(self.body, rotary, self.lines, self.fingerprint())
 
-    def read_blocks(self, prompts: Sequence[BlockPrompt]) -> BlocksRead:
+    def read_blocks(
+        self, prompts: Sequence[BlockPrompt], lines: LineOptions | None = None
+    ) -> BlocksRead:
         """Read prompts block by block, with the blocks of earlier prompts; see ``BlockReader``.
+
+        Args:
+            prompts: the divided prompts, at least one.
+            lines: how the blocks are stored; None to leave the store as it is and use float32.
 
         Raises:
             ModelError: a prompt is empty or longer than the model's context.
@@ -414,7 +421,17 @@ class LanguageModel:
         self._check_lengths([p.ids for p in prompts])
         if isinstance(self.block_reading, str):
             raise not_by_event(self.name, self.block_reading)
-        return self.block_reading.read(prompts)
+        return self.block_reading.read(prompts, lines)
+
+    def count_stored(self, prompt: BlockPrompt, lines: LineOptions) -> tuple[int, int]:
+        """Count the blocks of a prompt that are stored, and all of its blocks.
+
+        Raises:
+            SettingsError: the model cannot read blocks.
+        """
+        if isinstance(self.block_reading, str):
+            raise not_by_event(self.name, self.block_reading)
+        return self.block_reading.count_stored(prompt, lines)
 
     def forget_lines(self) -> None:
         """Drop the lines that ``read_blocks`` has kept. Call this after the weights have changed."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from genrec.config import EXPLAIN, FEATURE, FUSE, Settings
 from genrec.data.events import History
-from genrec.decoding.block_reading import read_blocks
+from genrec.decoding.block_reading import ByEvent
 from genrec.decoding.filters import Filter, Filters
 from genrec.pipeline import rerank
 from genrec.pipeline.catalog_index import CatalogIndex
@@ -102,6 +102,7 @@ class TrieSearch:
         priors: PriorSource,
         vectors: Callable[[IntArray], FloatArray],
         log: Log = lambda message: None,
+        by_event: ByEvent | None = None,
     ) -> None:
         """Store the data that all requests share.
 
@@ -113,12 +114,14 @@ class TrieSearch:
             vectors: a function that returns the title vectors of catalog rows, which are used for
                 diversity.
             log: function that is called with the cost and the progress of a search for a long list.
+            by_event: how the older events are read by themselves; None with full attention.
         """
         self._log = log
         self._model, self._settings, self._index, self._priors = model, settings, index, priors
         self._vectors = vectors
         self._bases = DenseCache()
         self._prefixes: dict[tuple[int, ...], Prefix | None] = {}
+        self._by_event = by_event
 
     def read(self, requests: Sequence[Request]) -> Reading:
         """Process the prompts of a batch of requests with the model, unless it only explains."""
@@ -148,22 +151,25 @@ class TrieSearch:
             The token tree, the number of tokens per second, and how the events of each prompt were
             read (None with full attention).
         """
-        started, recent = time.perf_counter(), self._settings.recent
-        if recent is None:
+        started, by_event = time.perf_counter(), self._by_event
+        if by_event is None:
             prompts = [r.prompt.ids for r in requests]
             tree = self._model.prefill_many(prompts, self._prefix(requests))
             return tree, sum(map(len, prompts)) / (time.perf_counter() - started), None
-        blocks = read_blocks(self._model, [r.prompt for r in requests], recent)
-        kind = {"attention": "by_event", "recent_events": recent}
+        blocks = by_event.read(self._model, [r.prompt for r in requests])
+        kind = {"attention": "by_event", "recent_events": by_event.recent}
         numbers = zip(blocks.found, blocks.read, strict=True)
-        attention = [{**kind, "stored": found, "read": read} for found, read in numbers]
+        store = blocks.use.to_dict()
+        attention = [
+            {**kind, "stored": found, "read": read, "store": store} for found, read in numbers
+        ]
         return blocks.tree, blocks.tokens / (time.perf_counter() - started), attention
 
     def tree(self, prompt: EncodedPrompt) -> TokenTree:
         """Process one prompt with the model, and return a tree that scores its continuations."""
-        if self._settings.recent is None:
+        if self._by_event is None:
             return self._model.prefill(prompt.ids)
-        return read_blocks(self._model, [prompt], self._settings.recent).tree
+        return self._by_event.read(self._model, [prompt]).tree
 
     def _score_candidates(
         self, tree: TokenTree, stages: Sequence[FirstStage]
@@ -455,7 +461,7 @@ class TrieSearch:
 
         settings, prior = self._settings, self._priors.prior
         role = FUSE if prior is None else self._priors.role
-        shares = settings.recent is None and role != EXPLAIN
+        shares = self._by_event is None and role != EXPLAIN
         return Question(
             model=self._model,
             trie=self._index.trie,
@@ -470,7 +476,7 @@ class TrieSearch:
             role=role,
             exponents=self._priors.fusing.exponents,
             prefix=self._prefix([request]) if shares else None,
-            recent=settings.recent,
+            by_event=self._by_event,
         )
 
 

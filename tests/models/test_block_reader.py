@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import tiny
 from support.block_attention import forward_blocks
@@ -18,6 +19,7 @@ from genrec.errors import ModelError, SettingsError
 from genrec.models import block_reader
 from genrec.models.block_prompt import BlockPrompt
 from genrec.models.language_model import LanguageModel
+from genrec.models.line_files import LineOptions
 from genrec.models.line_store import LineStore
 from genrec.models.llama import load_llama
 from genrec.models.rotary import find_rotary
@@ -88,6 +90,63 @@ def test_gathered_blocks_equal_one_masked_pass(
     _, outputs = tree.grow([user[0]] * 2, [int(handles[0]), below(0)], [[8], [9, 3]])
     expected = forward_blocks(plain, prompts[user[0]], [*runs[0], 8, 9, 3])
     assert torch.allclose(outputs.logits()[1].double(), expected, atol=1e-4)
+
+
+@settings(max_examples=int(os.environ.get("GENREC_EXAMPLES", "25")) // 5 or 1)
+@given(
+    st.sampled_from(KINDS),
+    st.sampled_from(["float32", "bfloat16", "int8"]),
+    st.lists(PROMPTS, min_size=1, max_size=3),
+    st.data(),
+)
+def test_lines_come_back_from_files(
+    made: Any, tmp_path_factory: Any, kind: str, numbers: str, prompts: list[BlockPrompt],
+    data: st.DataObject,
+) -> None:  # fmt: skip
+    """Whatever is in memory, in files or nowhere, the logits are the same."""
+    model, plain = made(kind), reference(kind)
+    folder = tmp_path_factory.mktemp("lines")
+    first = None
+    for step in range(3):
+        memory, disk = data.draw(st.sampled_from([0, 4000, 1 << 20])), 1 << 20
+        options = LineOptions(numbers, memory, folder, disk)
+        if step:
+            model.lines.flush()
+            model.lines.clear()
+        logits = model.read_blocks(prompts, options).tree.logits
+        first = logits if first is None else first
+        assert torch.allclose(logits, first, atol=1e-5)
+    truth = torch.stack([forward_blocks(plain, p) for p in prompts])
+    tolerance = {"float32": 1e-4, "bfloat16": 0.02, "int8": 0.02}[numbers]
+    assert torch.allclose(first.double(), truth, atol=tolerance)
+    wanted = {b for p in prompts for b in p.blocks}
+    files = model.lines.use().files
+    assert files.lines >= len(wanted)
+    model.lines.configure(LineOptions(memory=1 << 20), "")
+
+
+def test_smaller_numbers_change_little_but_something(made: Any) -> None:
+    model = made("llama")
+    prompt = divided(HEADS[0], [(40, 41, 42), (50, 51), tuple(range(60, 90))], (60,))
+    exact, half, quarter = (
+        model.read_blocks([prompt], LineOptions(numbers)).tree.logits
+        for numbers in ("float32", "bfloat16", "int8")
+    )
+    assert 0 < (half - exact).abs().max() < 0.02
+    assert 0 < (quarter - exact).abs().max() < 0.02
+    again = model.read_blocks([prompt], LineOptions("int8"))
+    assert again.found == (3,)
+    assert torch.equal(again.tree.logits, quarter)
+
+
+def test_text_of_users_is_not_written(made: Any, tmp_path: Path) -> None:
+    model = made("llama")
+    whole = divided(HEADS[0], [(40, 41), (42,), (43,)], (60,))
+    one = BlockPrompt(whole.ids, whole.head, whole.stops, (True, True, False, True))
+    model.read_blocks([one], LineOptions(memory=0, folder=tmp_path, disk=1 << 20))
+    model.lines.flush()
+    assert model.count_stored(one, LineOptions(folder=tmp_path)) == (2, 3)
+    model.lines.configure(LineOptions(memory=1 << 20), "")
 
 
 @pytest.mark.parametrize("kind", KINDS)

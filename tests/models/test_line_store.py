@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genrec.models.line_store import Line, LineStore, line_key
+from genrec.models.line_store import LineStore, line_key
 
 
-def line(tokens: int) -> Line:
+def line(tokens: int) -> torch.Tensor:
     """A line of 8 bytes per token."""
-    return Line(torch.zeros(1, 1, tokens, 1), torch.zeros(1, 1, tokens, 1))
+    return torch.zeros(8 * tokens, dtype=torch.uint8)
 
 
 @given(
@@ -19,7 +23,7 @@ def line(tokens: int) -> Line:
 def test_it_keeps_what_was_used_last(budget: int, steps: list[tuple[bool, int, int]]) -> None:
     """Compare with a plain list, most recently used last."""
     store = LineStore(budget)
-    kept: list[tuple[int, Line]] = []
+    kept: list[tuple[int, torch.Tensor]] = []
     for puts, name, tokens in steps:
         key = line_key("m", [1], [name])
         found = [one for n, one in kept if n == name]
@@ -53,6 +57,23 @@ def test_a_smaller_budget_drops_lines_at_once() -> None:
     assert store.get(line_key("m", [1], [4])) is not None
     store.clear()
     assert (store.use().lines, store.use().bytes) == (0, 0)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the memory from /proc")
+def test_the_process_grows_by_the_budget() -> None:
+    """Also after many lines have come and gone."""
+
+    def resident() -> int:
+        pages = Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+    budget, new = 64 << 20, torch.ones(200_000, dtype=torch.uint8)
+    store = LineStore(budget)
+    before = resident()
+    for n in range(1200):
+        store.put(line_key("m", [1], [n]), new[: 60_000 + 12_240 * (n * 7 % 11)])
+    assert store.use().dropped > 400
+    assert 0.9 * budget < resident() - before < 1.05 * budget
 
 
 def test_keys_tell_models_heads_and_blocks_apart() -> None:

@@ -156,6 +156,7 @@ COMMANDS = {
     ],
     "audit": ["{data}"],
     "index": ["{small} --encoder mine"],
+    "warm": ["{small} --model {model} --line-numbers int8"],
     "evaluate": [
         "{data} --model {model} --users 3 --against popular,markov,prior",
         "{data} --no-model --protocol candidates-20 --users 3",
