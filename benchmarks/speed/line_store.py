@@ -26,6 +26,7 @@ from genrec.models.lazy_model import lazy_model
 from genrec.models.line_files import LineFiles, LineOptions
 from genrec.models.line_layout import NUMBERS, LineLayout
 from genrec.models.line_store import LineStore
+from genrec.types import IntArray
 
 SHAPE = (30, 3, 64, 64)  # of SmolLM2-135M
 MIB = 1 << 20
@@ -55,7 +56,7 @@ def main() -> None:
         read_files(Path(folder), sizes)
 
 
-def count_tokens() -> np.ndarray:
+def count_tokens() -> IntArray:
     """Return the number of tokens in the line of each item of the demo."""
     data = load("online_retail_demo")
     model = lazy_model("smollm2-135m", log=print, threads=1)
@@ -86,7 +87,7 @@ def line(n: int, size: int) -> torch.Tensor:
     return made
 
 
-def fill_memory(sizes: np.ndarray, budget: int) -> None:
+def fill_memory(sizes: IntArray, budget: int) -> None:
     """Put all lines into a store that has room for some of them, three times."""
     before = resident()
     store = LineStore(budget)
@@ -102,7 +103,7 @@ def fill_memory(sizes: np.ndarray, budget: int) -> None:
     )
 
 
-def read_files(folder: Path, sizes: np.ndarray) -> None:
+def read_files(folder: Path, sizes: IntArray) -> None:
     """Write all lines to files, and read them in a store with a budget of 64 MiB."""
     started = time.process_time()
     files = LineFiles(folder, {"model": "m"}, 1 << 40)

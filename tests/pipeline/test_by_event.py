@@ -96,8 +96,10 @@ def test_answers_say_what_was_stored() -> None:
     first = recommender.recommend(past(0, 1, 2), 3)
     again = recommender.recommend(past(1, 3, 4), 3)
     kind = {"attention": "by_event", "recent_events": 1}
-    assert first.details["attention"] == {**kind, "stored": 0, "read": 2}
-    assert again.details["attention"] == {**kind, "stored": 1, "read": 1}
+    for answer, stored, lines, rate in ((first, 0, 3, 0.0), (again, 1, 4, 0.333)):
+        attention = dict(answer.details["attention"])
+        assert attention.pop("store") == {"lines": lines, "memory_mib": 0.0, "hit_rate": rate}
+        assert attention == {**kind, "stored": stored, "read": 2 - stored}
     assert model.lines.use().lines == 4  # three lines and the head
     assert "attention" not in recommender.with_settings(attention="full").recommend("", 3).details
 
