@@ -14,7 +14,17 @@ import typer
 
 from genrec import __version__
 from genrec.cli import (
-    data, demo, doctor, evaluate, fit, recommend, serve, similar, train, vectors, warm,
+    data,
+    demo,
+    doctor,
+    evaluate,
+    fit,
+    recommend,
+    serve,
+    similar,
+    train,
+    vectors,
+    warm,
 )  # fmt: skip
 from genrec.cli.startup import collect_rarely
 from genrec.errors import GenrecError

@@ -424,11 +424,7 @@ class LanguageModel:
         return self.block_reading.read(prompts, lines)
 
     def count_stored(self, prompt: BlockPrompt, lines: LineOptions) -> tuple[int, int]:
-        """Count the blocks of a prompt that are stored, and all of its blocks.
-
-        Raises:
-            SettingsError: the model cannot read blocks.
-        """
+        """Count the blocks of a prompt that are stored, and all of its blocks; see ``read_blocks``."""
         if isinstance(self.block_reading, str):
             raise not_by_event(self.name, self.block_reading)
         return self.block_reading.count_stored(prompt, lines)
