@@ -63,7 +63,8 @@ def main() -> None:
     parser.add_argument("--run", action="store_true", help="the shipped run with its prior")
     parser.add_argument("-k", type=int, default=20)
     arguments = parser.parse_args()
-    data, options = load(DATA), {"log": print, "threads": 1}
+    data = load(DATA)
+    options: dict[str, Any] = {"log": print, "threads": 1}
     settings: dict[str, Any] = {"max_events": 100, "max_prompt_tokens": 256}
     if arguments.run:
         model = lazy_run(DATA, None, **options)
