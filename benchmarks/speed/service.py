@@ -3,9 +3,10 @@
 python -m benchmarks.speed.service                      # a tiny random model, all parts
 python -m benchmarks.speed.service --model smollm2-135m --seconds 60 --parts shared load
 
-overhead  requests for a list alternate with requests to /livez, which does nothing. The overhead is the
-          time of the former without its pass of the model and without the time of the latter. Lists are made by
-          counting, so that the pass is short.
+overhead  requests for a list alternate with requests to /livez, which does nothing, and with the same lists made
+          by the library in this process. Lists are made by counting, so that they are short. The overhead is the
+          processor time of the service for a list without that of the other two, which is also meaningful on a
+          busy machine.
 shared    two services, of which one lets eight requests share a pass and one lets each run alone, answer
           eight clients in turn.
 load      requests arrive at random times at .5, .7 and 2 times the rate of the shared service above.
@@ -27,13 +28,16 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx2
+import psutil
 
 from benchmarks.common import ROOT, commit
 from genrec.data.datasets import load as load_dataset
+from genrec.recommender import Recommender
 
 PARTS = ("overhead", "shared", "load")
 CLIENTS = 8
@@ -59,8 +63,11 @@ def main() -> None:
         dataset.save(work / "shop")
         model = arguments.model or str(make_tiny(work / "model"))
         if "overhead" in arguments.parts:
-            with service(work, model, "--model-role", "explain") as url:
-                measure_overhead(url, users, arguments.requests)
+            recommender = Recommender(
+                dataset, model, encoder="ngrams", model_role="explain", threads=1, dtype="float32"
+            )
+            with service(work, model, "--model-role", "explain") as served:
+                measure_overhead(served, users, arguments.requests, recommender)
         if not {"shared", "load"} & set(arguments.parts):
             return
         fused = ("--model-role", "fuse", "--prior", "collaborative")
@@ -71,7 +78,7 @@ def main() -> None:
             rate = asyncio.run(compare_shared(together, alone, users, arguments))
             if "load" in arguments.parts:
                 for share in (0.5, 0.7, 2.0):
-                    asyncio.run(arrive(together, users, share, share * rate, arguments.seconds))
+                    asyncio.run(arrive(together.url, users, share, share * rate, arguments.seconds))
 
 
 def make_tiny(folder: Path) -> Path:
@@ -96,9 +103,22 @@ def make_tiny(folder: Path) -> Path:
 _NUMBER = itertools.count()
 
 
+@dataclass(frozen=True, slots=True)
+class Served:
+    """The address and the process of a service."""
+
+    url: str
+    pid: int
+
+    def used(self) -> float:
+        """Return the processor time that the service has used, in seconds."""
+        times = psutil.Process(self.pid).cpu_times()
+        return float(times.user + times.system)
+
+
 @contextmanager
-def service(work: Path, model: str, *arguments: str) -> Iterator[str]:
-    """Serve a copy of the shop until the block ends, and yield the address."""
+def service(work: Path, model: str, *arguments: str) -> Iterator[Served]:
+    """Serve a copy of the shop until the block ends."""
     shop = work / f"shop-{next(_NUMBER)}"
     shutil.copytree(work / "shop", shop)
     command = [
@@ -116,7 +136,7 @@ def service(work: Path, model: str, *arguments: str) -> Iterator[str]:
             found = re.search(r"http://\S+:\d+", process.stdout.readline())
             if found is None:
                 raise SystemExit((work / "log").read_text())
-            yield found[0]
+            yield Served(found[0], process.pid)
         finally:
             process.terminate()
             process.wait(60)
@@ -131,31 +151,46 @@ def metric(text: str, name: str) -> float:
     return float(re.findall(rf"^{name} (\S+)$", text, re.M)[0])
 
 
-def measure_overhead(url: str, users: Sequence[str], requests: int) -> None:
-    """Alternate between lists and an endpoint that does nothing."""
+def measure_overhead(
+    served: Served, users: Sequence[str], requests: int, recommender: Recommender
+) -> None:
+    """Alternate between lists, an endpoint that does nothing, and the same lists in this process."""
     lists, empty, passes = [], [], []
-    with httpx2.Client(base_url=url) as client:
-        for number in range(requests + 20):
-            seconds = metric(client.get("/metrics").text, "genrec_pass_seconds_sum")
-            began = time.perf_counter()
-            client.post("/v1/recommend", json=body(users[number % 200])).raise_for_status()
-            middle = time.perf_counter()
-            client.get("/livez").raise_for_status()
-            end = time.perf_counter()
-            spent = metric(client.get("/metrics").text, "genrec_pass_seconds_sum") - seconds
-            if number >= 20:  # the first requests fill caches
-                lists.append(middle - began)
-                empty.append(end - middle)
-                passes.append(spent)
-    own = [a - b - c for a, b, c in zip(lists, empty, passes, strict=True)]
-    print(f"overhead, {requests} requests, milliseconds: median, p95, p99")
-    for name, values in (
-        ("list", lists),
-        ("its pass", passes),
-        ("empty", empty),
-        ("overhead", own),
-    ):
+    spent = {"list": 0.0, "empty": 0.0, "library": 0.0}
+    with httpx2.Client(base_url=served.url) as client:
+        for number in range(20):  # the first requests fill caches
+            client.post("/v1/recommend", json=body(users[number])).raise_for_status()
+            recommender.recommend(recommender.history(users[number]), 10)
+        for block in range(0, requests, 20):
+            some = [users[n % 200] for n in range(block, block + 20)]
+            seconds, cpu = (
+                metric(client.get("/metrics").text, "genrec_pass_seconds_sum"),
+                served.used(),
+            )
+            for user in some:
+                began = time.perf_counter()
+                client.post("/v1/recommend", json=body(user)).raise_for_status()
+                lists.append(time.perf_counter() - began)
+            spent["list"] += served.used() - cpu
+            total = metric(client.get("/metrics").text, "genrec_pass_seconds_sum") - seconds
+            passes.append(total / 20)
+            cpu = served.used()
+            for _ in some:
+                began = time.perf_counter()
+                client.get("/livez").raise_for_status()
+                empty.append(time.perf_counter() - began)
+            spent["empty"] += served.used() - cpu
+            began = time.process_time()
+            for user in some:
+                recommender.recommend(recommender.history(user), 10).to_dict()
+            spent["library"] += time.process_time() - began
+    print(f"overhead, {requests} requests, elapsed milliseconds: median, p95, p99")
+    for name, values in (("list", lists), ("empty", empty), ("mean pass", passes)):
         print(f"  {name:10} {describe(values)}")
+    each = {name: 1000 * value / requests for name, value in spent.items()}
+    own = each["list"] - each["empty"] - each["library"]
+    named = ", ".join(f"{name} {value:.2f}" for name, value in each.items())
+    print(f"  processor milliseconds each: {named}; overhead {own:.2f}")
 
 
 def describe(seconds: Sequence[float]) -> str:
@@ -165,21 +200,38 @@ def describe(seconds: Sequence[float]) -> str:
 
 
 async def compare_shared(
-    together: str, alone: str, users: Sequence[str], arguments: argparse.Namespace
+    together: Served, alone: Served, users: Sequence[str], arguments: argparse.Namespace
 ) -> float:
     """Let clients ask both services in turn, and return the best rate of the first one."""
-    rates: dict[str, list[float]] = {together: [], alone: []}
-    for url in rates:
-        await saturate(url, users, 3.0)
+    rates: dict[Served, list[float]] = {together: [], alone: []}
+    costs: dict[Served, list[float]] = {together: [], alone: []}
+    for served in rates:
+        await saturate(served.url, users, 3.0)
     for _ in range(arguments.rounds):
-        for url, found in rates.items():
-            found.append(await saturate(url, users, arguments.seconds))
-    print(f"shared passes, {CLIENTS} clients, requests per second in each round")
-    print(f"  together {' '.join(f'{r:.2f}' for r in rates[together])}")
-    print(f"  alone    {' '.join(f'{r:.2f}' for r in rates[alone])}")
-    ratios = [a / b for a, b in zip(rates[together], rates[alone], strict=True)]
-    print(f"  ratio    {' '.join(f'{r:.2f}' for r in ratios)}")
+        for served in rates:
+            before = served.used()
+            rate = await saturate(served.url, users, arguments.seconds)
+            rates[served].append(rate)
+            costs[served].append((served.used() - before) / (rate * arguments.seconds + CLIENTS))
+    print(
+        f"shared passes, {CLIENTS} clients, lists/s and processor milliseconds per list, by round"
+    )
+    for name, served in (("together", together), ("alone", alone)):
+        said = (
+            f"{r:.2f}/s {1000 * c:.0f} ms"
+            for r, c in zip(rates[served], costs[served], strict=True)
+        )
+        print(f"  {name:9} {', '.join(said)}")
+    by_rate = [a / b for a, b in zip(rates[together], rates[alone], strict=True)]
+    by_cost = [b / a for a, b in zip(costs[together], costs[alone], strict=True)]
+    print(
+        f"  lists/s {describe_ratios(by_rate)}; lists per processor second {describe_ratios(by_cost)}"
+    )
     return max(rates[together])
+
+
+def describe_ratios(ratios: Sequence[float]) -> str:
+    return f"{statistics.median(ratios):.2f} times ({', '.join(f'{r:.2f}' for r in ratios)})"
 
 
 async def saturate(url: str, users: Sequence[str], seconds: float) -> float:

@@ -127,3 +127,17 @@ def test_other_addresses_need_keys(run: Run, shop: Path, model: Path) -> None:
     code, _, err = run("serve", shop, "--model", model, "--rate", "often")
     assert code == 2
     assert "600/minute" in err
+
+
+def test_the_demo_is_served_and_leaves_nothing(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    options = ("--serve", "--language", "zh", "--run", "none", "--model", model)
+    with running(tmp_path, "demo", *options) as service:
+        answer = post(service.url, "/v1/recommend", {"user_id": "u01", "k": 2})
+        assert len(answer["recommendations"]) == 2
+        assert list(tmp_path.glob("genrec-demo-*/service.db"))
+        service.process.terminate()
+        assert service.process.wait(60) == 0
+    assert not list(tmp_path.glob("genrec-demo-*"))

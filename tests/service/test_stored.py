@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
 import signal
 import sqlite3
 import subprocess
@@ -12,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
+from support import postgres
 
 from genrec import Interaction, Item
 from genrec.errors import DataError, SettingsError
@@ -21,9 +25,30 @@ from genrec.service.tables import FILE, StoreError, sqlite_url
 EXAMPLES = int(os.environ.get("GENREC_EXAMPLES", "25"))
 
 
+@pytest.fixture(scope="module")
+def databases() -> Iterator[str]:
+    if reason := postgres.missing():
+        pytest.skip(reason)
+    with postgres.server() as address:
+        yield address
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return sqlite_url(tmp_path)
+    address: str = request.getfixturevalue("databases")
+    name = f"test_{secrets.token_hex(4)}"
+    engine = sa.create_engine(address.format("postgres"), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    engine.dispose()
+    return address.format(name)
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    made = Store(sqlite_url(tmp_path))
+def store(url: str) -> Iterator[Store]:
+    made = Store(url)
     yield made
     made.close()
 
@@ -32,13 +57,13 @@ def bought(user: str, item: str, list_id: str | None = None) -> Event:
     return Event(Interaction(item, "buy", 5.0), user, list_id=list_id)
 
 
-def test_events_come_back_as_they_were(store: Store, tmp_path: Path) -> None:
+def test_events_come_back_as_they_were(store: Store, url: str, tmp_path: Path) -> None:
     full = Interaction("i1", "rate", 1.5, 4.0, "order 7", "a comment")
     text = Interaction(None, "search", 2.0, text="红色杯子")
     numbers, repeated = store.add_events([Event(full, "u", list_id="l"), Event(text, "u")])
     store.add_events([Event(full, session_id="s")])
     assert not repeated
-    again = Store(sqlite_url(tmp_path))
+    again = Store(url)
     found = again.events_of(user_id="u")
     assert [e.interaction for e in found] == [full, text]
     assert [e.sequence for e in found] == numbers == sorted(numbers)
@@ -46,8 +71,9 @@ def test_events_come_back_as_they_were(store: Store, tmp_path: Path) -> None:
     assert [e.interaction for e in again.events_of(session_id="s")] == [full]
     assert [e.sequence for e in again.events_after(numbers[0], "search")] == [numbers[1]]
     again.close()
-    with sqlite3.connect(tmp_path / FILE) as plain:
-        assert plain.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    if url.startswith("sqlite"):
+        with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as plain:
+            assert plain.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 def test_a_repeated_request_is_stored_once(store: Store) -> None:
@@ -117,12 +143,9 @@ def test_a_store_that_cannot_be_used_says_why(tmp_path: Path) -> None:
         Store(f"sqlite:///{tmp_path / 'text.db'}")
 
 
-def test_a_full_disk_is_an_error_and_the_store_goes_on(store: Store) -> None:
+def test_a_full_disk_is_an_error_and_the_store_goes_on(tmp_path: Path) -> None:
+    store = Store(sqlite_url(tmp_path))
     pages = [bought("u", "x" * 200) for _ in range(200)]
-    with store._engine.connect() as connection:  # the smallest database that SQLite allows
-        connection.exec_driver_sql("PRAGMA max_page_count=20")
-        connection.detach()
-    import sqlalchemy as sa
 
     def limit(raw: sqlite3.Connection, _: object) -> None:
         raw.execute("PRAGMA max_page_count=20")
@@ -132,6 +155,7 @@ def test_a_full_disk_is_an_error_and_the_store_goes_on(store: Store) -> None:
     with pytest.raises(StoreError, match="not stored: database or disk is full"):
         store.add_events(pages)
     assert store.events_of(user_id="u") == []
+    store.close()
 
 
 WRITER = """

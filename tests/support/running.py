@@ -27,11 +27,12 @@ class Running:
 
 @contextmanager
 def running(folder: Path, *arguments: object) -> Iterator[Running]:
-    """Run `genrec serve` on a free port until the block ends."""
-    command = [sys.executable, "-m", "genrec", "serve", str(folder), "--port", "0"]
+    """Run `genrec serve FOLDER` on a free port until the block ends; other commands may be given."""
+    given = list(arguments) if arguments[:1] == ("demo",) else ["serve", folder, *arguments]
+    command = [sys.executable, "-m", "genrec", *map(str, given), "--port", "0"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with (folder / "log.txt").open("a") as log, subprocess.Popen(
-        [*command, *map(str, arguments)], stdout=subprocess.PIPE, stderr=log, text=True, env=environment
+        command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
     ) as process:  # fmt: skip
         try:
             assert process.stdout is not None

@@ -1,0 +1,53 @@
+"""The service answers with the real model as the library does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+from support.served import buy, ids, recommend
+
+from genrec import Dataset, Recommender
+from genrec.models.language_model import LanguageModel
+from genrec.service.app import create_app
+from genrec.service.security import Guard
+from genrec.service.service import Service
+from genrec.service.shop import Engine, Shop
+from genrec.service.store import Store
+from genrec.service.tables import sqlite_url
+
+
+@pytest.mark.model
+def test_lists_events_and_explanations(
+    demo_data: Dataset, smollm2: LanguageModel, tmp_path: Path
+) -> None:
+    made = Recommender(demo_data, smollm2, encoder="ngrams", model_role="fuse")
+    shop = Shop(demo_data, Store(sqlite_url(tmp_path)), [Engine.of("real", made)])
+    user = demo_data.interactions.user_ids[3]
+    with TestClient(create_app(Service(shop, Guard(())))) as client:
+        first = recommend(client, user_id=user, k=3, deadline_ms=600_000)
+        expected = made.recommend(made.history(user), 3)
+        assert ids(first) == [r.item_id for r in expected]
+        assert first["certificate"]["exact"]
+        best = ids(first)[0]
+        buy(client, user, best)
+        second = recommend(client, user_id=user, k=3, deadline_ms=600_000)
+        assert best not in ids(second)
+        assert second["prompt"]["tokens"] != first["prompt"]["tokens"]
+        body = {
+            "user_id": user,
+            "item_id": ids(second)[0],
+            "k": 3,
+            "evidence": "fast",
+            "deadline_ms": 600_000,
+        }
+        told = client.post("/v1/explain", json=body).json()
+        assert told["rank"] == 1
+        assert told["explanation"]["text"]
+        requests = [
+            {"user_id": u, "k": 3, "deadline_ms": 600_000}
+            for u in demo_data.interactions.user_ids[:3]
+        ]
+        batch = client.post("/v1/recommend:batch", json={"requests": requests}).json()["answers"]
+        assert [len(ids(answer)) for answer in batch] == [3] * 3
