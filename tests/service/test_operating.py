@@ -113,7 +113,7 @@ def test_a_client_that_leaves_frees_its_place(client: TestClient) -> None:
             "headers": [(b"content-type", b"application/json"), (b"host", b"testserver")],
             "query_string": b"", "http_version": "1.1", "scheme": "http", "server": ("x", 1),
         }  # fmt: skip
-        await asyncio.wait_for(app(scope, receive, send), 20)  # type: ignore[misc, arg-type]
+        await asyncio.wait_for(app(scope, receive, send), 20)
 
     asyncio.run(leave())
     assert service.worker.waiting == 0

@@ -6,9 +6,11 @@ import json
 import os
 import re
 import signal
+import socket
 import threading
 import time
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from support.running import running
 import genrec
 from genrec.data.dataset import Dataset
 from genrec.service.client import ServiceError
+from genrec.service.server import listen
 from genrec.service.tables import FILE
 
 ROOT = Path(__file__).parents[2]
@@ -141,3 +144,13 @@ def test_the_demo_is_served_and_leaves_nothing(
         service.process.terminate()
         assert service.process.wait(60) == 0
     assert not list(tmp_path.glob("genrec-demo-*"))
+
+
+def test_answers_do_not_wait_for_acknowledgements_of_packets() -> None:
+    with closing(listen("127.0.0.1", 0)) as opened:
+        opened.listen()
+        with closing(socket.create_connection(opened.getsockname())):
+            accepted, _ = opened.accept()
+            with closing(accepted):
+                assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                assert accepted.proto == socket.IPPROTO_TCP
