@@ -45,9 +45,3 @@ def test_lists_events_and_explanations(
         told = client.post("/v1/explain", json=body).json()
         assert told["rank"] == 1
         assert told["explanation"]["text"]
-        requests = [
-            {"user_id": u, "k": 3, "deadline_ms": 600_000}
-            for u in demo_data.interactions.user_ids[:3]
-        ]
-        batch = client.post("/v1/recommend:batch", json={"requests": requests}).json()["answers"]
-        assert [len(ids(answer)) for answer in batch] == [3] * 3
