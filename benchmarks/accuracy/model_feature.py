@@ -11,7 +11,7 @@ has learned from validation, they are fitted crosswise: each half of the test us
 exponents of the other half. What only a fitted exponent of the prior changes is a row of its own.
 
 Answers are kept as they come in ``--out``, one line of JSON for each user, and the same command
-continues. ``--timed`` measures the processor time of lists with 30 and with 100 candidates, in turn
+continues. ``--timed`` measures the processor time of scoring 30 and 100 candidates of each kind, in turn
 with the fused list of the same settings, for so many users.
 
 DIR is described in public_datasets.py.
@@ -24,7 +24,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,8 @@ import torch
 
 from benchmarks.accuracy.public_datasets import TASKS, Case, Task, interval
 from benchmarks.common import ROOT, commit
-from genrec.config import EXPLAIN, FEATURE, FUSE, Settings
+from genrec.config import EXPLAIN, FUSE, Settings
 from genrec.data import protocols
-from genrec.priors import model_feature
 from genrec.priors.model_feature import Choice, Exponents, FirstStage, fit_exponents
 from genrec.recommender import Recommender
 from genrec.types import FloatArray
@@ -67,7 +66,9 @@ def load(task: Task, options: argparse.Namespace, role: str | None) -> Recommend
     return Recommender(task.data, options.model, **settings)
 
 
-def ask(prior: Any, model: Recommender, case: Case, exclude_seen: bool) -> Answer:
+def ask(
+    prior: Any, model: Recommender, case: Case, exclude_seen: bool, size: int = max(SIZES)
+) -> Answer:
     """Compute both log-probabilities of a user's candidates.
 
     Args:
@@ -75,6 +76,7 @@ def ask(prior: Any, model: Recommender, case: Case, exclude_seen: bool) -> Answe
         model: a recommender without a prior.
         case: the user.
         exclude_seen: whether there are only new candidates.
+        size: the maximum number of candidates of one kind.
 
     Returns:
         The catalog rows in the order of the prior, keyed by kind; the two logarithms, keyed by row;
@@ -82,7 +84,7 @@ def ask(prior: Any, model: Recommender, case: Case, exclude_seen: bool) -> Answe
     """
     catalog = model.catalog
     stage = FirstStage.of(prior, case.history)
-    kinds = prior.candidates(case.history, stage.values, max(SIZES))
+    kinds = prior.candidates(case.history, stage.values, size)
     if exclude_seen:
         kinds = {kind: rows for kind, rows in kinds.items() if kind == "new"}
     rows = [row for each in kinds.values() for row in each.tolist()]
@@ -153,22 +155,33 @@ def compare(labels: Sequence[Answer], users: Sequence[Answer]) -> None:
 
 
 def timed(task: Task, options: argparse.Namespace, cases: Sequence[Case]) -> None:
-    """Print the processor time of lists by role and number of candidates, in turn."""
-    recommenders = {role: load(task, options, role) for role in (EXPLAIN, FUSE, FEATURE)}
-    seconds: dict[str, list[float]] = {}
-    for number, case in enumerate(cases):
-        for role, size in ((EXPLAIN, 0), (FUSE, 0), *((FEATURE, size) for size in SIZES)):
-            model_feature.CANDIDATES = size or SIZES[0]
+    """Print the processor time of the prior's list, the fused list, and scoring candidates, in turn.
+
+    A list with the role ``feature`` takes as long as scoring its candidates and the prior's list.
+    """
+    counted, fused, model = (load(task, options, role) for role in (EXPLAIN, FUSE, None))
+    prior = fused.prior
+    calls: dict[str, Callable[[Case], object]] = {
+        "the prior alone": lambda case: counted.recommend(case.history, K),
+        "fused": lambda case: fused.recommend(case.history, K),
+        **{
+            f"scoring {size}": lambda case, size=size: ask(  # type: ignore[misc]
+                prior, model, case, task.exclude_seen, size
+            )
+            for size in SIZES
+        },
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for case in cases:
+        for name, call in calls.items():
             began = time.process_time()
-            recommenders[role].recommend(case.history, K)
-            name = f"{role} {size}" if size else role
-            seconds.setdefault(name, []).append(time.process_time() - began)
-        if not number:
-            seconds.clear()  # the first lists load and cache
-    fused = np.array(seconds[FUSE])
-    for name, values in seconds.items():
+            call(case)
+            seconds[name].append(time.process_time() - began)
+    lists = np.array(seconds["fused"][1:])  # the first of each loads and caches
+    for name, each in seconds.items():
+        values = np.array(each[1:])
         print(
-            f"{name}: median {np.median(values):.3f} s, {np.median(values / fused):.2f} of the fused list"
+            f"{name}: median {np.median(values):.3f} s, {np.median(values / lists):.2f} of the fused list"
         )
 
 
