@@ -233,7 +233,9 @@ def test_doctor(run: Run, model: Path) -> None:
     assert report["versions"]["genrec"]
     assert report["hardware"]["threads"] >= 1
     assert report["model"]["decoding"] == "token tree"
-    assert report["model"]["attention by event"].startswith("yes, with 0.2 KB of memory per token")
+    assert report["model"]["attention by event"].startswith(
+        "yes; a token of a stored line takes 0.2 KiB as float32"
+    )
     assert "free" in report["disk"]
     code, out, _ = run("doctor")
     assert code == 0
