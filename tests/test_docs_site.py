@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.amount import FULL
 
 from genrec.cli import main
 from genrec.models import lazy_model as lazy_models
@@ -141,6 +142,8 @@ def test_what_commands_print_is_true_but_for_digits(
 
 
 SLOW = [page for page in PAGES if any(mark == "slow" for mark, _, _ in blocks(page))]
+if not FULL:  # tests/cli/test_fit.py runs the same command in a few seconds
+    SLOW = [page for page in SLOW if page.stem != "fit"]
 
 
 @pytest.mark.slow
