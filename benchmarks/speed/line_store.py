@@ -20,11 +20,11 @@ import torch
 
 from benchmarks.common import commit
 from genrec import History, Interaction, Recommender
-from genrec.config import PROTOCOL
+from genrec.config import LINE_NUMBERS, PROTOCOL
 from genrec.data.datasets import load
 from genrec.models.lazy_model import lazy_model
 from genrec.models.line_files import LineFiles, LineOptions
-from genrec.models.line_layout import NUMBERS, LineLayout
+from genrec.models.line_layout import LineLayout
 from genrec.models.line_store import LineStore
 from genrec.types import IntArray
 
@@ -38,11 +38,11 @@ def main() -> None:
     )
     parser.add_argument("--items", type=int, default=10_000)
     parser.add_argument("--budget", type=int, default=256, help="MiB in memory, for the churn")
-    parser.add_argument("--numbers", choices=NUMBERS, default="int8")
+    parser.add_argument("--numbers", choices=LINE_NUMBERS, default="int8")
     arguments = parser.parse_args()
     tokens = count_tokens()
     print(f"commit {commit()}; {len(tokens)} lines, {tokens.mean():.2f} tokens on average")
-    for numbers in NUMBERS:
+    for numbers in LINE_NUMBERS:
         size = tokens.mean() * LineLayout(SHAPE, torch.float32, numbers).token_bytes
         print(
             f"{numbers:9} {size / 1000:6.1f} KB a line, {arguments.items} lines "

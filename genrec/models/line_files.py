@@ -50,7 +50,7 @@ class LineOptions:
     """How lines are stored.
 
     Attributes:
-        numbers: the number type, one of ``line_layout.NUMBERS``.
+        numbers: the number type, one of ``config.LINE_NUMBERS``.
         memory: maximum size in memory in bytes; None to leave the budget of the store as it is.
         folder: a folder in which lines are looked for; None for none.
         disk: maximum size of the files in the folder in bytes; 0 to write none.

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import torch
 
-NUMBERS = ("float32", "bfloat16", "int8")
 _LARGEST = 127  # the largest absolute value of an int8 number here
 
 
@@ -25,7 +24,7 @@ class LineLayout:
     Attributes:
         shape: the number of layers L, the number of heads, the size of a key and that of a value.
         dtype: the data type of the model's keys and values.
-        numbers: how numbers are stored: ``float32`` (as the model computes them), ``bfloat16`` or
+        numbers: how numbers are stored, one of ``config.LINE_NUMBERS``: ``float32`` (as the model computes them), ``bfloat16`` or
             ``int8``.
     """
 

@@ -17,7 +17,7 @@ from genrec.service.documentation import STYLE_HASH, render_page
 from genrec.service.http import Gate, json_response, problem_response
 from genrec.service.problems import TITLES, Problem, invalid, problem_of
 from genrec.service.security import ADMIN, FEEDBACK, READ
-from genrec.service.service import Service
+from genrec.service.service import Service, service_of
 from genrec.service.store import ConflictError
 from genrec.service.worker import ClosedError, FullError, LateError
 from genrec.version import __version__
@@ -127,11 +127,6 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
     return app.openapi_schema
 
 
-def _service(request: Request) -> Service:
-    service: Service = request.app.state.service
-    return service
-
-
 _HEALTH: dict[int | str, dict[str, Any]] = {200: {"model": Answer}, 503: {"model": Answer}}
 
 
@@ -144,7 +139,7 @@ async def livez() -> Response:
 @health.get("/healthz", responses=_HEALTH)
 async def healthz(request: Request) -> Response:
     """Say whether the thread of the model works. This never waits for it."""
-    service = _service(request)
+    service = service_of(request)
     problem = service.worker.problem()
     values = {
         "status": "failing" if problem else "ok",
@@ -158,7 +153,7 @@ async def healthz(request: Request) -> Response:
 @health.get("/readyz", responses=_HEALTH)
 def readyz(request: Request) -> Response:
     """Say whether requests can be answered: the store answers, and the service is not stopping."""
-    service = _service(request)
+    service = service_of(request)
     problem = "the service is stopping" if service.stopping else service.worker.problem()
     if not problem:
         try:
@@ -172,7 +167,7 @@ def readyz(request: Request) -> Response:
 @health.get("/metrics", responses={200: {"content": {"text/plain": {}}}}, response_class=Response)
 async def metrics(request: Request) -> Response:
     """Return metrics in Prometheus's text format."""
-    body, kind = _service(request).metrics.render()
+    body, kind = service_of(request).metrics.render()
     return Response(body, media_type=kind)
 
 

@@ -63,6 +63,11 @@ def of(name: str) -> dict[str, Any]:
     }
 
 
+def body(name: str) -> dict[str, Any]:
+    """Return the entry of a route in OpenAPI that shows the examples of its request."""
+    return {"requestBody": {"content": {"application/json": {"examples": of(name)}}}}
+
+
 def fitted(value: Any, words: Mapping[str, str]) -> Any:
     """Return an example in which ids and titles are replaced.
 

@@ -15,7 +15,7 @@ from genrec.service.answers import ANSWERS
 from genrec.service.http import StrictRoute, json_response
 from genrec.service.problems import Problem
 from genrec.service.schemas import Blocks, DefaultModel, Options, merge
-from genrec.service.service import Service
+from genrec.service.service import Service, service_of
 from genrec.service.shop import Engine
 from genrec.service.tables import StoreError
 
@@ -23,16 +23,6 @@ router = APIRouter(prefix="/v1", route_class=StrictRoute, tags=["Operate"])
 
 PathName = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 _ACCEPTED = re.compile(r"[^,\x00-\x1f]{1,100}")
-
-
-def _service(request: Request) -> Service:
-    service: Service = request.app.state.service
-    return service
-
-
-def _body(name: str) -> dict[str, Any]:
-    listed = examples.of(name)
-    return {"requestBody": {"content": {"application/json": {"examples": listed}}}}
 
 
 # Models
@@ -67,14 +57,14 @@ def _loadable(service: Service) -> list[str]:
 @router.get("/models", responses=ANSWERS["other"])
 def list_models(request: Request) -> Response:
     """List the loaded models, and the names of the runs that can be loaded."""
-    service = _service(request)
+    service = service_of(request)
     return json_response({"models": _models(service), "loadable": _loadable(service)})
 
 
-@router.put("/models/default", responses=ANSWERS["other"], openapi_extra=_body("default"))
+@router.put("/models/default", responses=ANSWERS["other"], openapi_extra=examples.body("default"))
 def choose_model(asked: DefaultModel, request: Request) -> Response:
     """Choose the model that answers if a request names none. Running requests are not disturbed."""
-    service = _service(request)
+    service = service_of(request)
     try:
         service.shop.choose(asked.name)
     except KeyError:
@@ -85,7 +75,7 @@ def choose_model(asked: DefaultModel, request: Request) -> Response:
 @router.post("/models/{name}", responses=ANSWERS["other"])
 def load_model(name: PathName, request: Request) -> Response:
     """Load a run from the folder that the operator named with `--runs`, or load it again."""
-    service = _service(request)
+    service = service_of(request)
     if service.load is None or service.runs is None:
         raise Problem(409, "No runs can be loaded. Start the service with --runs FOLDER.")
     if name not in _loadable(service):
@@ -97,7 +87,7 @@ def load_model(name: PathName, request: Request) -> Response:
 @router.delete("/models/{name}", responses=ANSWERS["other"])
 def unload_model(name: PathName, request: Request) -> Response:
     """Unload a model that is not the default one. Running requests finish."""
-    service = _service(request)
+    service = service_of(request)
     try:
         service.shop.remove(name)
     except KeyError:
@@ -111,13 +101,15 @@ def unload_model(name: PathName, request: Request) -> Response:
 @router.get("/scenarios", responses=ANSWERS["other"])
 def list_scenarios(request: Request) -> Response:
     """Return all scenarios, which are named options such as those of a home page."""
-    return json_response({"scenarios": _service(request).shop.store.scenarios()})
+    return json_response({"scenarios": service_of(request).shop.store.scenarios()})
 
 
-@router.put("/scenarios/{name}", responses=ANSWERS["other"], openapi_extra=_body("scenario"))
+@router.put(
+    "/scenarios/{name}", responses=ANSWERS["other"], openapi_extra=examples.body("scenario")
+)
 def put_scenario(name: PathName, asked: Options, request: Request) -> Response:
     """Create or replace a scenario. Requests that name it use its options as defaults."""
-    service, options = _service(request), asked.given()
+    service, options = service_of(request), asked.given()
     merge({}, options, service.fixed)
     service.shop.store.put_scenario(name, options)
     return json_response({"name": name, "options": options})
@@ -126,7 +118,7 @@ def put_scenario(name: PathName, asked: Options, request: Request) -> Response:
 @router.delete("/scenarios/{name}", responses=ANSWERS["other"])
 def delete_scenario(name: PathName, request: Request) -> Response:
     """Delete a scenario."""
-    if not _service(request).shop.store.put_scenario(name, None):
+    if not service_of(request).shop.store.put_scenario(name, None):
         raise Problem(404, f"There is no scenario {name!r}.")
     return json_response({"name": name, "options": None})
 
@@ -137,13 +129,13 @@ def delete_scenario(name: PathName, request: Request) -> Response:
 @router.get("/blocks", responses=ANSWERS["other"])
 def get_blocks(request: Request) -> Response:
     """Return the block list."""
-    return json_response({k: list(v) for k, v in _service(request).shop.blocks.items()})
+    return json_response({k: list(v) for k, v in service_of(request).shop.blocks.items()})
 
 
-@router.put("/blocks", responses=ANSWERS["other"], openapi_extra=_body("blocks"))
+@router.put("/blocks", responses=ANSWERS["other"], openapi_extra=examples.body("blocks"))
 def put_blocks(asked: Blocks, request: Request) -> Response:
     """Replace the block list. No answer after this one offers a blocked item."""
-    blocked = _service(request).shop.block(asked.model_dump())
+    blocked = service_of(request).shop.block(asked.model_dump())
     return json_response({**asked.model_dump(), "blocked": blocked})
 
 
@@ -162,7 +154,7 @@ def acceptance(
     ] = "",
 ) -> Response:
     """Count how often shown items were followed by feedback that names their list."""
-    service = _service(request)
+    service = service_of(request)
     wanted = [b.strip() for b in behaviors.split(",") if b.strip()]
     if any(_ACCEPTED.fullmatch(b) is None for b in wanted):
         raise Problem(422, "behaviors is not valid. Expected names with commas between them.")
@@ -182,7 +174,7 @@ def export(request: Request) -> Response:
     Each line names its `table`: items, events, scenarios, blocks, lists, impressions or
     deleted_users. The last line is `{"table": "end"}`; without it, the export is not complete.
     """
-    service = _service(request)
+    service = service_of(request)
     service.recorder.flush()
 
     def lines() -> Iterator[str]:

@@ -25,7 +25,7 @@ from genrec.service.schemas import (
     ItemPatch,
     check_printable,
 )
-from genrec.service.service import Service
+from genrec.service.service import Service, service_of
 from genrec.service.store import Event
 
 router = APIRouter(prefix="/v1", route_class=StrictRoute, tags=["Data"])
@@ -36,17 +36,7 @@ Page = Annotated[int, Query(ge=1, le=1000)]
 Words = Annotated[str, Query(max_length=200), AfterValidator(check_printable)]
 
 
-def _service(request: Request) -> Service:
-    service: Service = request.app.state.service
-    return service
-
-
-def _body(name: str) -> dict[str, Any]:
-    listed = examples.of(name)
-    return {"requestBody": {"content": {"application/json": {"examples": listed}}}}
-
-
-@router.post("/feedback", responses=ANSWERS["feedback"], openapi_extra=_body("feedback"))
+@router.post("/feedback", responses=ANSWERS["feedback"], openapi_extra=examples.body("feedback"))
 async def feedback(
     asked: FeedbackEvent | Feedback,
     request: Request,
@@ -65,7 +55,7 @@ async def feedback(
     into account. A request with an `Idempotency-Key` may be repeated for a week; its events are
     stored only once.
     """
-    service, now = _service(request), time.time()
+    service, now = service_of(request), time.time()
     given = asked.events if isinstance(asked, Feedback) else [asked]
     shop = service.shop
     events = [
@@ -136,11 +126,10 @@ def list_items(
     limit: Page = 100,
 ) -> Response:
     """List the items, or those whose titles have the given words, as for completion."""
-    service = _service(request)
+    service = service_of(request)
     catalog = service.shop.catalog
     if query.strip():
-        hidden = {i.item_id for i in catalog if service.shop.state(i.item_id) != "available"}
-        rows = service.titles.complete(query, limit, hidden)
+        rows = service.titles.complete(query, limit, service.shop.hidden)
         found = [_describe(service, catalog[row]) for row in rows]
         return json_response({"items": found, "next": None})
     first = 0
@@ -156,36 +145,40 @@ def list_items(
     return json_response({"items": page, "next": more})
 
 
-@router.post("/items:bulk", responses=ANSWERS["other"], openapi_extra=_body("edit items"))
+@router.post("/items:bulk", responses=ANSWERS["other"], openapi_extra=examples.body("edit items"))
 def edit_items(asked: ItemEdits, request: Request) -> Response:
     """Add, replace and remove items in one step, all or none of them."""
     put = [i.item(i.item_id) for i in asked.put]
-    _edit(_service(request), put, asked.remove)
+    _edit(service_of(request), put, asked.remove)
     return json_response({"put": len(put), "removed": len(set(asked.remove))})
 
 
 @router.get("/items/{item_id:path}", responses=ANSWERS["item"])
 def get_item(item_id: ItemId, request: Request) -> Response:
     """Return an item."""
-    service = _service(request)
+    service = service_of(request)
     return json_response(_describe(service, _item(service, item_id)))
 
 
-@router.put("/items/{item_id:path}", responses=ANSWERS["item"], openapi_extra=_body("put item"))
+@router.put(
+    "/items/{item_id:path}", responses=ANSWERS["item"], openapi_extra=examples.body("put item")
+)
 def put_item(item_id: ItemId, asked: ItemIn, request: Request) -> Response:
     """Add an item, or replace it. Every request after the answer can recommend it."""
-    service = _service(request)
+    service = service_of(request)
     _edit(service, [asked.item(item_id)], [])
     return json_response(_describe(service, _item(service, item_id)))
 
 
-@router.patch("/items/{item_id:path}", responses=ANSWERS["item"], openapi_extra=_body("patch item"))
+@router.patch(
+    "/items/{item_id:path}", responses=ANSWERS["item"], openapi_extra=examples.body("patch item")
+)
 def patch_item(item_id: ItemId, asked: ItemPatch, request: Request) -> Response:
     """Change the title or some attributes of an item."""
-    service = _service(request)
-    if service.shop.state(item_id) == "removed":
-        raise Problem(409, f"Item {item_id[:100]!r} was removed. Put it again first.")
-    with service.shop.editing:
+    service = service_of(request)
+    with service.shop.editing:  # the item must not be removed between the check and the change
+        if service.shop.state(item_id) == "removed":
+            raise Problem(409, f"Item {item_id[:100]!r} was removed. Put it again first.")
         _edit(service, [asked.applied(_item(service, item_id))], [])
     return json_response(_describe(service, _item(service, item_id)))
 
@@ -193,7 +186,7 @@ def patch_item(item_id: ItemId, asked: ItemPatch, request: Request) -> Response:
 @router.delete("/items/{item_id:path}", responses=ANSWERS["item"])
 def delete_item(item_id: ItemId, request: Request) -> Response:
     """Remove an item. No answer after this one recommends it; histories still show it."""
-    service = _service(request)
+    service = service_of(request)
     _item(service, item_id)
     _edit(service, [], [item_id])
     return json_response(_describe(service, _item(service, item_id)))
@@ -215,7 +208,7 @@ def list_users(
     request: Request, prefix: Words = "", after: Words = "", limit: Page = 100
 ) -> Response:
     """List the ids of users with events, sorted, or those that begin with `prefix`."""
-    found = _service(request).shop.user_ids(prefix, after, limit + 1)
+    found = service_of(request).shop.user_ids(prefix, after, limit + 1)
     more = found[limit - 1] if len(found) > limit else None
     return json_response({"users": found[:limit], "next": more})
 
@@ -223,7 +216,7 @@ def list_users(
 @router.get("/users/{user_id:path}", responses=ANSWERS["user"])
 def get_user(user_id: UserId, request: Request, limit: Page = 1000) -> Response:
     """Return the latest events of a user, oldest first, with the titles of their items."""
-    service = _service(request)
+    service = service_of(request)
     history = service.shop.history(user_id)
     if not history.interactions:
         raise Problem(404, f"There are no events of a user {user_id[:100]!r}.")
@@ -248,5 +241,5 @@ def delete_user(user_id: UserId, request: Request) -> Response:
 
     The files of the dataset are not changed, but the user's events in them are not used any more.
     """
-    gone = _service(request).shop.delete_user(user_id)
+    gone = service_of(request).shop.delete_user(user_id)
     return json_response({"user_id": user_id, "events": gone})

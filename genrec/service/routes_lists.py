@@ -26,41 +26,30 @@ from genrec.service.schemas import (
     Similar,
 )
 from genrec.service.security import FEEDBACK
-from genrec.service.service import Service
+from genrec.service.service import Service, service_of
 from genrec.service.store import Event
 
 router = APIRouter(prefix="/v1", route_class=StrictRoute, tags=["Recommend"])
 _TICK = 1.0  # seconds between two messages while an explanation is being computed
 
 
-def _service(request: Request) -> Service:
-    service: Service = request.app.state.service
-    return service
-
-
-def _body(name: str) -> dict[str, Any]:
-    """Return the entry of OpenAPI with the examples of a request."""
-    listed = examples.of(name)
-    return {"requestBody": {"content": {"application/json": {"examples": listed}}}}
-
-
-@router.post("/recommend", responses=ANSWERS["list"], openapi_extra=_body("recommend"))
+@router.post("/recommend", responses=ANSWERS["list"], openapi_extra=examples.body("recommend"))
 async def recommend(asked: Recommend, request: Request) -> Response:
     """Recommend the best next items for a user, a session or a given history.
 
     The answer is that of `Recommender.recommend`, with the id of the list, the model, and the reason
     if counting alone made the list.
     """
-    return json_response(await _service(request).recommend(request, asked))
+    return json_response(await service_of(request).recommend(request, asked))
 
 
-@router.post("/recommend:batch", responses=ANSWERS["batch"], openapi_extra=_body("batch"))
+@router.post("/recommend:batch", responses=ANSWERS["batch"], openapi_extra=examples.body("batch"))
 async def recommend_batch(asked: RecommendBatch, request: Request) -> Response:
     """Answer several requests for lists. Those with the same options share a pass of the model.
 
     Each answer is a list, or the problem of this request alone.
     """
-    service = _service(request)
+    service = service_of(request)
     free = max(1, service.limits.queue // 2)
 
     async def one(each: Recommend) -> dict[str, Any]:
@@ -75,13 +64,13 @@ async def recommend_batch(asked: RecommendBatch, request: Request) -> Response:
     return json_response({"schema_version": 1, "answers": list(found)})
 
 
-@router.post("/sessions", responses=ANSWERS["list"], openapi_extra=_body("session"))
+@router.post("/sessions", responses=ANSWERS["list"], openapi_extra=examples.body("session"))
 async def session(asked: Session, request: Request) -> Response:
     """Recommend for an anonymous visitor. Nothing is kept unless `keep` is true.
 
     With `keep`, the events are stored, and the answer has the `session_id` for the next request.
     """
-    service = _service(request)
+    service = service_of(request)
     if not asked.keep:
         return json_response(await service.recommend(request, asked, record=False))
     key = request.state.key
@@ -106,38 +95,38 @@ async def session(asked: Session, request: Request) -> Response:
 @router.delete("/sessions/{session_id}", responses=answers_of("deleted", 422))
 async def delete_session(session_id: str, request: Request) -> Response:
     """Delete a session with its events."""
-    gone = await asyncio.to_thread(_service(request).shop.store.delete_session, session_id)
+    gone = await asyncio.to_thread(service_of(request).shop.store.delete_session, session_id)
     return json_response({"session_id": session_id, "events": gone})
 
 
-@router.post("/rank", responses=ANSWERS["list"], openapi_extra=_body("rank"))
+@router.post("/rank", responses=ANSWERS["list"], openapi_extra=examples.body("rank"))
 async def rank(asked: Rank, request: Request) -> Response:
     """Rank given items by their exact scores, without those that the user's own items exclude."""
-    return json_response(await _service(request).rank(request, asked, keep_own=False))
+    return json_response(await service_of(request).rank(request, asked, keep_own=False))
 
 
-@router.post("/score", responses=ANSWERS["list"], openapi_extra=_body("rank"))
+@router.post("/score", responses=ANSWERS["list"], openapi_extra=examples.body("rank"))
 async def score(asked: Rank, request: Request) -> Response:
     """Rank given items as `/v1/rank` does, but keep items that the user has had."""
-    return json_response(await _service(request).rank(request, asked, keep_own=True))
+    return json_response(await service_of(request).rank(request, asked, keep_own=True))
 
 
-@router.post("/search", responses=ANSWERS["search"], openapi_extra=_body("search"))
+@router.post("/search", responses=ANSWERS["search"], openapi_extra=examples.body("search"))
 async def search(asked: Search, request: Request) -> Response:
     """Find items by the words of their titles, in the order in which this user would want them.
 
     The score is the logarithm of the title's match times the item's probability.
     """
-    return json_response(await _service(request).search(request, asked))
+    return json_response(await service_of(request).search(request, asked))
 
 
-@router.post("/similar", responses=ANSWERS["similar"], openapi_extra=_body("similar"))
+@router.post("/similar", responses=ANSWERS["similar"], openapi_extra=examples.body("similar"))
 async def similar(asked: Similar, request: Request) -> Response:
     """Find the items that go with given items; see `Recommender.similar`. No model is used."""
-    return json_response(await _service(request).similar(request, asked))
+    return json_response(await service_of(request).similar(request, asked))
 
 
-@router.post("/explain", responses=ANSWERS["explanation"], openapi_extra=_body("explain"))
+@router.post("/explain", responses=ANSWERS["explanation"], openapi_extra=examples.body("explain"))
 async def explain(asked: Explain, request: Request) -> Response:
     """Explain why an item is or is not recommended; see `Recommender.explain`.
 
@@ -145,7 +134,7 @@ async def explain(asked: Explain, request: Request) -> Response:
     the explanation is computed, then `explanation` or `problem`. Sentences are sent when they have
     been checked, not while they are written.
     """
-    service = _service(request)
+    service = service_of(request)
     ready = await service.prepare_explanation(asked)
     job = service.explain_job(ready, asked.item_id)
     if "text/event-stream" not in request.headers.get("accept", ""):

@@ -372,6 +372,12 @@ class Service:
         return {**values, "notes": notes, "run": ready.engine.name}
 
 
+def service_of(request: Request) -> Service:
+    """Return the service that answers a request."""
+    service: Service = request.app.state.service
+    return service
+
+
 def _job_of(recommender: Recommender, ready: Prepared, shows: Sequence[str] | None) -> Job:
     """Return the job that makes lists. Jobs with the same options share a pass."""
     options = ready.options

@@ -319,6 +319,11 @@ class Shop:
         """All items, including removed and blocked ones."""
         return self._catalog
 
+    @property
+    def hidden(self) -> set[str]:
+        """The ids of the items that cannot be recommended."""
+        return self._removed | self._blocked
+
     def state(self, item_id: str) -> str:
         """Return ``available``, ``removed``, ``blocked`` or, for an unknown id, an empty string."""
         if item_id not in self._catalog:

@@ -44,7 +44,7 @@ class TitleSearch:
         first: list[int] = []
         others: list[int] = []
         for row, title in enumerate(self._titles):
-            if self.catalog[row].item_id in hidden or not _has(title, words):
+            if not _has(title, words) or self.catalog[row].item_id in hidden:
                 continue
             (first if title.startswith(" ".join(words)) else others).append(row)
             if len(first) >= limit:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import tiny
+from support.amount import EXAMPLES
 from support.block_attention import forward_blocks
 from support.reference import forward
 
@@ -92,7 +92,7 @@ def test_gathered_blocks_equal_one_masked_pass(
     assert torch.allclose(outputs.logits()[1].double(), expected, atol=1e-4)
 
 
-@settings(max_examples=int(os.environ.get("GENREC_EXAMPLES", "25")) // 5 or 1)
+@settings(max_examples=EXAMPLES // 5 or 1)
 @given(
     st.sampled_from(KINDS),
     st.sampled_from(["float32", "bfloat16", "int8"]),

@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genrec.models.line_layout import NUMBERS, LineLayout
+from genrec.config import LINE_NUMBERS
+from genrec.models.line_layout import LineLayout
 
 SHAPE = (2, 3, 5, 4)  # layers, heads, sizes of keys and values
 
@@ -19,7 +20,7 @@ def some(tokens: int, seed: int, dtype: torch.dtype = torch.float32) -> list[tor
     ]
 
 
-@given(st.sampled_from(NUMBERS), st.integers(1, 9), st.integers(0, 99))
+@given(st.sampled_from(LINE_NUMBERS), st.integers(1, 9), st.integers(0, 99))
 def test_errors_are_small(numbers: str, tokens: int, seed: int) -> None:
     layout, given_ = LineLayout(SHAPE, torch.float32, numbers), some(tokens, seed)
     packed = layout.pack(*given_)
@@ -40,12 +41,12 @@ def test_errors_are_small(numbers: str, tokens: int, seed: int) -> None:
 def test_sizes() -> None:
     """SmolLM2-135M has 30 layers with 3 heads of 64 numbers."""
     shape = (30, 3, 64, 64)
-    sizes = {n: LineLayout(shape, torch.float32, n).token_bytes for n in NUMBERS}
+    sizes = {n: LineLayout(shape, torch.float32, n).token_bytes for n in LINE_NUMBERS}
     assert sizes == {"float32": 46080, "bfloat16": 23040, "int8": 12240}
     assert LineLayout(shape, torch.bfloat16).token_bytes == 23040  # as the model computes them
 
 
-@pytest.mark.parametrize("numbers", NUMBERS)
+@pytest.mark.parametrize("numbers", LINE_NUMBERS)
 def test_zeros_stay_zeros(numbers: str) -> None:
     layout = LineLayout(SHAPE, torch.float32, numbers)
     zeros = [torch.zeros(2, 3, 4, size) for size in SHAPE[2:]]
@@ -63,7 +64,7 @@ def test_the_bytes_are_a_copy() -> None:
 def test_other_data_types_come_back() -> None:
     for dtype in (torch.bfloat16, torch.float16):
         given_ = some(3, 0, dtype)
-        for numbers in NUMBERS:
+        for numbers in LINE_NUMBERS:
             layout = LineLayout(SHAPE, dtype, numbers)
             for before, after in zip(given_, layout.unpack(layout.pack(*given_)), strict=True):
                 assert after.dtype == dtype

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
 from starlette.testclient import TestClient
+from support.amount import EXAMPLES
 from support.served import client as client
 from support.served import ids, recommend
 
 from genrec.service import examples
 
-EXAMPLES = int(os.environ.get("GENREC_EXAMPLES", "25"))
 WORDS = {
     examples.USER: "u1", examples.ITEM: "i0", examples.OTHER: "i1", examples.TITLE: "red mug",
     "default": "tiny",

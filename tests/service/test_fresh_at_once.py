@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 from support import served
-from support.served import buy, ids, made_shop, recommend, recommender
+from support.amount import EXAMPLES
+from support.served import buy, ids, made_shop, recommend, recommender, service_of
 from support.served import client as client
 
 from genrec import History, Interaction, Item
@@ -20,7 +20,6 @@ from genrec.service.store import Event, Store
 from genrec.service.tables import sqlite_url
 
 ALL = len(served.TITLES)
-EXAMPLES = int(os.environ.get("GENREC_EXAMPLES", "25"))
 
 
 def test_an_event_is_in_the_users_next_list(client: TestClient) -> None:
@@ -203,6 +202,25 @@ def test_a_deleted_user_is_not_counted_any_more(shop: Shop) -> None:
     assert shop.history("u1") == History((), "u1")
     shop.store.add_events([Event(Interaction("i3", "buy", 1.8e9), "u1")])
     assert [e.item_id for e in shop.history("u1").interactions] == ["i3"]  # a new start
+
+
+def test_a_change_does_not_bring_back_what_was_removed_meanwhile(client: TestClient) -> None:
+    """A PATCH that waits for a removal sees it, instead of what it found before."""
+    shop = service_of(client).shop
+    answers: list[int] = []
+
+    def patch() -> None:
+        answer = client.patch("/v1/items/i4", json={"attributes": {"price": 1.0}})
+        answers.append(answer.status_code)
+
+    thread = threading.Thread(target=patch)
+    with shop.editing:
+        thread.start()
+        thread.join(0.5)  # it has reached the lock by now
+        shop.edit([], ["i4"])
+    thread.join()
+    assert answers == [409]
+    assert shop.state("i4") == "removed"
 
 
 def test_lists_never_show_what_was_removed_while_the_catalog_changes(client: TestClient) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
+from support.amount import EXAMPLES
 from support.served import client as client
 from support.served import recommend, service_of
 from support.served import shared as shared
@@ -19,7 +19,6 @@ from genrec.service import examples, schemas
 from genrec.service.http import DEEPEST, parse_json
 from genrec.service.problems import Problem
 
-EXAMPLES = int(os.environ.get("GENREC_EXAMPLES", "25"))
 JSON = {"content-type": "application/json"}
 
 

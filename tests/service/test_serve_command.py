@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import socket
@@ -27,7 +26,6 @@ from genrec.service.tables import FILE
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "genrec" / "data" / "samples" / "online_retail_demo"
 GUIDE = (ROOT / "docs" / "guides" / "serve.md").read_text(encoding="utf-8")
-EXAMPLES = int(os.environ.get("GENREC_EXAMPLES", "25"))
 ROLE = ("--prior", "collaborative", "--model-role", "explain", "--encoder", "ngrams")
 
 

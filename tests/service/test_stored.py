@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 import signal
 import sqlite3
@@ -16,13 +15,12 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from support import postgres
+from support.amount import EXAMPLES
 
 from genrec import Interaction, Item
 from genrec.errors import DataError, SettingsError
 from genrec.service.store import ConflictError, Event, ShownList, Store
 from genrec.service.tables import FILE, StoreError, sqlite_url
-
-EXAMPLES = int(os.environ.get("GENREC_EXAMPLES", "25"))
 
 
 @pytest.fixture(scope="module")
