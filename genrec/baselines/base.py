@@ -20,6 +20,7 @@ from genrec.data.interactions import Interactions
 from genrec.errors import RequestError, SettingsError
 from genrec.types import FloatArray, Log
 
+FOLDER = "baselines"  # name of the subfolder of a dataset folder that keeps what was fitted
 _CHUNK = 4_000_000  # maximum number of scores in memory at the same time
 
 
@@ -81,7 +82,8 @@ class Scorer(ABC):
             arrays: the arrays of a model that was fitted earlier, so that nothing has to be fitted;
                 None to fit the model.
             work: a folder for checkpoints, from which interrupted training can be resumed, or None.
-            index: a folder that may contain title vectors written by ``genrec index``, or None.
+            index: the dataset folder, which may contain title vectors written by ``genrec index``,
+                or None.
             log: function that is called with a line of text from time to time during training.
             **settings: values of settings, which override those in ``defaults``.
 

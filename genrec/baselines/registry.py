@@ -11,7 +11,7 @@ from typing import Any
 import numpy.typing as npt
 
 from genrec import files
-from genrec.baselines.base import Scorer
+from genrec.baselines.base import FOLDER, Scorer
 from genrec.baselines.content import Content
 from genrec.baselines.counting import Markov, Popular
 from genrec.baselines.neighbors import EASE, ItemKNN, UserKNN
@@ -24,7 +24,6 @@ from genrec.memory import check_memory as check_memory_for
 from genrec.types import Log
 
 VERSION = 1  # version of the saved arrays; increasing it makes old files unusable
-FOLDER = "baselines"  # name of the subfolder in a dataset folder
 
 NAMES = (
     "popular", "recent", "frequent", "markov", "itemknn", "userknn", "ease", "content", "mf", "bpr",

@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
 from genrec import files
+from genrec.baselines.base import FOLDER
 from genrec.baselines.sasrec import ItemNet, SASRec
 from genrec.baselines.sequence import Net
 from genrec.baselines.sparse import Arrays
 from genrec.baselines.training_events import TrainingEvents
+from genrec.data.catalog import Catalog
 from genrec.matching.vectors import dense, title_vectors
-from genrec.types import Float32Array, FloatArray
+from genrec.types import Float32Array, FloatArray, Log
 
 _SCALE = 0.05  # standard deviation of the numbers in the first item vectors
 _LEVELED = 8  # the principal axes before this one are scaled down to its variance
@@ -42,24 +45,9 @@ class TitleSASRec(SASRec):
 
     def learn(self, events: TrainingEvents) -> Arrays:
         """Train the network on events, and return its weights and the popularity as arrays."""
-        vectors = self._title_vectors()
+        vectors = keep_vectors(self.catalog, self.settings["encoder"], self.index, self.log)
         self._first = project(np.asarray(vectors, dtype=np.float64), self.settings["hidden"])
         return super().learn(events)
-
-    def _title_vectors(self) -> Float32Array:
-        """Compute the title vectors, or read them if another network of this dataset has done so."""
-        encoder = self.settings["encoder"]
-        path = None
-        if self.work is not None:
-            key = hashlib.sha256(f"{self.catalog.hash()} {encoder}".encode()).hexdigest()[:16]
-            path = self.work.parent / f"titles-{key}.safetensors"
-            if path.is_file() and not files.describe_unreadable(path):
-                return np.array(files.map_arrays(path)[0]["vectors"])
-        vectors = dense(title_vectors(self.catalog, encoder, self.log, self.index))
-        if path is not None and not files.find_write_problem(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            files.write_arrays(path, {"vectors": vectors}, {"encoder": encoder})
-        return vectors
 
     def build(self) -> Net:
         """Build a network whose item vectors are projected title vectors; see ``NetScorer.build``."""
@@ -68,6 +56,37 @@ class TitleSASRec(SASRec):
             with torch.no_grad():
                 net.vectors.weight.copy_(torch.from_numpy(self._first.astype(np.float32)))
         return net
+
+
+def keep_vectors(catalog: Catalog, encoder: str, folder: Path | None, log: Log) -> Float32Array:
+    """Compute vectors of titles and keep them in the dataset folder, or read those kept there.
+
+    Args:
+        catalog: the N items.
+        encoder: see ``title_vectors``.
+        folder: the dataset folder, or None to keep nothing.
+        log: a function that is called with progress messages.
+
+    Returns:
+        (N, D) unit vectors in the order of the catalog's rows.
+
+    Raises:
+        ModelError: the encoder or model could not be downloaded or loaded.
+    """
+    path = None if folder is None else locate_vectors(folder, catalog, encoder)
+    if path is not None and path.is_file() and not files.describe_unreadable(path):
+        return np.array(files.map_arrays(path)[0]["vectors"])
+    vectors = dense(title_vectors(catalog, encoder, log, folder))
+    if path is not None and not files.find_write_problem(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_arrays(path, {"vectors": vectors}, {"encoder": encoder})
+    return vectors
+
+
+def locate_vectors(folder: Path, catalog: Catalog, encoder: str) -> Path:
+    """Return the file in a dataset folder in which networks keep the vectors of titles."""
+    key = hashlib.sha256(f"{catalog.hash()} {encoder}".encode()).hexdigest()[:16]
+    return folder / FOLDER / f"titles-{key}.safetensors"
 
 
 def project(vectors: FloatArray, size: int) -> FloatArray:

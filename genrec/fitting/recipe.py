@@ -27,8 +27,9 @@ from genrec.evaluation.bootstrap import bootstrap
 from genrec.files import lock_folder
 from genrec.fitting.budget import Budget, TimeUpError
 from genrec.fitting.halves import Measured, divide, score
-from genrec.fitting.networks import plan_network
+from genrec.fitting.networks import plan_network, reading_seconds
 from genrec.fitting.report import DRAWS, ENOUGH, FitReport, Step, compare
+from genrec.matching.vectors import LANGUAGE_MODEL
 from genrec.models.packaged import DEFAULT_MODEL
 from genrec.priors.collaborative import CollaborativePrior
 from genrec.priors.fitted import Fitted, Parts
@@ -44,7 +45,10 @@ if TYPE_CHECKING:
 MINUTES = 30.0  # the default time limit
 USERS = 3000  # maximum number of validation users to measure
 SOURCES = ("userknn",)  # further sources to try
-NETWORKS = ("titlesasrec", "sasrec")  # networks to try
+# The networks to try, and what their item vectors start from, if not from the default: MODEL stands
+# for the hidden states of the language model.
+MODEL = "model"
+NETWORKS = (("titlesasrec", MODEL), ("titlesasrec", None), ("sasrec", None))
 _MEASURED = "fit"  # the kind of results in the dataset's cache
 _FEATURES = 1.5  # the cost of a labeled history, relative to measuring one
 _TREES = 15.0  # seconds for fitting the trees
@@ -145,7 +149,8 @@ class _Recipe:
         from genrec.fitting.model_steps import ModelSteps
 
         with lock_folder(self.folder, wait=60):
-            self._find_parts()
+            named = isinstance(model, str | PathLike)
+            self._find_parts(f"{LANGUAGE_MODEL}{model}" if named else "")
             self._save("auto", None)
         self._serve()
         steps = ModelSteps(self.own, self.halves, self.budget, self.threads, self.log, self.given)
@@ -171,8 +176,12 @@ class _Recipe:
         Fitted(events, self.behavior, self.parts, told).save(self.folder)
         return report
 
-    def _find_parts(self) -> None:
-        """Try each part of the prior, and keep those that improve the lists."""
+    def _find_parts(self, states: str) -> None:
+        """Try each part of the prior, and keep those that improve the lists.
+
+        Args:
+            states: the encoder that uses the language model's hidden states; empty for none.
+        """
         if self.halves is None:
             self.steps.append(
                 Step("prior", True, "It cannot be measured without validation users.")
@@ -197,8 +206,11 @@ class _Recipe:
             self.steps.append(Step("ranker", False, reason))
             return
         self._try("ranker", replace(self.parts, ranker="lambdarank"), self._ranker_seconds())
-        for network in NETWORKS:
-            self._try_network(network)
+        for network, encoder in NETWORKS:
+            if encoder != MODEL:
+                self._try_network(network, encoder)
+            elif states:
+                self._try_network(network, states)
 
     def _ranker_seconds(self) -> float:
         """Estimate how long fitting and measuring rankings for both halves takes."""
@@ -208,15 +220,20 @@ class _Recipe:
         labeled = min(MAX_TRAIN, CUTS * users) + min(MAX_VALIDATION, users)
         return 2 * (labeled * per_user * _FEATURES) + 2 * _TREES + self.best.seconds
 
-    def _try_network(self, network: str) -> None:
-        """Try a ranker that uses a network."""
-        name = f"ranker with {network}"
+    def _try_network(self, network: str, encoder: str | None) -> None:
+        """Try a ranker that uses a network whose item vectors start from an encoder's vectors."""
+        name = f"ranker with {network}" + (f" from {encoder}" if encoder else "")
         shown = protocols.withhold(self.data, "test")
         if self.budget.left <= 0:
             self.steps.append(Step(name, False, self._no_time(0)))
             return
+        given = {"encoder": encoder} if encoder else {}
         try:
-            plan = plan_network(network, shown, self.data, self.seed, self.log)
+            seconds = reading_seconds(self.data, encoder or "", self.log)
+            if seconds > self.budget.left - self.served:
+                self.steps.append(Step(name, False, self._no_time(seconds)))
+                return
+            plan = plan_network(network, given, shown, self.data, self.seed, self.log)
         except (GenrecError, TimeUpError) as error:
             self.steps.append(Step(name, False, str(error) or self._no_time(0)))
             return
@@ -225,6 +242,7 @@ class _Recipe:
             self.steps.append(Step(name, False, self._no_time(plan.seconds(10), limit=True)))
             return
         parts = replace(self.parts, ranker="lambdarank", network=network, epochs=epochs)
+        parts = replace(parts, encoder=encoder)
         seconds = plan.seconds(epochs, remaining=True) + self._ranker_seconds()
         self._try(name, parts, seconds)
 

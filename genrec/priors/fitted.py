@@ -18,6 +18,7 @@ from genrec.data import protocols
 from genrec.data.dataset import FITTED, Dataset
 from genrec.errors import DataError
 from genrec.files import describe_unreadable, write_text
+from genrec.models.packaged import DEFAULT_ENCODER
 from genrec.priors.rank_fit import CandidateRankers
 
 FORMAT_VERSION = 1
@@ -33,6 +34,8 @@ class Parts:
         network: the network whose scores the ranking uses, or ``none``.
         epochs: the maximum number of passes over the data to train the network; None for the
             network's default.
+        encoder: the encoder of the titles that the network starts from; None for the network's
+            default.
         seed: the random seed for fitting the parts.
     """
 
@@ -41,13 +44,17 @@ class Parts:
     network: str = "none"
     epochs: int | None = None
     seed: int = 0
+    encoder: str | None = None
 
     @classmethod
     def given(cls, settings: Settings) -> Parts:
         """Return the parts that settings name; ``auto`` stands for the default of each part."""
         ranker = settings.ranker.replace("auto", "none")
         network = settings.network.replace("auto", "none")
-        return cls(settings.sources, ranker, network, None, settings.seed)
+        encoder: str | None = settings.network_encoder
+        if encoder in {"auto", DEFAULT_ENCODER}:
+            encoder = None
+        return cls(settings.sources, ranker, network, None, settings.seed, encoder)
 
     def chosen_by(self, settings: Settings) -> Parts:
         """Return the parts to use if ``auto`` stands for these parts and settings name the others."""
@@ -57,16 +64,24 @@ class Parts:
         network = self.network if settings.network == "auto" else given.network
         if ranker == "none":
             network = "none"
-        epochs = self.epochs if settings.network == "auto" and network != "none" else None
-        found = Parts(sources, ranker, network, epochs, given.seed)
+        epochs, encoder = None, given.encoder
+        if settings.network == "auto" and network != "none":
+            epochs, encoder = self.epochs, self.encoder
+        found = Parts(sources, ranker, network, epochs, given.seed, encoder)
         return given if found == given else replace(found, seed=self.seed)
 
     def with_rankers(self, rankers: CandidateRankers | None) -> Parts:
         """Return these parts with the ranker and the network of given rankings, or with none."""
         if rankers is None:
-            return replace(self, ranker="none", network="none", epochs=None)
-        name, epochs = ("none", None) if rankers.network is None else rankers.network.named
-        return replace(self, ranker="lambdarank", network=name, epochs=epochs)
+            return self.without_ranker()
+        name, epochs, encoder = "none", None, None
+        if rankers.network is not None:
+            name, epochs, encoder = rankers.network.named
+        return replace(self, ranker="lambdarank", network=name, epochs=epochs, encoder=encoder)
+
+    def without_ranker(self) -> Parts:
+        """Return these parts without a learned ranking."""
+        return replace(self, ranker="none", network="none", epochs=None, encoder=None)
 
     def apply(self, settings: Settings) -> Settings:
         """Return settings that name these parts. ``auto`` remains only where it means the same."""
@@ -75,8 +90,15 @@ class Parts:
             prior_sources="auto" if self.sources == COUNTED else ",".join(self.sources),
             ranker=self.ranker,
             network=self.network,
+            network_encoder=self.encoder or "auto",
             seed=self.seed,
         )
+
+    @property
+    def network_text(self) -> str:
+        """The network with its passes and its encoder, in the form that ``RankNetwork.fit`` takes."""
+        epochs = "" if self.epochs is None else f":{self.epochs}"
+        return self.network + epochs + (f"@{self.encoder}" if self.encoder else "")
 
     def named(self) -> tuple[str, ...]:
         """Name the parts that fitted weights depend on, as texts for a key.
@@ -85,8 +107,7 @@ class Parts:
         """
         if self.ranker == "none":
             return self.sources
-        network = self.network if self.epochs is None else f"{self.network}:{self.epochs}"
-        return (*self.sources, f"ranker={self.ranker}", f"network={network}")
+        return (*self.sources, f"ranker={self.ranker}", f"network={self.network_text}")
 
     def describe(self) -> str:
         """Describe the parts in a few words.
@@ -101,7 +122,8 @@ class Parts:
         if self.ranker == "none":
             return text
         network = "" if self.network == "none" else f" with {self.network}"
-        return f"{text}, ranked by {self.ranker}{network}"
+        encoder = f" from {self.encoder}" if self.encoder else ""
+        return f"{text}, ranked by {self.ranker}{network}{encoder}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -188,7 +188,7 @@ def build_prior(
         )
         parts = Parts.given(settings)
         if parts.ranker != "none":
-            network = parts.network if epochs is None else f"{parts.network}:{epochs}"
+            network = replace(parts, epochs=epochs).network_text
             prior.learn_to_rank(
                 dataset, behavior, network=network, seed=seed, threads=threads, log=log
             )
@@ -413,7 +413,7 @@ class PriorSource:
             return given, (note,) if note else ()
         parts, notes = fitted.parts.chosen_by(settings), []
         if settings.ranker == "auto" and parts.ranker != "none" and (reason := why_unavailable()):
-            parts = replace(parts, ranker="none", network="none", epochs=None)
+            parts = parts.without_ranker()
             notes.append(f"The ranker that `genrec fit` chose is not used. {reason}")
         if self._only_tuned_for(given, parts):
             notes.append(

@@ -51,22 +51,27 @@ class RankNetwork:
 
         Args:
             name: the name of the network, one of ``config.NETWORKS``. A colon and the maximum number
-                of passes over the data may follow, such as ``sasrec:20``.
+                of passes over the data may follow, and then an at sign and the encoder of the titles,
+                as in ``sasrec:20`` and ``titlesasrec@lm:smollm2-135m``.
             dataset: a dataset whose events are split into train, validation and test parts.
             before: the first part that is not used; see ``registry.fit``.
             seed: the random seed.
             log: function that is called with a line of text from time to time.
         """
+        name, _, encoder = name.partition("@")
         name, _, epochs = name.partition(":")
-        limit: dict[str, Any] = {"epochs": int(epochs)} if epochs else {}
-        found: Any = registry.fit(name, dataset, before=before, seed=seed, log=log, **limit)
+        given: dict[str, Any] = {"epochs": int(epochs)} if epochs else {}
+        if encoder:
+            given["encoder"] = encoder
+        found: Any = registry.fit(name, dataset, before=before, seed=seed, log=log, **given)
         return cls(found)
 
     @property
-    def named(self) -> tuple[str, int | None]:
-        """The name of the network, and its maximum number of passes; None for the default number."""
-        epochs = self.scorer.settings["epochs"]
-        return self.scorer.name, None if epochs == self.scorer.defaults["epochs"] else epochs
+    def named(self) -> tuple[str, int | None, str | None]:
+        """The network's name, its maximum number of passes and its encoder; None for the defaults."""
+        defaults = self.scorer.defaults
+        own = {n: v for n, v in self.scorer.settings.items() if v != defaults[n]}
+        return self.scorer.name, own.get("epochs"), own.get("encoder")
 
     def logprobs(self, histories: Sequence[History]) -> list[FloatArray | None]:
         """Compute the log-probabilities of all items that the network knows, for each history.

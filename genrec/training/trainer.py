@@ -46,7 +46,7 @@ from genrec.types import BoolArray, Log
 _FREE = {  # these settings may change when a run is resumed
     "max_minutes", "eval_users", "eval_every", "tune_users", "patience", "save_steps", "save_minutes",
     "log_steps", "report_to",
-    "ranker", "network",  # training does not depend on the prior
+    "ranker", "network", "network_encoder",  # training does not depend on the prior
 }  # fmt: skip
 
 

@@ -17,12 +17,14 @@ from support.tiny import language_model
 import genrec
 from genrec import Dataset, Recommender
 from genrec.baselines.sasrec import SASRec
+from genrec.baselines.title_sasrec import TitleSASRec
 from genrec.config import COUNTED
 from genrec.data.dataset import FITTED
 from genrec.data.interactions import Interactions
 from genrec.errors import SettingsError
 from genrec.evaluation import tuning
-from genrec.fitting import model_steps, recipe
+from genrec.files import map_arrays
+from genrec.fitting import model_steps, networks, recipe
 from genrec.fitting.report import FitReport, Step
 from genrec.priors.tuned import Tuned
 from genrec.runs import Run
@@ -178,7 +180,7 @@ def test_without_lightgbm_no_ranker_is_tried(
 def test_a_network_is_trained_as_long_as_there_is_time_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recipe, "NETWORKS", ("sasrec",))
+    monkeypatch.setattr(recipe, "NETWORKS", (("sasrec", None),))
     monkeypatch.setitem(SASRec.defaults, "epochs", 3)
     cycles(60).save(tmp_path / "data")
     data = Dataset.load(tmp_path / "data")
@@ -189,6 +191,25 @@ def test_a_network_is_trained_as_long_as_there_is_time_for(
     late = by_name(fit(data, minutes=1e-6))["ranker with sasrec"]
     assert late.ndcg is None
     assert "minutes" in late.why
+
+
+def test_a_network_may_start_from_the_models_hidden_states(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Path
+) -> None:
+    monkeypatch.setattr(recipe, "NETWORKS", (("titlesasrec", recipe.MODEL),))
+    monkeypatch.setattr(networks, "_SAMPLE", 4)
+    monkeypatch.setattr(model_steps.ModelSteps, "run", lambda *given: model_steps.ModelResult())
+    monkeypatch.setattr(TitleSASRec, "defaults", {**TitleSASRec.defaults, "epochs": 2})
+    cycles(60).save(tmp_path / "data")
+    data = Dataset.load(tmp_path / "data")
+    step = by_name(fit(data, model=model))[f"ranker with titlesasrec from lm:{model}"]
+    assert step.ndcg is not None
+    encoders = {
+        json.loads(map_arrays(path)[1]["about"])["settings"]["encoder"]
+        for path in (tmp_path / "data" / "baselines").glob("titlesasrec-*.safetensors")
+    }
+    assert encoders == {f"lm:{model}"}
+    assert [s for s in by_name(fit(data, model=None)) if "titlesasrec" in s] == []
 
 
 def test_what_cannot_be_fitted_is_refused(tmp_path: Path) -> None:

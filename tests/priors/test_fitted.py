@@ -24,6 +24,7 @@ from genrec.priors.fitted import Fitted, Parts, load_fitted
 
 EVENTS = [[0, 1, 2, 3], [3, 4, 5, 0], [6, 0, 1, 2]]
 RANKED = Parts((*COUNTED, "userknn"), "lambdarank", "sasrec", 20, 3)
+STATES = Parts(ranker="lambdarank", network="titlesasrec", encoder="lm:smollm2-135m")
 
 
 @pytest.fixture
@@ -47,6 +48,9 @@ def test_auto_stands_for_what_was_found_and_else_for_the_defaults() -> None:
     assert plain == Parts(("markov",), seed=5)
     own = RANKED.chosen_by(Settings(ranker="lambdarank", network="titlesasrec"))
     assert (own.network, own.epochs) == ("titlesasrec", None)
+    assert STATES.chosen_by(Settings()) == STATES
+    assert STATES.chosen_by(Settings(ranker="lambdarank", network="titlesasrec")).encoder is None
+    assert STATES.chosen_by(Settings(ranker="none")).encoder is None
     assert Parts().chosen_by(Settings(seed=4)) == Parts(seed=4)
 
 
@@ -56,10 +60,19 @@ def test_settings_that_name_the_parts_choose_them_again() -> None:
     assert Parts().apply(Settings()).prior_sources == "auto"
     assert Parts().named() == COUNTED  # as in the keys of earlier versions
     assert RANKED.named()[-2:] == ("ranker=lambdarank", "network=sasrec:20")
+    assert Parts.given(STATES.apply(Settings())) == STATES
+    assert STATES.named()[-1] == "network=titlesasrec@lm:smollm2-135m"
+    assert STATES.describe().endswith("with titlesasrec from lm:smollm2-135m")
+    minilm = Settings(ranker="lambdarank", network="titlesasrec", network_encoder="minilm")
+    assert Parts.given(minilm).encoder is None  # it is the default
 
 
 def test_a_verdict_is_found_again_by_its_events_and_behavior(data: Dataset) -> None:
     assert load_fitted(data, "buy") == (None, "")
+    verdict(data, STATES)
+    kept, _ = load_fitted(data, "buy")
+    assert kept is not None
+    assert kept.parts == STATES
     verdict(data, RANKED)
     verdict(data, Parts(), "view")
     found, note = load_fitted(data, "buy")

@@ -9,15 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 from support.counted_shop import NAMES, catalog, history, shop
+from support.tiny import language_model
 
 from genrec import Dataset, History
 from genrec.baselines import registry
 from genrec.baselines.sasrec import SASRec
-from genrec.baselines.title_sasrec import TitleSASRec, project
+from genrec.baselines.title_sasrec import TitleSASRec, locate_vectors, project
 from genrec.config import Settings
 from genrec.errors import SettingsError
+from genrec.files import map_arrays
 from genrec.priors import rank_features, rank_fit
 from genrec.priors.collaborative import CollaborativePrior
+from genrec.priors.fitted import Parts
 from genrec.priors.rank_features import FEATURES, NEW
 from genrec.priors.rank_network import RankNetwork
 
@@ -75,6 +78,32 @@ def test_its_scores_are_features(name: str, tmp_path: Path) -> None:
         assert again.logprobs(past) == pytest.approx(prior.logprobs(past))
         assert again.rankers is not None
         assert again.rankers.digest() == rankers.digest()
+
+
+def test_it_starts_from_the_encoder_that_is_named(tmp_path: Path, model: Path) -> None:
+    dataset().save(tmp_path / "data")
+    data = Dataset.load(tmp_path / "data")
+    name = f"lm:{model}"
+    network = RankNetwork.fit(f"titlesasrec:1@{name}", data, "validation")
+    assert network.named == ("titlesasrec", 1, name)
+    assert network.scorer.settings["encoder"] == name
+    kept = locate_vectors(tmp_path / "data", data.catalog, name)
+    width = map_arrays(kept)[0]["vectors"].shape[1]
+    assert width == language_model().model.config.hidden_size
+    plain = RankNetwork.fit("titlesasrec:1", data, "validation")
+    assert plain.named == ("titlesasrec", 1, None)
+    past = history(1, 2)
+    assert not np.allclose(network.scorer.scores(past), plain.scorer.scores(past))
+    kept.unlink()
+    prior = CollaborativePrior.fit(data)
+    prior.learn_to_rank(data, "buy", network=f"titlesasrec:1@{name}")
+    assert prior.rankers is not None
+    assert Parts().with_rankers(prior.rankers).network_text == f"titlesasrec:1@{name}"
+    prior.save(tmp_path / "prior.safetensors")
+    again = CollaborativePrior.load(tmp_path / "prior.safetensors", data)
+    assert Parts().with_rankers(again.rankers).encoder == name
+    with pytest.raises(SettingsError, match="only titlesasrec starts from vectors of titles"):
+        Settings(ranker="lambdarank", network="sasrec", network_encoder=name)
 
 
 def test_what_it_does_not_know_is_missing() -> None:
