@@ -229,13 +229,11 @@ def _describe_blocks(model: LanguageModel) -> str:
     if isinstance(model.block_reading, str):
         return f"no: {model.block_reading}"
     use = model.lines.use()
-    sizes = [
-        f"{model.block_reading.layout(numbers).token_bytes / 1024:.1f} KiB as {numbers}"
-        for numbers in LINE_NUMBERS
-    ]
+    layouts = [model.block_reading.layout(numbers) for numbers in LINE_NUMBERS]
+    sizes = {str(a.kind).removeprefix("torch."): f"{a.token_bytes / 1024:.1f}" for a in layouts}
+    told = ", ".join(f"{size} KiB as {kind}" for kind, size in sizes.items())
     return (
-        f"yes; a token of a stored line takes {', '.join(sizes)}, up to "
-        f"{use.budget / 2**20:.0f} MiB in memory"
+        f"yes; a token of a stored line takes {told}, up to {use.budget / 2**20:.0f} MiB in memory"
     )
 
 

@@ -24,8 +24,8 @@ class LineLayout:
     Attributes:
         shape: the number of layers L, the number of heads, the size of a key and that of a value.
         dtype: the data type of the model's keys and values.
-        numbers: how numbers are stored, one of ``config.LINE_NUMBERS``: ``float32`` (as the model computes them), ``bfloat16`` or
-            ``int8``.
+        numbers: how numbers are stored, one of ``config.LINE_NUMBERS``: ``float32`` (as the model
+            computes them, whatever its data type), ``bfloat16`` or ``int8``.
     """
 
     shape: tuple[int, int, int, int]
@@ -33,7 +33,7 @@ class LineLayout:
     numbers: str = "float32"
 
     @property
-    def _kind(self) -> torch.dtype:
+    def kind(self) -> torch.dtype:
         """The data type of the stored numbers."""
         if self.numbers == "int8":
             return torch.int8
@@ -44,7 +44,7 @@ class LineLayout:
         """The size of the keys and values of a token in bytes."""
         layers, heads, *sizes = self.shape
         scale = 4 if self.numbers == "int8" else 0
-        return sum(layers * heads * (size * self._kind.itemsize + scale) for size in sizes)
+        return sum(layers * heads * (size * self.kind.itemsize + scale) for size in sizes)
 
     def pack(self, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """Convert keys and values to bytes.
@@ -57,7 +57,7 @@ class LineLayout:
             (T * token_bytes,) uint8 bytes on the same device, in memory of their own.
         """
         if self.numbers != "int8":
-            parts = [keys.to(self._kind), values.to(self._kind)]
+            parts = [keys.to(self.kind), values.to(self.kind)]
         else:
             wide = [keys.float(), values.float()]
             scales = [w.abs().amax(dim=-1, keepdim=True) / _LARGEST for w in wide]
@@ -86,7 +86,7 @@ class LineLayout:
             return packed[first:start].view(kind).view(layers, heads, tokens, size)
 
         if self.numbers != "int8":
-            keys, values = (take(size, self._kind).to(self.dtype) for size in sizes)
+            keys, values = (take(size, self.kind).to(self.dtype) for size in sizes)
         else:
             scales = [take(1, torch.float32) for _ in sizes]  # first, so that they are aligned
             keys, values = (
