@@ -194,6 +194,7 @@ def run(
         log_to()
         fixed = {} if options.stock is None else {"stock": options.stock}
         service = Service(shop, guard, limits, fixed=fixed, load=load, runs=options.runs)
+        service.load_arms()
         place = f"[{host}]" if ":" in host else host
         address = f"http://{place}:{opened.getsockname()[1]}"
         text = f"Serving {dataset.info.name} at {address}. All requests: {address}/docs"

@@ -43,6 +43,8 @@ class ListOut(Answer):
     run: str | None = None
     scenario: str | None = None
     fallback: str | None = None
+    experiment: str | None = None
+    arm: str | None = None
     session_id: str | None = None
 
 

@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from genrec.errors import GenrecError
-from genrec.service import routes_admin, routes_data, routes_lists
+from genrec.service import routes_admin, routes_data, routes_experiments, routes_lists
 from genrec.service.answers import Answer, ProblemOut
 from genrec.service.documentation import STYLE_HASH, render_page
 from genrec.service.http import Gate, json_response, problem_response
@@ -71,8 +71,9 @@ def create_app(service: Service) -> Gate:
         lifespan=lifespan,
     )
     app.state.service = service
-    for router in (routes_lists.router, routes_data.router, routes_admin.router, health):
-        app.include_router(router)
+    for module in (routes_lists, routes_data, routes_admin, routes_experiments):
+        app.include_router(module.router)
+    app.include_router(health)
     _add_handlers(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return Gate(

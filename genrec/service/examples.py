@@ -51,6 +51,15 @@ _EXAMPLES: Mapping[str, Mapping[str, Any]] = {
     },
     "scenario": {"a home page": {"k": 12, "show": "new", "diversity": 0.2}},
     "blocks": {"an item and a word": {"item_ids": [OTHER], "conditions": [], "phrases": ["knife"]}},
+    "experiment": {
+        "the model against counting": {
+            "arms": [
+                {"name": "counts", "model_role": "explain"},
+                {"name": "model", "weight": 1.0},
+            ],
+            "behaviors": ["buy", "view"],
+        },
+    },
     "default": {"a model": {"name": "default"}},
 }
 

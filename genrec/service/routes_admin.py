@@ -13,10 +13,10 @@ from starlette.responses import StreamingResponse
 from genrec.service import examples
 from genrec.service.answers import ANSWERS
 from genrec.service.http import StrictRoute, json_response
+from genrec.service.outcomes import acceptance as count_acceptance
 from genrec.service.problems import Problem
 from genrec.service.schemas import Blocks, DefaultModel, Options, merge
 from genrec.service.service import Service, service_of
-from genrec.service.shop import Engine
 from genrec.service.tables import StoreError
 
 router = APIRouter(prefix="/v1", route_class=StrictRoute, tags=["Operate"])
@@ -47,18 +47,11 @@ def _models(service: Service) -> list[dict[str, Any]]:
     return found
 
 
-def _loadable(service: Service) -> list[str]:
-    """Return the names of the run folders that can be loaded."""
-    if service.runs is None or not service.runs.is_dir():
-        return []
-    return sorted(p.name for p in service.runs.iterdir() if (p / "run.json").is_file())
-
-
 @router.get("/models", responses=ANSWERS["other"])
 def list_models(request: Request) -> Response:
     """List the loaded models, and the names of the runs that can be loaded."""
     service = service_of(request)
-    return json_response({"models": _models(service), "loadable": _loadable(service)})
+    return json_response({"models": _models(service), "loadable": service.loadable})
 
 
 @router.put("/models/default", responses=ANSWERS["other"], openapi_extra=examples.body("default"))
@@ -69,30 +62,31 @@ def choose_model(asked: DefaultModel, request: Request) -> Response:
         service.shop.choose(asked.name)
     except KeyError:
         raise Problem(404, f"The model {asked.name!r} is not loaded. Load it first.") from None
-    return json_response({"models": _models(service), "loadable": _loadable(service)})
+    return json_response({"models": _models(service), "loadable": service.loadable})
 
 
 @router.post("/models/{name}", responses=ANSWERS["other"])
 def load_model(name: PathName, request: Request) -> Response:
     """Load a run from the folder that the operator named with `--runs`, or load it again."""
     service = service_of(request)
-    if service.load is None or service.runs is None:
-        raise Problem(409, "No runs can be loaded. Start the service with --runs FOLDER.")
-    if name not in _loadable(service):
-        raise Problem(404, f"There is no run {name!r} in the folder of the runs.")
-    service.shop.add(Engine.of(name, service.load(service.runs / name)))
-    return json_response({"models": _models(service), "loadable": _loadable(service)})
+    service.load_run(name)
+    return json_response({"models": _models(service), "loadable": service.loadable})
 
 
 @router.delete("/models/{name}", responses=ANSWERS["other"])
 def unload_model(name: PathName, request: Request) -> Response:
-    """Unload a model that is not the default one. Running requests finish."""
+    """Unload a model that is neither the default one nor in an experiment. Running requests finish."""
     service = service_of(request)
+    used = [
+        e.name for e in service.experiments.all() if e.running and name in {a.run for a in e.arms}
+    ]
+    if used:
+        raise Problem(409, f"The experiment {used[0]!r} uses the model {name!r}. Stop it first.")
     try:
         service.shop.remove(name)
     except KeyError:
         raise Problem(404, f"The model {name!r} is not loaded.") from None
-    return json_response({"models": _models(service), "loadable": _loadable(service)})
+    return json_response({"models": _models(service), "loadable": service.loadable})
 
 
 # Scenarios
@@ -152,14 +146,21 @@ def acceptance(
         str,
         Query(max_length=1000, description="Behaviors that count, with commas; all if left out."),
     ] = "",
+    experiment: Annotated[
+        str, Query(max_length=64, description="Only lists of this experiment; all if left out.")
+    ] = "",
 ) -> Response:
-    """Count how often shown items were followed by feedback that names their list."""
+    """Count how often shown items were followed by feedback that names their list.
+
+    `per_user` is the mean over users of their share of accepted lists, with an interval in which users
+    are the unit. `behaviors` counts each behavior apart.
+    """
     service = service_of(request)
     wanted = [b.strip() for b in behaviors.split(",") if b.strip()]
     if any(_ACCEPTED.fullmatch(b) is None for b in wanted):
         raise Problem(422, "behaviors is not valid. Expected names with commas between them.")
     service.recorder.flush()
-    groups = service.shop.store.acceptance(by, wanted)
+    groups = count_acceptance(service.shop.store, by, wanted, experiment or None)
     return json_response({"by": by, "behaviors": wanted, "groups": groups})
 
 

@@ -14,13 +14,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from genrec.config import EVIDENCE, SHOWS, SIMILAR_BY, SIMILAR_OPTIONS, QueryOptions
+from genrec.config import EVIDENCE, EXPLAIN, SHOWS, SIMILAR_BY, SIMILAR_OPTIONS, QueryOptions
 from genrec.data.catalog import Item
 from genrec.data.events import Interaction
 
 MOST_ITEMS = 1000  # items in a list, and in each list of ids of an option
 MOST_EVENTS = 1000  # events in a history or in a request with feedback
 MOST_CANDIDATES = 10_000  # items to rank or score
+MOST_ARMS = 10  # of an experiment
 MOST_REQUESTS = 100  # requests in a batch
 MOST_EDITS = 10_000  # items in a bulk edit
 MOST_TEXT = 20_000  # characters of a typed history
@@ -324,6 +325,60 @@ class Blocks(Model):
     phrases: Annotated[list[Condition], Field(max_length=1000)] = Field(
         default_factory=list, description="Words in a row in a title, in any case and spelling."
     )
+
+
+class ArmIn(Model):
+    """One way of making lists in an experiment."""
+
+    name: Name
+    run: Name | None = Field(
+        None, description="Name of the model; the default one at the start if it is left out."
+    )
+    weight: Annotated[float, Field(gt=0, le=1e6)] = Field(
+        1.0, description="Share of the users, relative to the other arms."
+    )
+    scenario: Name | None = Field(
+        None, description="Scenario whose options are used instead of those of the request's."
+    )
+    options: Options = Field(
+        default_factory=Options, description="Options that replace those of the request."
+    )
+    model_role: Literal[EXPLAIN] | None = Field(  # type: ignore[valid-type]
+        None, description="explain: counting alone ranks the items, as a baseline."
+    )
+
+
+class ExperimentIn(Model):
+    """An experiment that gives each user one of several arms."""
+
+    arms: Annotated[list[ArmIn], Field(min_length=2, max_length=MOST_ARMS)] = Field(
+        description="The arms. The others are compared with the first one."
+    )
+    scenario: Name | None = Field(
+        None,
+        description="Only requests that name this scenario take part; if it is left out, those whose "
+        "scenario has no experiment of its own.",
+    )
+    salt: Annotated[str, Field(max_length=200), AfterValidator(check_printable)] | None = Field(
+        None,
+        description="Text that is hashed with the id of a user; the name if it is left out. "
+        "Experiments with the same salt and weights give a user the arm at the same place.",
+    )
+    behaviors: Annotated[list[Id], Field(min_length=1, max_length=20)] | None = Field(
+        None, description="Feedback that counts; the target behavior if it is left out."
+    )
+    window_hours: Annotated[float, Field(gt=0, le=24 * 90)] = Field(
+        24.0, description="Hours after a user's first list for which its lists and feedback count."
+    )
+    planned_users: Annotated[int, Field(ge=10, le=10**9)] = Field(
+        2000, description="Users at which the intervals of the comparison are tightest."
+    )
+
+    @model_validator(mode="after")
+    def _has_different_arms(self) -> ExperimentIn:
+        if len({arm.name for arm in self.arms}) < len(self.arms):
+            raise ValueError("the names of the arms must differ")
+        return self
 
 
 class DefaultModel(Model):

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
-from genrec.config import QueryOptions
 from genrec.data.events import History
 from genrec.errors import GenrecError, ModelError
 from genrec.pipeline.types import RecommendationList
 from genrec.recommender import Recommender
+from genrec.service.experiments import Arm, Experiments
+from genrec.service.jobs import Prepared, job_of
 from genrec.service.limits import Limits
 from genrec.service.observe import LOG, Metrics
 from genrec.service.problems import Problem
@@ -34,23 +34,6 @@ from genrec.service.worker import ClosedError, FullError, Job, LateError, Worker
 MATCHES = 200  # items whose titles match the words of a search, which are then ranked
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A request whose history and options have been found.
-
-    Attributes:
-        engine: the recommender that answers.
-        history: the events, or typed text.
-        options: the options.
-        notes: remarks for the client.
-    """
-
-    engine: Engine
-    history: History | str | list[str]
-    options: QueryOptions
-    notes: tuple[str, ...] = ()
-
-
 class Service:
     """Everything that the routes need.
 
@@ -61,6 +44,7 @@ class Service:
         metrics: the metrics.
         worker: the thread of the model.
         recorder: stores shown lists.
+        experiments: split requests between arms.
         fixed: options that the operator has set for every request.
         load: loads the recommender of a run by its name; None if runs cannot be loaded.
         runs: the folder of the runs that can be loaded; None if there is none.
@@ -81,6 +65,7 @@ class Service:
         self.fixed, self.load, self.runs = dict(fixed or {}), load, runs
         self.metrics = Metrics()
         self.recorder = Recorder(shop.store, self._failed)
+        self.experiments = Experiments(shop.store)
         self.worker = Worker(
             size=self.limits.queue,
             most_shared=self.limits.share,
@@ -129,22 +114,31 @@ class Service:
         return found
 
     def prepare(
-        self, asked: ForHistory, scenario: str | None, given: Mapping[str, Any]
+        self,
+        asked: ForHistory,
+        scenario: str | None,
+        given: Mapping[str, Any],
+        *,
+        split: bool = False,
     ) -> Prepared:
         """Find the history and the options of a request. This reads the store.
+
+        Args:
+            asked: the request.
+            scenario: the scenario that it names; None if it names none.
+            given: the options that it gives.
+            split: True if the request takes part in experiments.
 
         Raises:
             Problem: the model, the scenario, the session or an item is unknown.
             RequestError: an option is invalid.
         """
-        engine = self.engine(asked.run)
-        named: Mapping[str, Any] = {}
-        if scenario is not None:
-            scenarios = self.shop.store.scenarios()
-            if scenario not in scenarios:
-                msg = f"There is no scenario {scenario!r}. Create it with PUT /v1/scenarios/{scenario}."
-                raise Problem(404, msg)
-            named = scenarios[scenario]
+        named = self.scenario(scenario)
+        experiment, arm = self._arm(asked, scenario) if split else (None, None)
+        if arm is not None:
+            named = named if arm.scenario is None else self.scenario(arm.scenario)
+            given = {**given, **arm.options}
+        engine = self.engine(asked.run if arm is None else arm.run)
         options = merge(named, given, self.fixed)
         if (typed := asked.typed) is not None:
             return Prepared(engine, typed, options)
@@ -161,8 +155,71 @@ class Service:
                 )
         elif asked.session_id is not None:
             history = self.shop.session(asked.session_id)
-        events = (*history.interactions, *more)
-        return Prepared(engine, History(events, history.user_id), options, notes)
+        events = History((*history.interactions, *more), history.user_id)
+        return Prepared(engine, events, options, notes, experiment, arm)
+
+    def scenario(self, name: str | None) -> Mapping[str, Any]:
+        """Return the options of a scenario; none if no scenario is named.
+
+        Raises:
+            Problem: there is no such scenario.
+        """
+        if name is None:
+            return {}
+        scenarios = self.shop.store.scenarios()
+        if name not in scenarios:
+            msg = f"There is no scenario {name!r}. Create it with PUT /v1/scenarios/{name}."
+            raise Problem(404, msg)
+        return scenarios[name]
+
+    def _arm(self, asked: ForHistory, scenario: str | None) -> tuple[str | None, Arm | None]:
+        """Return the experiment and the arm of a request, if it takes part in one.
+
+        A request that names its model or no user and no session takes no part, nor does one whose arm
+        needs a model that is not loaded.
+        """
+        experiment = self.experiments.running_for(scenario)
+        if experiment is None or asked.run is not None:
+            return None, None
+        if asked.user_id is not None:
+            unit = f"u:{self.shop.user_id(asked.user_id)}"
+        elif asked.session_id is not None:
+            unit = f"s:{asked.session_id}"
+        else:
+            return None, None
+        arm = experiment.arm_of(unit)
+        return (experiment.name, arm) if arm.run in self.shop.engines else (None, None)
+
+    def load_run(self, name: str) -> None:
+        """Load a run from the folder of the runs, or load it again.
+
+        Raises:
+            Problem: no runs can be loaded, or there is no run of this name.
+        """
+        if self.load is None or self.runs is None:
+            raise Problem(409, "No runs can be loaded. Start the service with --runs FOLDER.")
+        if name not in self.loadable:
+            raise Problem(404, f"There is no run {name!r} in the folder of the runs.")
+        self.shop.add(Engine.of(name, self.load(self.runs / name)))
+
+    @property
+    def loadable(self) -> list[str]:
+        """The names of the run folders that can be loaded."""
+        if self.runs is None or not self.runs.is_dir():
+            return []
+        return sorted(p.name for p in self.runs.iterdir() if (p / "run.json").is_file())
+
+    def load_arms(self) -> None:
+        """Load the runs that running experiments need, as after a restart; log those that are missing."""
+        arms = [a for e in self.experiments.all() if e.running for a in e.arms]
+        for name in dict.fromkeys(a.run for a in arms):
+            if name in self.shop.engines:
+                continue
+            try:
+                self.load_run(name)
+            except (Problem, GenrecError) as error:
+                text = "An arm of an experiment cannot be served."
+                LOG.error(text, extra={"values": {"run": name, "reason": str(error)}})
 
     def check_items(self, item_ids: Sequence[str]) -> None:
         """Check that all items are in the catalog.
@@ -213,7 +270,7 @@ class Service:
     ) -> dict[str, Any]:
         """Answer a request for a list, or for several lists of one history."""
         given = asked.given()
-        ready = await run_in_threadpool(self.prepare, asked, asked.scenario, given)
+        ready = await run_in_threadpool(self.prepare, asked, asked.scenario, given, split=True)
         lists, fallback = await self._lists(request, asked, ready)
         answers = {show: self._describe(one, ready, asked, fallback) for show, one in lists.items()}
         if record and asked.impression:
@@ -231,7 +288,7 @@ class Service:
         try:
             if engine.fallback is not None and asked.fallback and self.worker.problem():
                 raise LateError
-            job = _job_of(engine.recommender, ready, asked.shows)
+            job = job_of(ready.recommender, ready, asked.shows)
             answer: Mapping[str, RecommendationList] = await self.wait(
                 request, job, asked.deadline_ms
             )
@@ -252,7 +309,7 @@ class Service:
                 LOG.exception("The model failed.", extra={"values": self._about(request)})
             reason = "model"
         plain = replace(ready, options=replace(ready.options, explain=False))
-        job = _job_of(engine.fallback, plain, asked.shows)
+        job = job_of(engine.fallback, plain, asked.shows)
         (lists,) = await run_in_threadpool(job.run, [job.given])
         if isinstance(lists, BaseException):
             raise lists
@@ -277,6 +334,8 @@ class Service:
             "run": ready.engine.name,
             "scenario": asked.scenario,
             "fallback": fallback,
+            "experiment": ready.experiment,
+            "arm": None if ready.arm is None else ready.arm.name,
         }
 
     def _record(self, answer: Mapping[str, Any], ready: Prepared, asked: Recommend) -> None:
@@ -287,9 +346,10 @@ class Service:
             session_id=asked.session_id,
             scenario=asked.scenario,
             run=ready.engine.name,
-            arm=None,
+            arm=answer["arm"],
             fallback=answer["fallback"] is not None,
             item_ids=tuple(r["item_id"] for r in answer["recommendations"]),
+            experiment=answer["experiment"],
         )
         self.recorder.add(shown)
 
@@ -376,42 +436,6 @@ def service_of(request: Request) -> Service:
     """Return the service that answers a request."""
     service: Service = request.app.state.service
     return service
-
-
-def _job_of(recommender: Recommender, ready: Prepared, shows: Sequence[str] | None) -> Job:
-    """Return the job that makes lists. Jobs with the same options share a pass."""
-    options = ready.options
-    if shows is not None:
-
-        def rails(histories: Sequence[Any]) -> Sequence[Any]:
-            return [
-                recommender.recommend_rails(h, shows=tuple(dict.fromkeys(shows)), options=options)
-                for h in histories
-            ]
-
-        return Job(rails, ready.history)
-
-    def lists(histories: Sequence[Any]) -> Sequence[Any]:
-        if len(histories) == 1:
-            return [{"": one} for one in recommender.recommend_many(histories, options=options)]
-        try:
-            found = recommender.recommend_many(
-                histories, batch_size=len(histories), options=options
-            )
-            return [{"": one} for one in found]
-        except Exception:  # one history must not spoil the answers to the others
-            return [_alone(lists, history) for history in histories]
-
-    same = json.dumps(asdict(options), default=str), options.limited, options.groups
-    return Job(lists, ready.history, (id(recommender), same))
-
-
-def _alone(run: Callable[[Sequence[Any]], Sequence[Any]], history: Any) -> Any:
-    """Answer one history, or return the error that it causes."""
-    try:
-        return run([history])[0]
-    except Exception as error:
-        return error
 
 
 async def _disconnected(request: Request) -> None:

@@ -58,6 +58,7 @@ class ShownList:
         arm: the arm of the experiment; None if there is none.
         fallback: True if the list was made by counting alone because the model did not answer.
         item_ids: the items in order.
+        experiment: the name of the experiment; None if there is none.
     """
 
     list_id: str
@@ -69,6 +70,7 @@ class ShownList:
     arm: str | None
     fallback: bool
     item_ids: tuple[str, ...]
+    experiment: str | None = None
 
 
 class ConflictError(Exception):
@@ -93,8 +95,14 @@ class Store:
         Raises:
             StoreError: it does not.
         """
-        with store_errors("The store does not answer"), self._engine.connect() as connection:
+        with self.reading("The store does not answer") as connection:
             connection.execute(sa.select(tables.meta.c.value)).all()
+
+    @contextlib.contextmanager
+    def reading(self, failed: str) -> Iterator[sa.Connection]:
+        """Hold a connection while the ``with`` block runs; ``failed`` says what an error prevents."""
+        with store_errors(failed), self._engine.connect() as connection:
+            yield connection
 
     @contextlib.contextmanager
     def _writing(self, failed: str) -> Iterator[sa.Connection]:
@@ -198,7 +206,7 @@ class Store:
 
     def _events(self, which: Any) -> Iterator[Event]:
         c = tables.events.c
-        with store_errors("The events cannot be read"), self._engine.connect() as connection:
+        with self.reading("The events cannot be read") as connection:
             found = connection.execute(tables.events.select().where(which).order_by(c.sequence))
             for row in found.yield_per(1000):
                 interaction = Interaction(**{n: getattr(row, n) for n in _OF_INTERACTION})
@@ -247,7 +255,7 @@ class Store:
         c = tables.events.c
         wanted = sa.select(c.user_id).distinct().where(c.user_id > after)
         wanted = wanted.where(c.user_id.startswith(prefix, autoescape=True))
-        with store_errors("The users cannot be read"), self._engine.connect() as connection:
+        with self.reading("The users cannot be read") as connection:
             return [str(u) for u in connection.scalars(wanted.order_by(c.user_id).limit(limit))]
 
     # Items
@@ -264,7 +272,7 @@ class Store:
     def items(self) -> list[tuple[Item, bool]]:
         """Return the items in the order in which they came, each with True if it was removed."""
         wanted = tables.items.select().order_by(tables.items.c.sequence)
-        with store_errors("The items cannot be read"), self._engine.connect() as connection:
+        with self.reading("The items cannot be read") as connection:
             return [
                 (Item(row.item_id, row.title, json.loads(row.attributes)), bool(row.removed))
                 for row in connection.execute(wanted)
@@ -274,7 +282,7 @@ class Store:
 
     def scenarios(self) -> dict[str, dict[str, Any]]:
         """Return the options of each scenario, keyed by its name."""
-        with store_errors("The scenarios cannot be read"), self._engine.connect() as connection:
+        with self.reading("The scenarios cannot be read") as connection:
             found = connection.execute(tables.scenarios.select().order_by(tables.scenarios.c.name))
             return {row.name: json.loads(row.options) for row in found}
 
@@ -291,7 +299,7 @@ class Store:
     def blocks(self) -> dict[str, list[str]]:
         """Return the block list: item ids, conditions and phrases of titles."""
         found: dict[str, list[str]] = {kind: [] for kind in KINDS}
-        with store_errors("The block list cannot be read"), self._engine.connect() as connection:
+        with self.reading("The block list cannot be read") as connection:
             for row in connection.execute(tables.blocks.select().order_by(tables.blocks.c.value)):
                 found[row.kind].append(row.value)
         return found
@@ -303,6 +311,36 @@ class Store:
             connection.execute(tables.blocks.delete())
             if rows:
                 connection.execute(tables.blocks.insert(), rows)
+
+    # Experiments
+
+    def experiments(self) -> dict[str, tuple[dict[str, Any], float, float | None]]:
+        """Return each experiment's definition and the times when it was started and stopped.
+
+        The times are seconds since 1970; the second one is None while the experiment runs.
+        """
+        wanted = tables.experiments.select().order_by(tables.experiments.c.started)
+        with self.reading("The experiments cannot be read") as connection:
+            return {
+                row.name: (json.loads(row.definition), row.started, row.stopped)
+                for row in connection.execute(wanted)
+            }
+
+    def put_experiment(
+        self,
+        name: str,
+        definition: Mapping[str, Any] | None,
+        started: float = 0.0,
+        stopped: float | None = None,
+    ) -> None:
+        """Store an experiment in place of that of the same name, or only delete it if it is None."""
+        kept = tables.experiments
+        with self._writing("The experiment was not stored") as connection:
+            connection.execute(kept.delete().where(kept.c.name == name))
+            if definition is not None:
+                text = json.dumps(definition)
+                row = {"name": name, "definition": text, "started": started, "stopped": stopped}
+                connection.execute(kept.insert(), row)
 
     # Shown lists
 
@@ -319,48 +357,11 @@ class Store:
             if places:
                 connection.execute(tables.impressions.insert(), places)
 
-    def acceptance(self, by: str, behaviors: Sequence[str]) -> list[dict[str, Any]]:
-        """Count how many shown items and lists were followed by feedback that names the list.
-
-        Args:
-            by: ``scenario``, ``run``, ``arm`` or ``rank``.
-            behaviors: the behaviors that count as feedback; empty for all.
-
-        Returns:
-            For each value of ``by``: its ``value``, the number of ``lists`` and of ``items`` shown,
-            of ``items_accepted``, and of ``lists_accepted`` with at least one such item.
-        """
-        shown, place, event = tables.lists, tables.impressions, tables.events
-        key = place.c.rank if by == "rank" else shown.c[by]
-        told = (event.c.list_id == place.c.list_id) & (event.c.item_id == place.c.item_id)
-        if behaviors:
-            told &= event.c.behavior.in_(behaviors)
-        accepted = sa.exists().where(told)
-        one = sa.select(
-            key.label("value"),
-            place.c.list_id,
-            sa.case((accepted, 1), else_=0).label("accepted"),
-        ).select_from(place.join(shown, place.c.list_id == shown.c.list_id)).subquery()  # fmt: skip
-        taken = sa.case((one.c.accepted == 1, one.c.list_id))
-        wanted = sa.select(
-            one.c.value,
-            sa.func.count(one.c.list_id.distinct()).label("lists"),
-            sa.func.count().label("items"),
-            sa.func.sum(one.c.accepted).label("items_accepted"),
-            sa.func.count(taken.distinct()).label("lists_accepted"),
-        )
-        with store_errors("The lists cannot be read"), self._engine.connect() as connection:
-            found = connection.execute(wanted.group_by(one.c.value).order_by(one.c.value))
-            return [
-                {str(k): v if k == "value" else int(v) for k, v in row._mapping.items()}
-                for row in found
-            ]
-
     # Everything
 
     def export(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield every row of every table except the keys of requests, with the table's name."""
-        with store_errors("The store cannot be read"), self._engine.connect() as connection:
+        with self.reading("The store cannot be read") as connection:
             for table in tables.metadata.sorted_tables:
                 if table in (tables.requests, tables.meta):
                     continue
@@ -369,7 +370,7 @@ class Store:
                     yield table.name, {str(k): v for k, v in row._mapping.items()}
 
     def _column(self, column: Any) -> list[str]:
-        with store_errors("The store cannot be read"), self._engine.connect() as connection:
+        with self.reading("The store cannot be read") as connection:
             return [str(value) for value in connection.scalars(sa.select(column))]
 
 

@@ -83,12 +83,20 @@ lists = sa.Table(
     sa.Column("run", sa.Text, nullable=False),
     sa.Column("arm", sa.Text),
     sa.Column("fallback", sa.Boolean, nullable=False),
+    sa.Column("experiment", sa.Text),
 )  # fmt: skip
 impressions = sa.Table(
     "impressions", metadata,
     sa.Column("list_id", sa.Text, primary_key=True),
     sa.Column("rank", sa.Integer, primary_key=True),
     sa.Column("item_id", sa.Text, nullable=False),
+)  # fmt: skip
+experiments = sa.Table(
+    "experiments", metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("definition", sa.Text, nullable=False),  # JSON
+    sa.Column("started", sa.Double, nullable=False),
+    sa.Column("stopped", sa.Double),
 )  # fmt: skip
 
 
@@ -98,7 +106,7 @@ def sqlite_url(folder: Path) -> str:
 
 
 def open_engine(url: str) -> Engine:
-    """Open a database, and create the tables that are missing.
+    """Open a database, and create the tables and columns that are missing.
 
     Args:
         url: the URL of the database in SQLAlchemy's form.
@@ -126,6 +134,7 @@ def open_engine(url: str) -> Engine:
     name = parsed.render_as_string(hide_password=True)
     try:
         metadata.create_all(engine)
+        _add_columns(engine)
         with engine.begin() as connection:
             found = connection.scalar(sa.select(meta.c.value).where(meta.c.name == "format"))
             if found is None:
@@ -142,6 +151,18 @@ def open_engine(url: str) -> Engine:
         msg = f"The store {name} has the format {found}. Expected {FORMAT}. Use the version of genrec that wrote it."
         raise DataError(msg)
     return engine
+
+
+def _add_columns(engine: Engine) -> None:
+    """Add the columns that a store of an earlier version lacks. All of them may be null."""
+    known = sa.inspect(engine)
+    for table in metadata.sorted_tables:
+        there = {column["name"] for column in known.get_columns(table.name)}
+        for column in table.columns:
+            if column.name not in there:
+                described = sa.schema.CreateColumn(column).compile(dialect=engine.dialect)
+                with engine.begin() as connection:
+                    connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {described}")
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:

@@ -19,6 +19,7 @@ from support.amount import EXAMPLES
 
 from genrec import Interaction, Item
 from genrec.errors import DataError, SettingsError
+from genrec.service.outcomes import acceptance
 from genrec.service.store import ConflictError, Event, ShownList, Store
 from genrec.service.tables import FILE, StoreError, sqlite_url
 
@@ -123,11 +124,15 @@ def test_acceptance_counts_shown_items_that_were_taken(store: Store) -> None:
     store.add_lists([shown("l1", "home"), shown("l2", "home"), shown("l3", "cart")])
     taken = [("a", "buy"), ("a", "buy"), ("c", "buy"), ("b", "view")]
     store.add_events([Event(Interaction(i, b, 1.0), "u", list_id="l1") for i, b in taken])
-    by_scenario = store.acceptance("scenario", ["buy"])
+    by_scenario = acceptance(store, "scenario", ["buy"])
     home = {"value": "home", "lists": 2, "items": 4, "items_accepted": 1, "lists_accepted": 1}
     cart = {"value": "cart", "lists": 1, "items": 2, "items_accepted": 0, "lists_accepted": 0}
-    assert by_scenario == [cart, home]
-    by_rank = store.acceptance("rank", [])
+    assert [{n: g[n] for n in home} for g in by_scenario] == [cart, home]
+    assert [g["per_user"]["mean"] for g in by_scenario] == [0.0, 0.5]
+    by_rank = acceptance(store, "rank", [])
+    assert [g["behaviors"] for g in by_rank] == [
+        {"buy": {"lists": 1, "items": 1}}, {"view": {"lists": 1, "items": 1}},
+    ]  # fmt: skip
     assert [(g["value"], g["items_accepted"]) for g in by_rank] == [(1, 1), (2, 1)]
 
 

@@ -1,0 +1,266 @@
+"""Split users between the arms of experiments, and say which arm is better.
+
+The arm of a user is a hash of the experiment's salt and the user's id. It needs no memory, stays the
+same, and does not depend on other experiments. This module knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from genrec.evaluation.sequential import Comparison, compare
+from genrec.service.outcomes import LEVEL, Outcome, mean_per_user, outcomes
+from genrec.service.store import Store
+
+_DAY = 24.0  # hours
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One way of making lists.
+
+    Attributes:
+        name: the name of the arm.
+        run: the name of the model.
+        weight: its share of the users, relative to the other arms.
+        scenario: the scenario whose options the arm uses instead of the request's; None for the latter.
+        options: options that replace those of the request and of the scenario.
+        model_role: ``explain`` if counting alone ranks; None if the model ranks as usual.
+    """
+
+    name: str
+    run: str
+    weight: float = 1.0
+    scenario: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    model_role: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """An experiment, which gives each user one of several arms.
+
+    Attributes:
+        name: its name.
+        arms: the arms. The others are compared with the first one.
+        scenario: only requests that name this scenario take part; None for requests whose scenario has
+            no experiment of its own.
+        salt: the text that is hashed with the id of a user.
+        behaviors: the behaviors that count as accepting a list.
+        window_hours: how long after a user's first list its other lists and its feedback count in the
+            comparison. A user is compared when this time has passed, so that its value does not change
+            any more.
+        planned_users: the number of users at which the intervals of the comparison are tightest.
+        started: the time in seconds since 1970.
+        stopped: the time when it was stopped; None while it is running.
+    """
+
+    name: str
+    arms: tuple[Arm, ...]
+    scenario: str | None
+    salt: str
+    behaviors: tuple[str, ...]
+    window_hours: float = _DAY
+    planned_users: int = 2000
+    started: float = 0.0
+    stopped: float | None = None
+
+    @property
+    def running(self) -> bool:
+        """True if requests are split between the arms."""
+        return self.stopped is None
+
+    def arm_of(self, unit: str) -> Arm:
+        """Return the arm of a user or a session.
+
+        Args:
+            unit: the id, with a mark that keeps users and sessions apart.
+        """
+        digest = hashlib.blake2b(f"{self.salt}\n{unit}".encode(), digest_size=8).digest()
+        place = int.from_bytes(digest, "big") / 2**64 * sum(a.weight for a in self.arms)
+        for arm in self.arms:
+            place -= arm.weight
+            if place < 0:
+                return arm
+        return self.arms[-1]
+
+    def definition(self) -> dict[str, Any]:
+        """Return everything but the name and the times as values for JSON."""
+        values = asdict(self)
+        for name in ("name", "started", "stopped"):
+            del values[name]
+        return {**values, "arms": list(values["arms"]), "behaviors": list(self.behaviors)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the experiment as values for JSON."""
+        return {
+            "name": self.name, "running": self.running,
+            **self.definition(), "started": self.started, "stopped": self.stopped,
+        }  # fmt: skip
+
+    @classmethod
+    def of(
+        cls, name: str, definition: Mapping[str, Any], started: float, stopped: float | None
+    ) -> Experiment:
+        """Build an experiment from its stored definition."""
+        arms = tuple(Arm(**arm) for arm in definition["arms"])
+        kept = {**definition, "arms": arms, "behaviors": tuple(definition["behaviors"])}
+        return cls(name, **kept, started=started, stopped=stopped)
+
+
+class Experiments:
+    """The experiments of a service, in memory and in the store."""
+
+    def __init__(self, store: Store) -> None:
+        """Read the experiments from the store.
+
+        Raises:
+            StoreError: they cannot be read.
+        """
+        self._store = store
+        self._known: Mapping[str, Experiment] = {
+            name: Experiment.of(name, *values) for name, values in store.experiments().items()
+        }
+
+    def all(self) -> list[Experiment]:
+        """Return all experiments, the oldest first."""
+        return list(self._known.values())
+
+    def get(self, name: str) -> Experiment | None:
+        """Return an experiment; None if there is none of this name."""
+        return self._known.get(name)
+
+    def running_for(self, scenario: str | None) -> Experiment | None:
+        """Return the experiment that a request with a scenario takes part in; None if there is none."""
+        running = {e.scenario: e for e in self._known.values() if e.running}
+        return running.get(scenario, running.get(None))
+
+    def put(self, experiment: Experiment) -> None:
+        """Store an experiment. Requests that begin afterwards take part in it."""
+        e = experiment
+        self._store.put_experiment(e.name, e.definition(), e.started, e.stopped)
+        self._known = {**self._known, e.name: e}
+
+    def delete(self, name: str) -> None:
+        """Forget an experiment. The lists that it showed stay in the store."""
+        self._store.put_experiment(name, None)
+        self._known = {n: e for n, e in self._known.items() if n != name}
+
+    def results(self, experiment: Experiment) -> dict[str, Any]:
+        """Return the results of each arm, and the comparison of each other arm with the first."""
+        found = outcomes(self._store, experiment.name, experiment.started)
+        return results(experiment, found, time.time())
+
+
+def results(experiment: Experiment, lists: Sequence[Outcome], now: float) -> dict[str, Any]:
+    """Return the results of an experiment as values for JSON.
+
+    Args:
+        experiment: the experiment.
+        lists: its lists, oldest first.
+        now: the time in seconds since 1970.
+
+    Returns:
+        For each arm, all its lists under ``arms``; and under ``comparisons``, for each arm but the
+        first, the test against the first one, with the users whose ``window_hours`` have passed.
+    """
+    by_arm: dict[str, list[Outcome]] = {arm.name: [] for arm in experiment.arms}
+    for one in lists:
+        if one.arm in by_arm:
+            by_arm[one.arm].append(one)
+    arms = [_describe(name, shown, experiment.behaviors) for name, shown in by_arm.items()]
+    units, which, values = _complete_users(experiment, lists, now)
+    first, *others = experiment.arms
+    level = 1 - (1 - LEVEL) / max(len(others), 1)  # so that all statements hold together
+    compared = []
+    for arm in others:
+        either = (which == first.name) | (which == arm.name)
+        found = compare(
+            values[either],
+            which[either] == arm.name,
+            level=level,
+            planned=experiment.planned_users,
+        )
+        compared.append(_verdict(first.name, arm.name, found, level))
+    return {"arms": arms, "comparisons": compared, "complete_users": len(units)}
+
+
+def _describe(arm: str, lists: Sequence[Outcome], behaviors: Sequence[str]) -> dict[str, Any]:
+    """Summarize all lists of an arm."""
+    wanted = set(behaviors)
+    seen = dict.fromkeys(b for one in lists for b in one.taken)
+    apart = {}
+    for behavior in sorted({*behaviors, *seen}):
+        shares = _shares(lists, {behavior})
+        taken = sum(behavior in one.taken for one in lists)
+        accepting = sum(share > 0 for share in shares.values())
+        apart[behavior] = {
+            "lists": taken, "users": accepting, "per_user": mean_per_user(shares.values()),
+        }  # fmt: skip
+    shares = _shares(lists, wanted)
+    return {
+        "arm": arm,
+        "users": len(shares),
+        "lists": len(lists),
+        "fallbacks": sum(one.fallback for one in lists),
+        "lists_accepted": sum(bool(wanted & one.taken.keys()) for one in lists),
+        "per_user": mean_per_user(shares.values()),
+        "behaviors": apart,
+    }
+
+
+def _shares(lists: Sequence[Outcome], behaviors: set[str]) -> dict[str, float]:
+    """Return the share of each user's lists that were followed by feedback of some behaviors."""
+    taken: dict[str, list[bool]] = defaultdict(list)
+    for one in lists:
+        taken[one.unit].append(bool(behaviors & one.taken.keys()))
+    return {unit: sum(each) / len(each) for unit, each in taken.items()}
+
+
+def _complete_users(
+    experiment: Experiment, lists: Sequence[Outcome], now: float
+) -> tuple[list[str], Any, Any]:
+    """Return the users whose window has passed, with their arms and values.
+
+    Returns:
+        The users in the order of their first lists; the (n,) names of their arms; and their (n,)
+        values, each the share of the lists shown within the window that were accepted within it.
+    """
+    window = experiment.window_hours * 3600
+    wanted = set(experiment.behaviors)
+    began: dict[str, Outcome] = {}
+    taken: dict[str, list[bool]] = defaultdict(list)
+    for one in lists:
+        first = began.setdefault(one.unit, one)
+        end = first.shown + window
+        if one.shown <= end <= now:
+            taken[one.unit].append(any(b in wanted and t <= end for b, t in one.taken.items()))
+    units = [unit for unit in began if unit in taken]
+    values = np.array([sum(taken[u]) / len(taken[u]) for u in units], dtype=np.float64)
+    return units, np.array([began[u].arm for u in units], dtype=object), values
+
+
+def _verdict(against: str, arm: str, found: Comparison, level: float) -> dict[str, Any]:
+    finite = found.low > float("-inf")
+    better = None
+    if found.second_is_better is not None:
+        better = arm if found.second_is_better else against
+    return {
+        "arm": arm,
+        "against": against,
+        "users": {against: found.users[0], arm: found.users[1]},
+        "difference": None if found.difference != found.difference else found.difference,
+        "low": found.low if finite else None,
+        "high": found.high if finite else None,
+        "level": level,
+        "decided": better is not None,
+        "decided_after": found.decided_after,
+        "better": better,
+    }
