@@ -18,6 +18,7 @@ from support.served import shared as shared
 
 from genrec.config import QueryOptions
 from genrec.service.limits import Limits
+from genrec.service.outcomes import mean_per_user
 from genrec.service.schemas import OPTION_NAMES, SERVER_ONLY, Options, merge
 from genrec.service.worker import Job
 
@@ -132,6 +133,8 @@ def test_feedback_is_joined_to_the_list_that_was_shown(client: TestClient) -> No
     (group,) = client.get("/v1/acceptance", params={"behaviors": "buy"}).json()["groups"]
     assert group == {
         "value": "home", "lists": 2, "items": 6, "items_accepted": 1, "lists_accepted": 1,
+        "users": 2, "per_user": mean_per_user([1.0, 0.0]),
+        "behaviors": {"buy": {"lists": 1, "items": 1}},
     }  # fmt: skip
     by_rank = client.get("/v1/acceptance", params={"by": "rank"}).json()["groups"]
     assert [g["items_accepted"] for g in by_rank] == [0, 1, 0]

@@ -41,7 +41,9 @@ def test_it_is_the_list_that_the_library_makes_of_the_same_history(client: TestC
     assert ids(answer) == [r.item_id for r in expected]
     scores = [r["score"] for r in answer["recommendations"]]
     assert scores == pytest.approx([r.score for r in expected], abs=1e-4)
-    assert answer.keys() - expected.to_dict().keys() == {"list_id", "run", "scenario", "fallback"}
+    assert answer.keys() - expected.to_dict().keys() == {
+        "list_id", "run", "scenario", "fallback", "experiment", "arm",
+    }  # fmt: skip
 
 
 def test_events_are_in_the_order_of_their_times(client: TestClient) -> None:

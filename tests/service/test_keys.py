@@ -36,7 +36,9 @@ SCOPES = {
         "DELETE /v1/items/{item_id}", "DELETE /v1/users/{user_id}", "PUT /v1/models/default",
         "POST /v1/models/{name}", "DELETE /v1/models/{name}", "PUT /v1/scenarios/{name}",
         "DELETE /v1/scenarios/{name}", "GET /v1/blocks", "PUT /v1/blocks", "GET /v1/acceptance",
-        "GET /v1/export",
+        "GET /v1/export", "GET /v1/experiments", "GET /v1/experiments/{name}",
+        "PUT /v1/experiments/{name}", "DELETE /v1/experiments/{name}",
+        "POST /v1/experiments/{name}/stop",
     ],
 }  # fmt: skip
 
