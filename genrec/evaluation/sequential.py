@@ -57,7 +57,10 @@ def compare(
     The number r decides after how many users the interval is tightest compared with an ordinary one.
     It does not affect the validity. "Asymptotic" means that the stated level holds for large numbers of
     users, as that of the usual normal interval, so nothing is decided before ``LEAST_USERS`` users of
-    each arm have been seen, and before ``LEAST_DIFFERENT`` users differ from the rest.
+    each arm have been seen, and before ``LEAST_DIFFERENT`` users differ from the rest. In a small arm
+    in which hardly anyone has accepted anything yet, the variance would be far too low, so v1 and v2
+    are at least the variance of all values together. Without that, up to 30% of the experiments with 10%
+    of the users in one arm and a rate of .02 were decided although there was no difference.
 
     Args:
         values: (n,) the value of each user, in the order in which the users came. A value must not
@@ -75,9 +78,12 @@ def compare(
     with np.errstate(divide="ignore", invalid="ignore"):
         mean = total / n
         variance = np.maximum(square / n - mean**2, 0.0) * n / (n - 1)
+        every = n.sum(axis=0)
+        pooled = np.maximum(square.sum(axis=0) / every - (total.sum(axis=0) / every) ** 2, 0.0)
+        variance = np.maximum(variance, pooled * every / (every - 1))
         spread = np.sqrt((variance / n).sum(axis=0))
     difference = mean[1] - mean[0]
-    half = spread * _width(n.sum(axis=0), 1.0 - level, planned)
+    half = spread * _width(every, 1.0 - level, planned)
     ready = (n.min(axis=0) >= LEAST_USERS) & (_different(values) >= LEAST_DIFFERENT)
     found = np.flatnonzero(ready & (np.abs(difference) > half))
     last = float(half[-1]) if ready[-1] else math.inf
