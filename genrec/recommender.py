@@ -21,6 +21,8 @@ from pathlib import Path
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, cast, overload
 
+import numpy as np
+
 from genrec import runs
 from genrec.config import PROTOCOL, QueryOptions, Settings
 from genrec.data.catalog import Catalog, Item
@@ -509,6 +511,7 @@ class Recommender:
         *,
         batch_size: int = 8,
         options: QueryOptions | None = None,
+        seeds: Sequence[int] | None = None,
         **keywords: Any,
     ) -> list[RecommendationList]:
         """Recommend items for several histories, whose prompts are processed in batches.
@@ -519,6 +522,9 @@ class Recommender:
                 set.
             batch_size: the number of prompts per batch.
             options: a complete set of options; k and the keywords override its fields.
+            seeds: with ``search="sample"``, a random seed from 0 to 2^63 - 1 for the draw of each
+                history; None to derive them from the prompts and the setting ``seed``, so that the
+                same history always gets the same list.
             **keywords: options as in ``recommend``, which apply to all histories.
 
         Returns:
@@ -539,6 +545,8 @@ class Recommender:
         wanted = _merge_options(options, k, keywords)
         with self._lock.request():
             built = self._requests.build_each(list(histories), wanted, by_rows=self._writes)
+            if seeds is not None:
+                built = [_seeded(one, seed) for one, seed in zip(built, seeds, strict=True)]
             return self._answer_each(built, wanted, batch_size)
 
     def recommend_rails(
@@ -548,6 +556,7 @@ class Recommender:
         *,
         shows: Sequence[str] = ("new", "again"),
         options: QueryOptions | None = None,
+        seed: int | None = None,
         **keywords: Any,
     ) -> dict[str, RecommendationList]:
         """Recommend items that are new to the user and items to get again, as two lists.
@@ -560,6 +569,7 @@ class Recommender:
             shows: the lists, as values of the option ``show``: ``new``, ``again`` and ``all``.
             options: a complete set of options; k and the keywords override its fields. The field
                 ``show`` is not used.
+            seed: with ``search="sample"``, the random seed of the draws; see ``recommend_many``.
             **keywords: options as in ``recommend``, which apply to all lists.
 
         Returns:
@@ -573,7 +583,46 @@ class Recommender:
         wanted = _merge_options(options, k, keywords)
         with self._lock.request():
             built = self._requests.build_rails(history, wanted, shows, by_rows=self._writes)
+            built = [_seeded(one, seed) for one in built]
             return dict(zip(shows, self._answer_each(built, wanted, len(built)), strict=True))
+
+    def propensities(
+        self,
+        history: HistoryLike,
+        item_ids: Sequence[str],
+        *,
+        options: QueryOptions | None = None,
+        **keywords: Any,
+    ) -> tuple[float, ...]:
+        """Compute the probability with which a draw would show given items at the first places.
+
+        This is the ``propensity`` of the items in a list of ``search="sample"``: at each place, the
+        probability of the item given the items before it, under all filters. It does not depend on
+        this recommender's setting ``search``.
+
+        Args:
+            history: see ``understand``.
+            item_ids: distinct items in the order of the list.
+            options: a complete set of options; the keywords override its fields.
+            **keywords: options as in ``recommend``, of which ``diversity`` and ``boosts`` cannot be
+                used.
+
+        Returns:
+            The probabilities. They are 0 from the first item on that its place cannot show.
+
+        Raises:
+            RequestError: an item is unknown or was removed, or an option is invalid.
+        """
+        given = _merge_options(options, ..., keywords)
+        wanted = replace(given, k=max(len(item_ids), 1), pin=())
+        if wanted.diversity or wanted.boosts or wanted.half_life is not None:
+            msg = "diversity, boosts and half_life cannot be used for propensities. Leave them out."
+            raise RequestError(msg)
+        with self._lock.request():
+            rows = np.array([self._present(i) for i in item_ids], dtype=np.int64)
+            requests = self._requests.build([history], wanted)
+            reading = self._search.read(requests)
+            return tuple(self._search.propensities(reading, requests, 0, rows).tolist())
 
     def _answer_each(
         self, built: Sequence[Request | Refusal], options: QueryOptions, batch_size: int
@@ -1055,6 +1104,11 @@ class Recommender:
             new._edit(*self._index.since(new.catalog))
         new._priors.share(self._priors, same_data=data is None or data is self.dataset)
         return new
+
+
+def _seeded(request: Request | Refusal, seed: int | None) -> Request | Refusal:
+    """Return a request with a random seed for its draw. A refusal needs none."""
+    return replace(request, seed=seed) if isinstance(request, Request) else request
 
 
 def _merge_options(

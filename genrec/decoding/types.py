@@ -183,6 +183,8 @@ class Ranking:
             per group or to diversify the list; None if neither was requested.
         pinned: number of items at the beginning of the list that were put there regardless of their
             scores. The certificate's ``exact`` and ``ties`` then refer to the other items.
+        propensities: (n,) if the list is a random draw, the probability of each item at its place,
+            given the items before it; 1 for pinned items. None if they are unknown.
     """
 
     rows: IntArray
@@ -193,6 +195,7 @@ class Ranking:
     prior: FloatArray | None = None
     chosen_from: int | None = None
     pinned: int = 0
+    propensities: FloatArray | None = None
 
     def only(self, which: IntArray) -> Ranking:
         """Return a ranking that contains only the given items, in the given order."""
@@ -203,6 +206,7 @@ class Ranking:
             scores=self.scores[which],
             alone=self.alone[which],
             prior=None if self.prior is None else self.prior[which],
+            propensities=None if self.propensities is None else self.propensities[which],
         )
 
 

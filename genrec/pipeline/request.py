@@ -61,6 +61,8 @@ class Request:
         bare: a function like ``render`` that leaves out the few-shot demonstrations; None if there
             are no demonstrations.
         notes: remarks about the history for the user.
+        seed: with ``search="sample"``, the random seed of the draw; None to derive it from the prompt
+            and the setting ``seed``.
     """
 
     history: History
@@ -78,6 +80,7 @@ class Request:
     boosts: FloatArray | None = None
     pins: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
+    seed: int | None = None
 
     @property
     def size(self) -> int:

@@ -298,7 +298,7 @@ def _coded(columns: Mapping[str, Values], caps: Mapping[str, int], n: int) -> In
         seen: dict[Hashable, int] = {}
         for place, value in enumerate(columns[name]):
             try:
-                if not _missing(value):
+                if not is_missing(value):
                     row[place] = seen.setdefault(value, len(seen))
             except TypeError as error:
                 msg = (
@@ -309,7 +309,8 @@ def _coded(columns: Mapping[str, Values], caps: Mapping[str, int], n: int) -> In
     return codes
 
 
-def _missing(value: Any) -> bool:
+def is_missing(value: Any) -> bool:
+    """Return True for None, NaN and blank text, which no cap counts."""
     return value is None or value != value or (isinstance(value, str) and not value.strip())
 
 

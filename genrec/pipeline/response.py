@@ -16,8 +16,8 @@ from genrec.models.base import TextModel
 from genrec.models.coverage import measure_coverage
 from genrec.pipeline.catalog_index import CatalogIndex
 from genrec.pipeline.free_text import Named
+from genrec.pipeline.readings import Ranked
 from genrec.pipeline.request import Refusal, Request
-from genrec.pipeline.trie_search import Ranked
 from genrec.pipeline.types import Recommendation, RecommendationList
 from genrec.priors.fusion import PriorSource
 from genrec.text import main_script
@@ -66,6 +66,8 @@ class ResponseBuilder:
             columns.append(none)
         else:  # at most 700, since exp(710) is infinite
             columns.append(np.exp(np.minimum(boosts[ranking.rows], 700.0)).tolist())
+        chances = ranking.propensities
+        columns.append(none if chances is None else chances.tolist())
         catalog, groups = self._index.catalog, self._index.groups
         items = tuple(
             Recommendation(
@@ -79,8 +81,9 @@ class ResponseBuilder:
                 boost=boost,
                 pinned=rank <= ranking.pinned,
                 group=groups.name(row),
+                propensity=chance,
             )
-            for rank, (row, logprob, score, model, prior, boost) in enumerate(
+            for rank, (row, logprob, score, model, prior, boost, chance) in enumerate(
                 zip(*columns, strict=True), start=1
             )
         )
@@ -94,6 +97,9 @@ class ResponseBuilder:
                 f"{texts} of the {len(request.history)} events {verb}, which only the model can read, "
                 "but the prior ranks the items alone. Use --model-role fuse to take them into account.",
             )
+        if self._settings.search == "sample" and items and chances is None:
+            why = "diversity chooses" if request.options.diversity else "the search ended early"
+            notes = (*notes, f"The items have no propensity, because {why}.")
         if len(items) < min(k, request.size):
             notes = (
                 *notes,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +20,8 @@ from genrec.decoding.block_reading import ByEvent
 from genrec.decoding.filters import Filter, Filters
 from genrec.pipeline import rerank
 from genrec.pipeline.catalog_index import CatalogIndex
+from genrec.pipeline.draws import list_propensities
+from genrec.pipeline.readings import Ranked, Reading
 from genrec.pipeline.request import Request
 from genrec.pipeline.search_cost import LONG, MANY, SearchCost
 from genrec.priors.fusion import PriorSource
@@ -43,52 +45,6 @@ _BUDGET = 256  # the smallest token budget of a search
 _ALL = 1 << 40
 _KEPT = 1024  # number of tokens that a search which scores all items keeps in the token tree
 _TITLES, _GROUPS = "title as the model sees it", "variants of one product"
-
-
-@dataclass(frozen=True, slots=True)
-class Ranked:
-    """The ranking for one request.
-
-    Attributes:
-        ranking: the items, best first, with their scores and the certificate.
-        sources: the names of the sources that contributed to the prior; empty if there is no prior.
-        attention: how the events were read, for the answer; None if this was with full attention.
-    """
-
-    ranking: Ranking
-    sources: tuple[str, ...] = ()
-    attention: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """A batch of prompts that the model has processed.
-
-    Attributes:
-        tree: the token tree to which continuations of the prompts are added; None if items are
-            ranked by the weights in ``prior`` alone.
-        prior: the weights of the items for each history, or None if there is no prior.
-        rate: the number of tokens per second at which the model processed the prompts.
-        alone: for each history, positions and the log-probabilities of their items under the model,
-            which the weights already take into account; None if the model ranks items otherwise.
-        attention: for each prompt, how its events were read; None with full attention.
-    """
-
-    tree: TokenTree | None
-    prior: PositionWeights | None
-    rate: float
-    alone: Sequence[tuple[IntArray, FloatArray]] | None = None
-    attention: Sequence[Mapping[str, Any]] | None = None
-
-    def ranked(self, place: int, ranking: Ranking) -> Ranked:
-        """Describe the ranking for one request of the batch.
-
-        Args:
-            place: the index of the request in the batch.
-            ranking: the ranking.
-        """
-        sources = () if self.prior is None else tuple(self.prior.sources[place])
-        return Ranked(ranking, sources, None if self.attention is None else self.attention[place])
 
 
 class TrieSearch:
@@ -265,7 +221,9 @@ class TrieSearch:
         options: Options,
     ) -> list[Ranking]:
         if isinstance(options.draw, int):  # a seed for each prompt, so that batches do not matter
-            seeds = tuple(_seed(options.draw, r.prompt.ids) for r in requests)
+            seeds = tuple(
+                _seed(options.draw, r.prompt.ids) if r.seed is None else r.seed for r in requests
+            )
             options = replace(options, draw=seeds)
         filters = Filters([r.allowed for r in requests])
         trie = self._index.trie
@@ -323,8 +281,44 @@ class TrieSearch:
             batch = [requests[i] for i in places]
             reading = self.read(batch)
             for n, ranking in enumerate(self.best(reading, batch)):
+                draws = self._settings.search == "sample" and not batch[n].options.diversity
+                if draws and ranking.certificate.exact:
+                    given = reading, batch, n, ranking.rows, ranking.pinned
+                    ranking = replace(ranking, propensities=self.propensities(*given))
                 ranked[places[n]] = reading.ranked(n, ranking)
         return [ranked[i] for i in range(len(requests))]
+
+    def propensities(
+        self,
+        reading: Reading,
+        batch: Sequence[Request],
+        place: int,
+        rows: IntArray,
+        pinned: int = 0,
+    ) -> FloatArray:
+        """Compute the probability with which a draw shows each item of a list at its place.
+
+        Args:
+            reading: the processed prompts of the batch.
+            batch: the requests of the batch.
+            place: the index of the list's request.
+            rows: (n,) the catalog rows of the list, in order.
+            pinned: the number of pinned items at the beginning, whose probability is 1.
+        """
+        request, prior, trie = batch[place], reading.prior, self._index.trie
+
+        def score(positions: IntArray) -> tuple[IntArray, FloatArray]:
+            if reading.tree is None:
+                assert prior is not None
+                return positions, prior.at(np.full(len(positions), place), positions)
+            # A search may drop prompts from the tree, unless there is only one.
+            alone = reading if len(batch) == 1 else self.read([request])
+            some = Filter.allow(positions, trie.n_positions)
+            found = self.every(alone, replace(request, allowed=some))
+            return trie.find_positions(found.rows), found.logprobs
+
+        known = reading.tree is None
+        return list_propensities(rows, pinned, request, self._index, score, all_known=known)
 
     def rank_all(self, request: Request, k: int) -> Ranked:
         """Rank the k best of the allowed items by their exact scores."""

@@ -53,6 +53,9 @@ class Recommendation:
         pinned: True if the item is at this position because it was pinned, regardless of its score.
         group: the name of the group of variants that the item belongs to; None if the item is not
             in a group. See ``genrec.data.groups``.
+        propensity: with ``search="sample"``, the probability with which the draw put this item here,
+            given the items above it, all filters and the prior; 1 for a pinned item. None if the list
+            is not a draw, and if the probability is unknown; see ``pipeline.propensities``.
     """
 
     rank: int
@@ -69,6 +72,7 @@ class Recommendation:
     boost: float | None = None
     pinned: bool = False
     group: str | None = None
+    propensity: float | None = None
 
     @property
     def probability(self) -> float:
@@ -88,6 +92,8 @@ class Recommendation:
             del values["pinned"]
         if self.group is None:
             del values["group"]
+        if self.propensity is None:
+            del values["propensity"]
         return values
 
 

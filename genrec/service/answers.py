@@ -30,6 +30,7 @@ class RecommendationOut(Answer):
     logprob: float | None = None
     logprob_model: float | None = None
     logprob_prior: float | None = None
+    propensity: float | None = None
 
 
 class ListOut(Answer):

@@ -33,6 +33,7 @@ class Arm:
         scenario: the scenario whose options the arm uses instead of the request's; None for the latter.
         options: options that replace those of the request and of the scenario.
         model_role: ``explain`` if counting alone ranks; None if the model ranks as usual.
+        search: ``sample`` if items are drawn at random by their probabilities; None for the best ones.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Arm:
     scenario: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     model_role: str | None = None
+    search: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from genrec.config import EXPLAIN, QueryOptions
+from genrec.config import QueryOptions
 from genrec.data.events import History
 from genrec.recommender import Recommender
-from genrec.service.experiments import Arm
 from genrec.service.shop import Engine
 from genrec.service.worker import Job
+
+Given = tuple[History | str | list[str], int | None]  # a history, and the seed of a draw
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,8 @@ class Prepared:
         options: the options.
         notes: remarks for the client.
         experiment: the name of the experiment that the request takes part in; None if there is none.
-        arm: the arm that makes the list; None if there is no experiment.
+        arm: the name of the arm that makes the list; None if there is no experiment.
+        maker: the recommender that makes the list; None for that of the engine.
     """
 
     engine: Engine
@@ -33,47 +36,57 @@ class Prepared:
     options: QueryOptions
     notes: tuple[str, ...] = ()
     experiment: str | None = None
-    arm: Arm | None = None
+    arm: str | None = None
+    maker: Recommender | None = None
 
     @property
     def recommender(self) -> Recommender:
         """The recommender that makes the list."""
-        if self.arm is not None and self.arm.model_role == EXPLAIN and self.engine.fallback:
-            return self.engine.fallback
-        return self.engine.recommender
+        return self.engine.recommender if self.maker is None else self.maker
 
 
 def job_of(recommender: Recommender, ready: Prepared, shows: Sequence[str] | None) -> Job:
-    """Return the job that makes lists. Jobs with the same options share a pass."""
+    """Return the job that makes lists. Jobs with the same options share a pass.
+
+    If the recommender draws items at random, each list has a seed of its own, so that the same history
+    gets another list each time.
+    """
     options = ready.options
+    draws = recommender.settings.search == "sample"
+    given = ready.history, secrets.randbelow(2**63) if draws else None
     if shows is not None:
 
-        def rails(histories: Sequence[Any]) -> Sequence[Any]:
+        def rails(asked: Sequence[Given]) -> Sequence[Any]:
+            names = tuple(dict.fromkeys(shows))
             return [
-                recommender.recommend_rails(h, shows=tuple(dict.fromkeys(shows)), options=options)
-                for h in histories
+                recommender.recommend_rails(h, shows=names, options=options, seed=seed)
+                for h, seed in asked
             ]
 
-        return Job(rails, ready.history)
+        return Job(rails, given)
 
-    def lists(histories: Sequence[Any]) -> Sequence[Any]:
+    def lists(asked: Sequence[Given]) -> Sequence[Any]:
+        histories, seeds = zip(*asked, strict=True)
+        more: dict[str, Any] = {"seeds": seeds} if draws else {}
         if len(histories) == 1:
-            return [{"": one} for one in recommender.recommend_many(histories, options=options)]
+            return [
+                {"": one} for one in recommender.recommend_many(histories, options=options, **more)
+            ]
         try:
             found = recommender.recommend_many(
-                histories, batch_size=len(histories), options=options
+                histories, batch_size=len(histories), options=options, **more
             )
             return [{"": one} for one in found]
         except Exception:  # one history must not spoil the answers to the others
-            return [_alone(lists, history) for history in histories]
+            return [_alone(lists, each) for each in asked]
 
     same = json.dumps(asdict(options), default=str), options.limited, options.groups
-    return Job(lists, ready.history, (id(recommender), same))
+    return Job(lists, given, (id(recommender), same))
 
 
-def _alone(run: Callable[[Sequence[Any]], Sequence[Any]], history: Any) -> Any:
+def _alone(run: Callable[[Sequence[Given]], Sequence[Any]], one: Given) -> Any:
     """Answer one history, or return the error that it causes."""
     try:
-        return run([history])[0]
+        return run([one])[0]
     except Exception as error:
         return error

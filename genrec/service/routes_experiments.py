@@ -131,4 +131,7 @@ def _arm(service: Service, asked: ArmIn) -> Arm:
         raise Problem(409, msg)
     options = asked.options.given()
     merge(service.scenario(asked.scenario), options, service.fixed)
-    return Arm(asked.name, engine.name, asked.weight, asked.scenario, options, asked.model_role)
+    if asked.search is not None:
+        service.shop.drawing(engine, counting=asked.model_role is not None)
+    how = asked.model_role, asked.search
+    return Arm(asked.name, engine.name, asked.weight, asked.scenario, options, *how)

@@ -100,6 +100,13 @@ class Options(Model):
 OPTION_NAMES = frozenset(Options.model_fields)
 
 
+_SAMPLE = Field(
+    None,
+    description="sample: draw distinct items at random by their probabilities, and state the propensity "
+    "of each. The answer is another one each time.",
+)
+
+
 class EventIn(Model):
     """An event of a history, under the names of ``Interaction``."""
 
@@ -201,6 +208,7 @@ class Recommend(ForHistory, Options):
     shows: Annotated[list[Literal[SHOWS]], Field(min_length=1, max_length=3)] | None = Field(  # type: ignore[valid-type]
         None, description="Several lists at once, such as new and again; see recommend_rails."
     )
+    search: Literal["sample"] | None = _SAMPLE
     fallback: bool = Field(
         True,
         description="Whether a list made by counting alone may be returned if the model does not "
@@ -346,6 +354,7 @@ class ArmIn(Model):
     model_role: Literal[EXPLAIN] | None = Field(  # type: ignore[valid-type]
         None, description="explain: counting alone ranks the items, as a baseline."
     )
+    search: Literal["sample"] | None = _SAMPLE
 
 
 class ExperimentIn(Model):
@@ -396,3 +405,10 @@ def merge(
         RequestError: an option is invalid.
     """
     return QueryOptions.of(**{**fixed, **scenario, **given})
+
+
+def changed(options: QueryOptions) -> dict[str, Any]:
+    """Return the options that differ from their defaults, without those that name something here."""
+    usual = QueryOptions()
+    values = {f.name: getattr(options, f.name) for f in fields(options)}
+    return {n: v for n, v in values.items() if v != getattr(usual, n) and n not in SERVER_ONLY}

@@ -14,6 +14,7 @@ from typing import Any
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
+from genrec.config import EXPLAIN
 from genrec.data.events import History
 from genrec.errors import GenrecError, ModelError
 from genrec.pipeline.types import RecommendationList
@@ -24,7 +25,16 @@ from genrec.service.limits import Limits
 from genrec.service.observe import LOG, Metrics
 from genrec.service.problems import Problem
 from genrec.service.recorder import Recorder
-from genrec.service.schemas import Explain, ForHistory, Rank, Recommend, Search, Similar, merge
+from genrec.service.schemas import (
+    Explain,
+    ForHistory,
+    Rank,
+    Recommend,
+    Search,
+    Similar,
+    changed,
+    merge,
+)
 from genrec.service.security import Guard
 from genrec.service.shop import Engine, Shop
 from genrec.service.store import ShownList
@@ -140,8 +150,12 @@ class Service:
             given = {**given, **arm.options}
         engine = self.engine(asked.run if arm is None else arm.run)
         options = merge(named, given, self.fixed)
+        maker = None
+        if split:
+            search = getattr(asked, "search", None) if arm is None else arm.search
+            maker = self._maker(engine, arm, draws=search == "sample")
         if (typed := asked.typed) is not None:
-            return Prepared(engine, typed, options)
+            return Prepared(engine, typed, options, maker=maker)
         now = time.time()
         more = tuple(event.interaction(now) for event in asked.events)
         self.check_items([e.item_id for e in more if e.item_id is not None])
@@ -156,7 +170,15 @@ class Service:
         elif asked.session_id is not None:
             history = self.shop.session(asked.session_id)
         events = History((*history.interactions, *more), history.user_id)
-        return Prepared(engine, events, options, notes, experiment, arm)
+        name = None if arm is None else arm.name
+        return Prepared(engine, events, options, notes, experiment, name, maker)
+
+    def _maker(self, engine: Engine, arm: Arm | None, *, draws: bool) -> Recommender:
+        """Return the recommender that makes the lists of an arm, or of a request without one."""
+        counting = arm is not None and arm.model_role == EXPLAIN and engine.fallback is not None
+        if draws:
+            return self.shop.drawing(engine, counting=counting)
+        return engine.fallback if counting and engine.fallback else engine.recommender
 
     def scenario(self, name: str | None) -> Mapping[str, Any]:
         """Return the options of a scenario; none if no scenario is named.
@@ -335,7 +357,7 @@ class Service:
             "scenario": asked.scenario,
             "fallback": fallback,
             "experiment": ready.experiment,
-            "arm": None if ready.arm is None else ready.arm.name,
+            "arm": ready.arm,
         }
 
     def _record(self, answer: Mapping[str, Any], ready: Prepared, asked: Recommend) -> None:
@@ -350,6 +372,8 @@ class Service:
             fallback=answer["fallback"] is not None,
             item_ids=tuple(r["item_id"] for r in answer["recommendations"]),
             experiment=answer["experiment"],
+            propensities=tuple(r.get("propensity") for r in answer["recommendations"]),
+            options=changed(ready.options),
         )
         self.recorder.add(shown)
 

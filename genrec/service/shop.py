@@ -12,7 +12,7 @@ import functools
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -40,11 +40,14 @@ class Engine:
         name: the name.
         recommender: makes the lists.
         fallback: makes lists by counting alone, without the model; None if nothing can be counted.
+        drawing: for each of the two that was asked to, the recommender that draws items at random
+            instead of listing the best; see ``Shop.drawing``.
     """
 
     name: str
     recommender: Recommender
     fallback: Recommender | None
+    drawing: dict[str, Recommender] = field(default_factory=dict)
 
     @classmethod
     def of(cls, name: str, recommender: Recommender) -> Engine:
@@ -61,9 +64,10 @@ class Engine:
         return cls(name, recommender, fallback)
 
     @property
-    def both(self) -> tuple[Recommender, ...]:
+    def all(self) -> tuple[Recommender, ...]:
         """The recommenders to which edits of the catalog apply."""
-        return (self.recommender,) if self.fallback is None else (self.recommender, self.fallback)
+        counting = () if self.fallback is None else (self.fallback,)
+        return (self.recommender, *counting, *self.drawing.values())
 
 
 class Shop:
@@ -126,7 +130,7 @@ class Shop:
         """Add a recommender, or replace that of the same name, after bringing it up to date."""
         with self.editing:
             gone = [*(self._removed | self._blocked)]
-            for each in engine.both:
+            for each in engine.all:
                 changed = [i for i in self._catalog if i.item_id in self._changed]
                 if changed or gone:
                     each.put_items(changed, gone)
@@ -158,6 +162,27 @@ class Shop:
             if name not in self.engines:
                 raise KeyError(name)
             self.default = name
+
+    def drawing(self, engine: Engine, *, counting: bool) -> Recommender:
+        """Return the recommender that draws items at random, which is made when it is first needed.
+
+        It shares the model and the prior, so new events count in both.
+
+        Args:
+            engine: the engine.
+            counting: True to draw by counting alone, False to draw as the model ranks.
+
+        Raises:
+            SettingsError: the model's settings do not allow draws.
+        """
+        alone = engine.fallback if counting and engine.fallback is not None else engine.recommender
+        if alone.settings.search == "sample":
+            return alone
+        name = "counts" if counting else "model"
+        with self.editing:
+            if name not in engine.drawing:
+                engine.drawing[name] = alone.with_settings(search="sample")
+            return engine.drawing[name]
 
     # Users
 
@@ -388,7 +413,7 @@ class Shop:
     def _edit_engines(self, put: Sequence[Item], remove: Sequence[str]) -> None:
         if put or remove:
             for engine in self.engines.values():
-                for each in engine.both:
+                for each in engine.all:
                     each.put_items(put, remove)
 
     @staticmethod

@@ -11,7 +11,7 @@ import json
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
@@ -59,6 +59,9 @@ class ShownList:
         fallback: True if the list was made by counting alone because the model did not answer.
         item_ids: the items in order.
         experiment: the name of the experiment; None if there is none.
+        propensities: for each item of a random draw, the probability with which it was drawn for its
+            place; empty or None for other lists.
+        options: the options of the request; they are stored only with propensities.
     """
 
     list_id: str
@@ -71,6 +74,8 @@ class ShownList:
     fallback: bool
     item_ids: tuple[str, ...]
     experiment: str | None = None
+    propensities: tuple[float | None, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class ConflictError(Exception):
@@ -346,12 +351,18 @@ class Store:
 
     def add_lists(self, shown: Sequence[ShownList]) -> None:
         """Store lists that were sent to clients."""
-        rows = [asdict(one) for one in shown]
-        places = [
-            {"list_id": row["list_id"], "rank": rank, "item_id": item}
-            for row in rows
-            for rank, item in enumerate(row.pop("item_ids"), start=1)
-        ]
+        rows, places = [], []
+        for one in shown:
+            row = asdict(one)
+            chances = row.pop("propensities") or [None] * len(one.item_ids)
+            drawn = any(chance is not None for chance in chances)
+            row["options"] = json.dumps(row["options"]) if drawn else None
+            rows.append(row)
+            items = zip(row.pop("item_ids"), chances, strict=True)
+            places += [
+                {"list_id": one.list_id, "rank": rank, "item_id": item, "propensity": chance}
+                for rank, (item, chance) in enumerate(items, start=1)
+            ]
         with self._writing("The lists were not stored") as connection:
             connection.execute(tables.lists.insert(), rows)
             if places:

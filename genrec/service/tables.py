@@ -84,12 +84,14 @@ lists = sa.Table(
     sa.Column("arm", sa.Text),
     sa.Column("fallback", sa.Boolean, nullable=False),
     sa.Column("experiment", sa.Text),
+    sa.Column("options", sa.Text),  # JSON, for random draws only
 )  # fmt: skip
 impressions = sa.Table(
     "impressions", metadata,
     sa.Column("list_id", sa.Text, primary_key=True),
     sa.Column("rank", sa.Integer, primary_key=True),
     sa.Column("item_id", sa.Text, nullable=False),
+    sa.Column("propensity", sa.Double),
 )  # fmt: skip
 experiments = sa.Table(
     "experiments", metadata,

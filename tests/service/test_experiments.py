@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections import Counter
 from contextlib import closing
@@ -268,3 +269,53 @@ def test_a_store_of_an_earlier_version_gets_the_new_columns(tmp_path: Path) -> N
     assert [one.list_id for one in outcomes(store, "e", 0.0)] == ["l"]
     assert store.experiments() == {}
     store.close()
+
+
+def test_draws_are_recorded_with_their_propensities(client: TestClient) -> None:
+    drawn = [recommend(client, user_id="u1", k=3, search="sample", per_group=1) for _ in range(12)]
+    assert len({tuple(ids(answer)) for answer in drawn}) > 1  # another list each time
+    typed = recommend(client, history="", k=2, search="sample", diversity=0.5)
+    best = recommend(client, user_id="u1", k=3)
+    assert "propensity" not in best["recommendations"][0]
+    rows = [json.loads(line) for line in client.get("/v1/export").text.splitlines()]
+    shown = {r["list_id"]: r for r in rows if r["table"] == "lists"}
+    places: dict[str, list[float]] = {}
+    for row in rows:
+        if row["table"] == "impressions":
+            places.setdefault(row["list_id"], []).append(row["propensity"])
+    alone = served.recommender(served.made_shop(), search="sample")
+    history = alone.history("u1")
+    for answer in drawn:
+        stated = [r["propensity"] for r in answer["recommendations"]]
+        assert places[answer["list_id"]] == stated
+        assert stated == pytest.approx(
+            alone.propensities(history, ids(answer), per_group=1), abs=1e-4
+        )
+        assert json.loads(shown[answer["list_id"]]["options"]) == {"k": 3, "per_group": 1}
+    for answer in (typed, best):
+        assert set(places[answer["list_id"]]) == {None}
+        assert shown[answer["list_id"]]["options"] is None
+    rails = client.post(
+        "/v1/recommend",
+        json={"user_id": "u1", "k": 2, "search": "sample", "shows": ["new", "again"]},
+    ).json()["rails"]
+    assert all(r["propensity"] > 0 for rail in rails.values() for r in rail["recommendations"])
+
+
+def test_an_arm_can_draw_by_counting_alone_and_knows_new_items(client: TestClient) -> None:
+    arms = [{"name": "counts", "model_role": "explain", "search": "sample"}, {"name": "model"}]
+    put(client, "draws", {"arms": arms})
+    answers = [recommend(client, user_id=f"u{n}", k=2) for n in range(12)]
+    for answer in answers:
+        drawn = answer["arm"] == "counts"
+        assert ("propensity" in answer["recommendations"][0]) is drawn
+        assert (answer["parts"] == ["prior"]) is drawn
+    client.put("/v1/items/n1", json={"title": "green mug"})
+    client.delete("/v1/items/i1")
+    body = {"k": 50, "search": "sample", "per_group": 0, "impression": False, "run": "tiny"}
+    found = set(ids(recommend(client, history="", **body)))
+    assert "n1" in found
+    assert "i1" not in found
+    engine = service_of(client).shop.engines["tiny"]
+    assert len(engine.all) == 4
+    assert len({id(each.prior) for each in engine.all}) == 1  # new events count in all of them
