@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from shlex import quote
@@ -97,6 +98,21 @@ class EvaluateOptions:
         "Evaluate explanations instead, by checking whether the sentences name the events that the "
         "model relies on. Uses 100 users unless --users is given.",
     )
+    logged: str | None = option(
+        None,
+        _MEASURED,
+        "Estimate instead how the first items of this system would be accepted, from random lists that "
+        "`genrec serve` showed: an export of the service, or its address. The options of each request "
+        "apply, unless they are given here.",
+        metavar="FILE|URL",
+    )
+    accepted: tuple[str, ...] | None = option(
+        None,
+        _MEASURED,
+        "With --logged: behaviors that count as accepting an item.",
+        metavar="NAMES",
+        unset="the target behavior",
+    )
     out: Path | None = option(
         None,
         OUTPUT,
@@ -113,10 +129,10 @@ class EvaluateOptions:
     )
 
     def __post_init__(self) -> None:
-        """Check that ``--explanations`` is given without options for baselines, slices and reports.
+        """Check that ``--explanations`` and ``--logged`` are given without options of other evaluations.
 
         Raises:
-            SettingsError: ``--explanations`` is combined with such an option.
+            SettingsError: one of them is combined with such an option.
         """
         given = {
             "--against": self.against,
@@ -131,6 +147,17 @@ class EvaluateOptions:
                 "Baselines do not write explanations, and reports do not show them."
             )
             raise SettingsError(msg)
+        others = {"--explanations": self.explanations, "--users": self.users, "--out": self.out,
+                  "--protocol": self.protocol, "--fit-on": self.fit_on}  # fmt: skip
+        wrong += [name for name, value in others.items() if value]
+        if self.logged is not None and wrong:
+            msg = (
+                f"--logged does not work with {wrong[0]}, because it uses the lists that a service showed. "
+                "Leave it out."
+            )
+            raise SettingsError(msg)
+        if self.accepted is not None and self.logged is None:
+            raise SettingsError("--accepted needs --logged FILE. Leave it out, or name the export.")
 
 
 @command("users", "protocol", "model", "run", "out", "json")
@@ -247,6 +274,8 @@ def evaluate(
     With --explanations, the explanation of each user's first recommendation is tested instead. The
     events that it names are removed, and the fall of the score is measured under a different prompt
     template.
+
+    With --logged, the acceptance of this system's lists is estimated from random lists of a service.
     """
     from genrec.data.dataset import Dataset
     from genrec.evaluation import evaluator
@@ -261,6 +290,9 @@ def evaluate(
         raise SettingsError(msg)
     if what.explanations:
         _evaluate_explanations(data, what, which, settings, json=json)
+        return
+    if what.logged is not None:
+        _evaluate_logged(data, what, which, settings, shop.only if shop.named else {}, json=json)
         return
     reports = [Path(name) for name in what.report]
     for path in reports:
@@ -296,6 +328,35 @@ def evaluate(
         console.print_json(evaluation.to_dict())
     else:
         summaries.print_evaluation(evaluation, slices=what.slices)
+
+
+def _evaluate_logged(
+    data: Path,
+    what: EvaluateOptions,
+    which: ModelOptions,
+    settings: Given,
+    options: Mapping[str, Any],
+    *,
+    json: bool,
+) -> None:
+    from genrec.data.dataset import Dataset
+    from genrec.data.exports import read_export
+    from genrec.evaluation.logged import evaluate_logged
+    from genrec.reports import console, summaries
+
+    assert what.logged is not None
+    export = read_export(what.logged)
+    dataset = Dataset.load(data)
+    with console.working(f"Loading {which.name} ...", quiet=json) as log:
+        recommender = load_recommender(dataset, which, settings, log)
+    with console.progress("Evaluating", len(export.lists), quiet=json) as bar:
+        found = evaluate_logged(
+            recommender, export, behaviors=what.accepted or (), options=options, progress=bar
+        )
+    if json:
+        console.print_json(found.to_dict())
+    else:
+        summaries.print_logged(found)
 
 
 def _default_baselines(dataset: Dataset, settings: Given) -> tuple[str, ...]:

@@ -99,6 +99,22 @@ class History:
         return History(self.interactions[max(0, len(self) - n) :], self.user_id)
 
 
+def join_events(
+    start: Sequence[Interaction], later: Sequence[Interaction], *, positions: bool
+) -> tuple[Interaction, ...]:
+    """Return the events of a dataset and those that came after it as one history, oldest first.
+
+    Args:
+        start: the user's events in the dataset.
+        later: the events that came after it.
+        positions: True if the times of the dataset are only positions. Then all later events come after
+            those of the dataset.
+    """
+    if positions:
+        return (*start, *sorted(later, key=lambda i: i.timestamp))
+    return tuple(sorted([*start, *later], key=lambda i: i.timestamp)) if later else tuple(start)
+
+
 @dataclass(frozen=True, slots=True)
 class EventColumns:
     """All E events as arrays, sorted by user, then time, then position in the file."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from genrec.data.dataset import Dataset
     from genrec.data.info import DatasetInfo
     from genrec.evaluation.faithfulness_results import Faithfulness
+    from genrec.evaluation.logged import LoggedEvaluation
     from genrec.evaluation.results import Evaluation
     from genrec.priors.tuned import Tuned
 
@@ -363,6 +364,24 @@ def _describe_validation(result: Mapping[str, Any]) -> str:
         f"{result['nats']:.3f} nats, HR@10 {result['hit_rate@10']:.4f}, NDCG@10 "
         f"{result['ndcg@10']:.4f} ({result['users']} users)"
     )
+
+
+def print_logged(found: LoggedEvaluation) -> None:
+    """Print the estimates from random lists of a service, and the reasons to distrust them."""
+    rows = [["lists as shown", str(found.logged)], ["IPS", str(found.ips)]]
+    rows.append(["SNIPS", "-" if found.snips is None else str(found.snips)])
+    print_table(["share of lists whose first item is accepted", "estimate"], rows)
+    print_line("")
+    print_line(
+        f"IPS and SNIPS estimate this share for {found.system}, from {found.lists:,} random lists of "
+        f"{found.users:,} users of {found.dataset}. They are worth {found.effective_lists:,.0f} lists of this "
+        f"system; one list has at most {found.heaviest:.1%} of all weight. Accepted: {', '.join(found.behaviors)}. "
+        "Intervals are 95% bootstrap intervals over users."
+    )
+    for why, count in found.skipped.items():
+        print_line(f"Left out: {count:,} lists {why}.")
+    for warning in found.warnings:
+        print_line(f"Warning: {warning}")
 
 
 def print_faithfulness(faithfulness: Faithfulness) -> None:

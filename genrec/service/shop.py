@@ -19,7 +19,7 @@ import numpy as np
 from genrec.config import EXPLAIN
 from genrec.data.catalog import Catalog, Item
 from genrec.data.dataset import Dataset
-from genrec.data.events import History, Interaction
+from genrec.data.events import History, Interaction, join_events
 from genrec.errors import RequestError, UnknownUserError
 from genrec.pipeline.predicates import Predicate
 from genrec.priors.collaborative import CollaborativePrior
@@ -205,13 +205,8 @@ class Shop:
         user_id = self.user_id(given)
         start = self._start_of(user_id) if self.knows(user_id) else ()
         later = [e.interaction for e in self.store.events_of(user_id=user_id)]
-        together = [*start, *later]
-        if self.dataset.info.time_unit == "position":
-            later.sort(key=lambda i: i.timestamp)
-            together = [*start, *later]
-        elif later:
-            together.sort(key=lambda i: i.timestamp)
-        return History(tuple(together), user_id)
+        positions = self.dataset.info.time_unit == "position"
+        return History(join_events(start, later, positions=positions), user_id)
 
     def session(self, session_id: str) -> History:
         """Return the events of an anonymous session, oldest first."""
