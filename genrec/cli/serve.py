@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import typer
 from genrec.cli.loading import load_recommender, use_float32
 from genrec.cli.options import Data, FieldsOf, Given, ModelOptions, command
 from genrec.cli.values import read_list
-from genrec.config import MODEL, WHAT, Settings, option
+from genrec.config import FUSE, MODEL, WHAT, Settings, option
 from genrec.errors import SettingsError
 from genrec.extras import how_to_install
 from genrec.service.limits import Limits
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 NETWORK = "Network"
 PORT = 8000
+UNTRAINED = "untrained"  # the name under which clients address the base model of a run
 _WHERE = "127.0.0.1"
 
 
@@ -58,6 +60,21 @@ class ServeOptions:
         "Folder of run folders that operators may load by name while the service runs.",
         metavar="FOLDER",
     )
+    with_base: bool = option(
+        False,
+        MODEL,
+        "With --run: also load the model that the run was trained from, under the name untrained, to "
+        "compare the two.",
+    )
+    image_hosts: str | None = option(
+        None,
+        NETWORK,
+        "Hosts that the page may load pictures from, such as cdn.example.com or *.shop.example. The "
+        "addresses are in the column image_url of the items and begin with https. The browser loads "
+        "them, not the service.",
+        metavar="HOSTS",
+        unset="no pictures",
+    )
     stock: str | None = option(
         None,
         WHAT,
@@ -67,7 +84,7 @@ class ServeOptions:
     )
 
 
-@command("run", "runs", "host", "port", "keys", "store", "stock", "model")
+@command("run", "runs", "host", "port", "keys", "image_hosts", "store", "stock", "model")
 def serve(
     data: Data,
     which: ModelOptions,
@@ -77,7 +94,7 @@ def serve(
 ) -> None:
     """Serve recommendations over HTTP, and keep events and items that come in.
 
-    The page /docs describes all requests. The service stops at SIGTERM or Ctrl-C, after answering what
+    The address itself shows a page for people, and /docs describes all requests. The service stops at SIGTERM or Ctrl-C, after answering what
     it has accepted.
     """
     check_installed()
@@ -126,7 +143,8 @@ def serve_demo(dataset: Dataset, which: ModelOptions, settings: Given, port: int
     from genrec.service.tables import sqlite_url
 
     with tempfile.TemporaryDirectory(prefix="genrec-demo-") as folder:
-        options = ServeOptions(port=port, store=sqlite_url(Path(folder)))
+        with_base = which.run is not None
+        options = ServeOptions(port=port, store=sqlite_url(Path(folder)), with_base=with_base)
         run(dataset, which, settings, Limits(), options)
 
 
@@ -163,6 +181,7 @@ def run(
     """
     from genrec.reports import console
     from genrec.service.observe import log_to
+    from genrec.service.page_files import read_hosts
     from genrec.service.security import Guard, is_loopback, read_keys
     from genrec.service.server import listen
     from genrec.service.server import serve as answer
@@ -170,7 +189,10 @@ def run(
     from genrec.service.shop import Engine, Shop
     from genrec.service.store import Store
 
-    host, keys = options.host, options.keys
+    host, keys, image_hosts = options.host, options.keys, read_hosts(options.image_hosts)
+    if options.with_base and which.run is None:
+        msg = "--with-base compares a run with its base model. Give the run with --run, too."
+        raise SettingsError(msg)
     if keys is None and not is_loopback(host):
         msg = (
             f"--host {host} can be reached by other machines, so clients need keys. Create a file with "
@@ -189,16 +211,34 @@ def run(
     assert options.store is not None
     with closing(listen(host, options.port)) as opened, closing(Store(options.store)) as store:
         with console.working(f"Loading {which.name} ...") as log:
-            engine = Engine.of(name, load_recommender(dataset, which, settings, log))
-            shop = Shop(dataset, store, [engine], log=log)
+            engines = [Engine.of(name, load_recommender(dataset, which, settings, log))]
+            if options.with_base:
+                base = _load_base(dataset, which, settings, log)
+                engines.append(Engine.of("base" if name == UNTRAINED else UNTRAINED, base))
+            shop = Shop(dataset, store, engines, log=log)
         log_to()
         fixed = {} if options.stock is None else {"stock": options.stock}
-        service = Service(shop, guard, limits, fixed=fixed, load=load, runs=options.runs)
+        service = Service(
+            shop, guard, limits, fixed=fixed, load=load, runs=options.runs, image_hosts=image_hosts
+        )
         service.load_arms()
         place = f"[{host}]" if ":" in host else host
         address = f"http://{place}:{opened.getsockname()[1]}"
         text = f"Serving {dataset.info.name} at {address}. All requests: {address}/docs"
         answer(service, opened, lambda: console.print_line(text))
+
+
+def _load_base(
+    dataset: Dataset, which: ModelOptions, settings: Given, log: Callable[[str], None]
+) -> Recommender:
+    """Load the model that a run was trained from. It ranks, so that the two can be compared."""
+    from genrec.runs import Run, find_run
+
+    assert which.run is not None
+    model = which.model or Run.read(find_run(which.run)).base_model
+    role = settings["model_role"] if "model_role" in settings.named else FUSE
+    fused = Given({**settings, "model_role": role}, {*settings.named, "model_role"})
+    return load_recommender(dataset, replace(which, run=None, model=model), fused, log)
 
 
 def _engine_name(run: Path) -> str:

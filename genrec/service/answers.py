@@ -75,6 +75,16 @@ class ExplanationOut(Answer):
     explanation: dict[str, Any]
 
 
+class PromptOut(Answer):
+    """The text that the model reads, in pieces; `event` is the index of an event in the prompt."""
+
+    schema_version: int
+    pieces: list[dict[str, Any]]
+    events: int
+    tokens: int
+    run: str
+
+
 class FeedbackOut(Answer):
     """The receipt of events that are now on the disk."""
 
@@ -133,7 +143,7 @@ class ProblemOut(Answer):
 
 _MODELS: Mapping[str, type[BaseModel]] = {
     "list": ListOut, "batch": BatchOut, "search": ListOut, "similar": SimilarOut,
-    "explanation": ExplanationOut, "feedback": FeedbackOut, "item": ItemOut, "items": ItemsOut,
+    "explanation": ExplanationOut, "prompt": PromptOut, "feedback": FeedbackOut, "item": ItemOut, "items": ItemsOut,
     "user": UserOut, "users": UsersOut, "deleted": DeletedOut, "other": Answer,
 }  # fmt: skip
 _ALWAYS = (400, 401, 403, 413, 415, 421, 422, 429, 503)

@@ -11,7 +11,13 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from genrec.errors import GenrecError
-from genrec.service import routes_admin, routes_data, routes_experiments, routes_lists
+from genrec.service import (
+    routes_admin,
+    routes_data,
+    routes_experiments,
+    routes_lists,
+    routes_page,
+)
 from genrec.service.answers import Answer, ProblemOut
 from genrec.service.documentation import STYLE_HASH, render_page
 from genrec.service.http import Gate, json_response, problem_response
@@ -24,10 +30,12 @@ from genrec.version import __version__
 
 health = APIRouter(tags=["Health"])
 _OPEN = {"/livez", "/readyz", "/healthz", "/docs", "/openapi.json"}
+_SIGNING = {("GET", "/session"), ("POST", "/signin"), ("POST", "/signout")}
 _READING = {
     "recommend", "recommend:batch", "sessions", "rank", "score", "search", "similar", "explain",
+    "prompt",
 }  # fmt: skip
-_LISTED = {"items", "users", "models", "scenarios"}
+_LISTED = {"shop", "items", "users", "models", "scenarios"}
 
 
 def scope_of(method: str, path: str) -> str | None:
@@ -35,8 +43,10 @@ def scope_of(method: str, path: str) -> str | None:
 
     Whatever is not listed needs ``admin``.
     """
-    if path in _OPEN:
+    if path in _OPEN or (method, path) in _SIGNING:
         return None
+    if method in {"GET", "HEAD"} and (path == "/" or path.startswith("/page/")):
+        return None  # the files of the page contain nothing of a shop
     if path == "/metrics":
         return READ
     parts = path.split("/")
@@ -71,7 +81,7 @@ def create_app(service: Service) -> Gate:
         lifespan=lifespan,
     )
     app.state.service = service
-    for module in (routes_lists, routes_data, routes_admin, routes_experiments):
+    for module in (routes_lists, routes_data, routes_admin, routes_experiments, routes_page):
         app.include_router(module.router)
     app.include_router(health)
     _add_handlers(app)

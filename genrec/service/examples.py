@@ -30,6 +30,7 @@ _EXAMPLES: Mapping[str, Mapping[str, Any]] = {
     "search": {"words": {"query": TITLE, "user_id": USER, "k": 3}},
     "similar": {"one item": {"items": [ITEM], "k": 3}},
     "explain": {"one item": {"user_id": USER, "item_id": ITEM, "k": 3}},
+    "prompt": {"for a user": {"user_id": USER}},
     "feedback": {
         "one event": {"user_id": "new-user", "item_id": ITEM, "behavior": "buy"},
         "several": {

@@ -163,7 +163,7 @@ class Gate:
             self._guard.check_host(headers)
             needed = self._scope_of(scope["method"], scope["path"])
             if needed is not None:
-                state["key"] = self._guard.check(headers, needed)
+                state["key"] = self._guard.check(headers, needed, method=scope["method"])
             limited = self._limit(headers, receive)
             await self._app(scope, limited, answer)
         except Exception as error:

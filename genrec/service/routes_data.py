@@ -10,12 +10,15 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic import AfterValidator
 
+from genrec.data.behaviors import shipped_verbs
 from genrec.data.catalog import Item
 from genrec.json_text import to_json
 from genrec.service import examples
 from genrec.service.answers import ANSWERS
+from genrec.service.attributes import plain_value
 from genrec.service.http import StrictRoute, json_response
 from genrec.service.problems import Problem
+from genrec.service.refusals import REFUSALS
 from genrec.service.schemas import (
     LONGEST_ID,
     Feedback,
@@ -84,26 +87,57 @@ async def feedback(
     return json_response({"accepted": len(numbers), "sequences": numbers, "repeated": repeated})
 
 
+# The shop
+
+
+@router.get("/shop", responses=ANSWERS["other"])
+def describe_shop(request: Request) -> Response:
+    """Describe the shop: its size, its behaviors in words, and the columns of its items.
+
+    A page needs this to offer filters. `words` has the past tense of each behavior by language, as
+    the templates have it.
+    """
+    service = service_of(request)
+    shop = service.shop
+    behaviors = [
+        shop.behavior,
+        *(b for b in shop.dataset.interactions.behaviors if b != shop.behavior),
+    ]
+    words = {
+        language: {b: verbs[b].past for b in (*behaviors, "like") if b in verbs}
+        for language in ("en", "zh")
+        if (verbs := shipped_verbs(language))
+    }
+    about = {
+        "name": shop.dataset.info.name,
+        "items": len(shop.catalog) - len(shop.hidden),
+        "behavior": shop.behavior,
+        "behaviors": behaviors,
+        "words": words,
+        "shows": _shows(service),
+        "counts": service.engine(None).fallback is not None,
+        "refusals": [b for b in REFUSALS if b not in behaviors],
+        "columns": service.columns,
+        "image_hosts": list(service.image_hosts),
+    }
+    return json_response(about)
+
+
+def _shows(service: Service) -> list[str]:
+    """Return the lists that a request for several lists may name, as the settings allow."""
+    exclude_seen = service.engine(None).recommender.settings.exclude_seen
+    return (
+        ["new", "again"] if exclude_seen is None else ["new"] if exclude_seen else ["all", "again"]
+    )
+
+
 # Items
 
 
 def _describe(service: Service, item: Item) -> dict[str, Any]:
-    values = {n: _plain(v) for n, v in item.attributes.items()}
+    values = {n: plain_value(v) for n, v in item.attributes.items()}
     state = service.shop.state(item.item_id)
     return {"item_id": item.item_id, "title": item.title, "attributes": values, "state": state}
-
-
-def _plain(value: Any) -> Any:
-    """Return a value that can be written as JSON; other values of a Parquet file become text."""
-    if value is None or type(value) in {str, bool, int}:
-        return value
-    if isinstance(value, float):
-        return value if value == value and abs(value) != float("inf") else None
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    return str(value)
 
 
 def _item(service: Service, item_id: str) -> Item:

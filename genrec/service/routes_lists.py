@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
 from genrec.json_text import to_json
@@ -18,6 +19,7 @@ from genrec.service.http import StrictRoute, json_response
 from genrec.service.problems import Problem, problem_of
 from genrec.service.schemas import (
     Explain,
+    PromptFor,
     Rank,
     Recommend,
     RecommendBatch,
@@ -28,6 +30,7 @@ from genrec.service.schemas import (
 from genrec.service.security import FEEDBACK
 from genrec.service.service import Service, service_of
 from genrec.service.store import Event
+from genrec.service.worker import Job
 
 router = APIRouter(prefix="/v1", route_class=StrictRoute, tags=["Recommend"])
 _TICK = 1.0  # seconds between two messages while an explanation is being computed
@@ -124,6 +127,42 @@ async def search(asked: Search, request: Request) -> Response:
 async def similar(asked: Similar, request: Request) -> Response:
     """Find the items that go with given items; see `Recommender.similar`. No model is used."""
     return json_response(await service_of(request).similar(request, asked))
+
+
+@router.post("/prompt", responses=ANSWERS["prompt"], openapi_extra=examples.body("prompt"))
+async def prompt(asked: PromptFor, request: Request) -> Response:
+    """Return the text that the model reads for a history, in pieces that name their event.
+
+    The numbers of the events are those of the evidence in an explanation.
+    """
+    service = service_of(request)
+    ready = await run_in_threadpool(service.prepare, asked, None, {})
+
+    def read(_: Sequence[Any]) -> Sequence[Any]:
+        recommender = ready.engine.recommender
+        text, spans = recommender.events_in_prompt(ready.history)
+        answer = {
+            "schema_version": 1,
+            "pieces": _pieces(text, spans),
+            "events": len(spans),
+            "tokens": recommender.prompt(ready.history).n_tokens,
+            "notes": list(ready.notes),
+            "run": ready.engine.name,
+        }
+        return [answer]
+
+    return json_response(await service.wait(request, Job(read, None), asked.deadline_ms))
+
+
+def _pieces(text: str, spans: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
+    """Split a prompt into the pieces of its events and the text between them."""
+    pieces, end = [], 0
+    for event, (start, stop) in enumerate(spans):
+        if stop > start >= end:
+            pieces += [{"text": text[end:start], "event": None}] if start > end else []
+            pieces.append({"text": text[start:stop], "event": event})
+            end = stop
+    return [*pieces, {"text": text[end:], "event": None}]
 
 
 @router.post("/explain", responses=ANSWERS["explanation"], openapi_extra=examples.body("explain"))

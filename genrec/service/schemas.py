@@ -201,7 +201,15 @@ class ForHistory(Model):
         return [one for one in given if isinstance(one, EventIn)]
 
 
-class Recommend(ForHistory, Options):
+class Shown(Model):
+    """A request for items that are to be shown."""
+
+    attributes: bool = Field(
+        False, description="Whether to give the attributes of each item, such as its price."
+    )
+
+
+class Recommend(ForHistory, Options, Shown):
     """A request for a list."""
 
     scenario: Name | None = Field(None, description="Named options; see GET /v1/scenarios.")
@@ -213,6 +221,10 @@ class Recommend(ForHistory, Options):
         True,
         description="Whether a list made by counting alone may be returned if the model does not "
         "answer in time. It is marked.",
+    )
+    counting: bool = Field(
+        False,
+        description="Whether counting alone makes the list, without the model, to compare the two.",
     )
     impression: bool = Field(True, description="Whether to record what the list showed.")
 
@@ -248,7 +260,11 @@ class Explain(ForHistory, Options):
     scenario: Name | None = Field(None, description="Named options; see GET /v1/scenarios.")
 
 
-class Search(ForHistory, Options):
+class PromptFor(ForHistory):
+    """A request for the text that the model reads."""
+
+
+class Search(ForHistory, Options, Shown):
     """A request for items whose titles match words, in the order in which the user would want them."""
 
     query: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(check_printable)]
@@ -261,7 +277,7 @@ class Search(ForHistory, Options):
         return self
 
 
-class Similar(Options):
+class Similar(Options, Shown):
     """A request for items that go with given items. Options that need a user do not apply."""
 
     items: Annotated[list[Id], Field(min_length=1, max_length=100)]

@@ -20,6 +20,7 @@ from genrec.errors import SettingsError
 from genrec.extras import how_to_install
 from genrec.files import write_text
 from genrec.service.problems import Problem
+from genrec.service.sign_in import SignIn, SignIns
 
 READ, FEEDBACK, ADMIN = SCOPES = ("read", "feedback", "admin")
 _PREFIX = "genrec_"
@@ -102,6 +103,7 @@ class Guard:
 
     Attributes:
         keys: the keys; empty if none is needed.
+        sign_ins: those who have signed in to the page with a key.
     """
 
     def __init__(
@@ -119,6 +121,7 @@ class Guard:
             SettingsError: the rate is not valid.
         """
         self.keys, self._hosts = tuple(keys), frozenset(h.lower() for h in hosts)
+        self.sign_ins = SignIns()
         self._rate = self._limiter = None
         if rate is not None:
             try:
@@ -148,37 +151,83 @@ class Guard:
             msg = "Pages of other sites may not use this service. Call it from your server with a key."
             raise Problem(403, msg)
 
-    def check(self, headers: Mapping[str, str], scope: str) -> Key | None:
+    def check(self, headers: Mapping[str, str], scope: str, *, method: str = "GET") -> Key | None:
         """Check the key of a request, and count the request.
 
         Args:
-            headers: the headers of the request.
+            headers: the headers of the request, with the key or with the cookie of a sign-in.
             scope: the scope that the request needs.
+            method: the method of the request. With a cookie, all but GET and HEAD need the token.
 
         Returns:
             The key, or None if none is needed.
 
         Raises:
-            Problem: the key is missing, unknown or not sufficient, or was used too often.
+            Problem: the key or the token is missing, unknown or not sufficient, or the key was used
+                too often.
         """
         key: Key | None = None
         if self.keys:
-            kind, _, given = headers.get("authorization", "").partition(" ")
-            key = self._find(given.strip()) if kind.lower() == "bearer" else None
-            if key is None:
-                msg = "Expected the header `Authorization: Bearer KEY` with a key of this service."
-                raise Problem(401, msg, headers={"WWW-Authenticate": "Bearer"})
+            key = self._key_of(headers, method)
             if not key.allows(scope):
                 msg = f"The key {key.name!r} does not have the scope {scope!r} that this needs."
                 raise Problem(403, msg)
-        name = _EVERYONE if key is None else key.name
+        self._count(_EVERYONE if key is None else key.name)
+        return key
+
+    def sign_in(self, given: str) -> tuple[str, SignIn, Key]:
+        """Sign in with a key, and count the request.
+
+        Returns:
+            The session id for the cookie, the sign-in and the key.
+
+        Raises:
+            Problem: no key is needed, the key is unknown, or there were too many requests.
+        """
+        if not self.keys:
+            raise Problem(409, "This service needs no keys, so there is nothing to sign in to.")
+        self._count(_EVERYONE)
+        key = self._find(given.strip())
+        if key is None:
+            raise Problem(401, "This is not a key of this service. Check it, or ask for a new one.")
+        session_id, made = self.sign_ins.open(key.digest)
+        return session_id, made, key
+
+    def signed_in(self, headers: Mapping[str, str]) -> tuple[SignIn, Key] | None:
+        """Return the sign-in whose cookie a request carries, and its key; None if there is none."""
+        found = self.sign_ins.find(headers)
+        key = next((k for k in self.keys if found is not None and k.digest == found.digest), None)
+        return None if found is None or key is None else (found, key)
+
+    def _key_of(self, headers: Mapping[str, str], method: str) -> Key:
+        """Return the key in the header, or else the key of the sign-in."""
+        authorization = headers.get("authorization")
+        if authorization is not None:
+            kind, _, given = authorization.partition(" ")
+            key = self._find(given.strip()) if kind.lower() == "bearer" else None
+            if key is not None:
+                return key
+        elif (found := self.signed_in(headers)) is not None:
+            signed, key = found
+            if method not in {"GET", "HEAD"} and not signed.has_token(headers):
+                msg = "With a cookie, this needs the header X-CSRF-Token, which GET /session gives."
+                raise Problem(403, msg)
+            return key
+        msg = "Expected the header `Authorization: Bearer KEY` with a key of this service."
+        raise Problem(401, msg, headers={"WWW-Authenticate": "Bearer"})
+
+    def _count(self, name: str) -> None:
+        """Count a request of a key.
+
+        Raises:
+            Problem: the key was used too often.
+        """
         limiter, rate = self._limiter, self._rate
         if limiter is not None and rate is not None and not limiter.hit(rate, name):
             until = limiter.get_window_stats(rate, name).reset_time
             seconds = str(max(1, math.ceil(until - time.time())))
             msg = f"The key {name!r} may send {rate}. Try again in {seconds} seconds."
             raise Problem(429, msg, headers={"Retry-After": seconds})
-        return key
 
     def _find(self, given: str) -> Key | None:
         """Find a key in a time that does not depend on which key it is."""

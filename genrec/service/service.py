@@ -15,16 +15,19 @@ from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
 from genrec.config import EXPLAIN
+from genrec.data.catalog import Catalog
 from genrec.data.events import History
 from genrec.errors import GenrecError, ModelError
 from genrec.pipeline.types import RecommendationList
 from genrec.recommender import Recommender
+from genrec.service.attributes import add_attributes, describe_columns
 from genrec.service.experiments import Arm, Experiments
 from genrec.service.jobs import Prepared, job_of
 from genrec.service.limits import Limits
 from genrec.service.observe import LOG, Metrics
 from genrec.service.problems import Problem
 from genrec.service.recorder import Recorder
+from genrec.service.refusals import take_refusals
 from genrec.service.schemas import (
     Explain,
     ForHistory,
@@ -58,6 +61,7 @@ class Service:
         fixed: options that the operator has set for every request.
         load: loads the recommender of a run by its name; None if runs cannot be loaded.
         runs: the folder of the runs that can be loaded; None if there is none.
+        image_hosts: the hosts that browsers may load pictures of items from.
     """
 
     def __init__(
@@ -69,10 +73,12 @@ class Service:
         fixed: Mapping[str, Any] | None = None,
         load: Callable[[Path], Recommender] | None = None,
         runs: Path | None = None,
+        image_hosts: Sequence[str] = (),
     ) -> None:
         """Start the threads of the model and of the recorder."""
         self.shop, self.guard, self.limits = shop, guard, limits or Limits()
         self.fixed, self.load, self.runs = dict(fixed or {}), load, runs
+        self.image_hosts = tuple(image_hosts)
         self.metrics = Metrics()
         self.recorder = Recorder(shop.store, self._failed)
         self.experiments = Experiments(shop.store)
@@ -85,6 +91,7 @@ class Service:
         self.metrics.queue.set_function(lambda: self.worker.waiting)
         self.metrics.dropped.set_function(lambda: self.worker.tally.left)
         self._titles = TitleSearch(shop.catalog)
+        self._columns: tuple[Catalog | None, list[dict[str, Any]]] = (None, [])
         self.stopping = False
         shop.start(self.limits.refresh, self._failed)
 
@@ -106,6 +113,15 @@ class Service:
         if self._titles.catalog is not catalog:
             self._titles = TitleSearch(catalog)
         return self._titles
+
+    @property
+    def columns(self) -> list[dict[str, Any]]:
+        """The columns of the present catalog; see ``describe_columns``."""
+        catalog, (known, found) = self.shop.catalog, self._columns
+        if known is not catalog:
+            found = describe_columns(catalog)
+            self._columns = (catalog, found)
+        return found
 
     # Preparing
 
@@ -130,6 +146,7 @@ class Service:
         given: Mapping[str, Any],
         *,
         split: bool = False,
+        refused: bool = False,
     ) -> Prepared:
         """Find the history and the options of a request. This reads the store.
 
@@ -138,6 +155,7 @@ class Service:
             scenario: the scenario that it names; None if it names none.
             given: the options that it gives.
             split: True if the request takes part in experiments.
+            refused: True if items that the user has refused may be in the answer.
 
         Raises:
             Problem: the model, the scenario, the session or an item is unknown.
@@ -169,7 +187,10 @@ class Service:
                 )
         elif asked.session_id is not None:
             history = self.shop.session(asked.session_id)
-        events = History((*history.interactions, *more), history.user_id)
+        whole = History((*history.interactions, *more), history.user_id)
+        events, unwanted = take_refusals(whole, self.shop.dataset.interactions.behaviors)
+        if unwanted and not refused:
+            options = replace(options, deny=(*options.deny, *unwanted))
         name = None if arm is None else arm.name
         return Prepared(engine, events, options, notes, experiment, name, maker)
 
@@ -307,6 +328,10 @@ class Service:
     ) -> tuple[Mapping[str, RecommendationList], str | None]:
         """Return the lists, keyed by the value of ``shows``, and the reason for a fallback."""
         engine, reason = ready.engine, None
+        if asked.counting:
+            if engine.fallback is None:
+                raise Problem(409, f"The model {engine.name!r} has no counts. Leave out counting.")
+            return await self._count(engine.fallback, asked, ready), "asked"
         try:
             if engine.fallback is not None and asked.fallback and self.worker.problem():
                 raise LateError
@@ -330,12 +355,20 @@ class Service:
             if not expected:
                 LOG.exception("The model failed.", extra={"values": self._about(request)})
             reason = "model"
+        return await self._count(engine.fallback, asked, ready), reason
+
+    @staticmethod
+    async def _count(
+        fallback: Recommender, asked: Recommend, ready: Prepared
+    ) -> Mapping[str, RecommendationList]:
+        """Return the lists that counting alone makes, on the thread of the request."""
         plain = replace(ready, options=replace(ready.options, explain=False))
-        job = job_of(engine.fallback, plain, asked.shows)
+        job = job_of(fallback, plain, asked.shows)
         (lists,) = await run_in_threadpool(job.run, [job.given])
         if isinstance(lists, BaseException):
             raise lists
-        return lists, reason
+        found: Mapping[str, RecommendationList] = lists
+        return found
 
     @staticmethod
     def _about(request: Request) -> dict[str, Any]:
@@ -350,6 +383,8 @@ class Service:
         self.metrics.lists.labels("fallback" if fallback else kind).inc()
         self.metrics.tokens.inc(values["prompt"]["tokens"])
         values["notes"] = [*values["notes"], *ready.notes]
+        if asked.attributes:
+            add_attributes(self.shop.catalog, values["recommendations"])
         return {
             **values,
             "list_id": secrets.token_hex(12),
@@ -381,7 +416,9 @@ class Service:
 
     async def rank(self, request: Request, asked: Rank, *, keep_own: bool) -> dict[str, Any]:
         """Answer a request for the exact scores of given items."""
-        ready = await run_in_threadpool(self.prepare, asked, asked.scenario, asked.given())
+        ready = await run_in_threadpool(
+            self.prepare, asked, asked.scenario, asked.given(), refused=keep_own
+        )
         recommender = ready.engine.recommender
         ask = recommender.score if keep_own else recommender.rank
 
@@ -400,7 +437,7 @@ class Service:
             ("allow_returned", "allow_last_basket", "allow_same_title"), True
         )
         given = {**usual, **asked.given()}
-        ready = await run_in_threadpool(self.prepare, asked, asked.scenario, given)
+        ready = await run_in_threadpool(self.prepare, asked, asked.scenario, given, refused=True)
         matches = await run_in_threadpool(self.titles.match, asked.query, MATCHES)
         available = {i: m for i, m in matches.items() if self.shop.state(i) == "available"}
         if ready.options.allow is not None:
@@ -423,6 +460,8 @@ class Service:
         found.sort(key=lambda each: -each["score"])
         wanted = int(ready.options.k)
         ranked = [{**each, "rank": rank} for rank, each in enumerate(found[:wanted], start=1)]
+        if asked.attributes:
+            add_attributes(self.shop.catalog, ranked)
         return self._other({**values, "recommendations": ranked, "asked": wanted}, ready)
 
     async def similar(self, request: Request, asked: Similar) -> dict[str, Any]:
@@ -435,6 +474,8 @@ class Service:
             return [found.to_dict()]
 
         answer: dict[str, Any] = await self.wait(request, Job(run, None), asked.deadline_ms)
+        if asked.attributes:
+            add_attributes(self.shop.catalog, answer["similar"])
         return {**answer, "run": engine.name}
 
     def explain_job(self, ready: Prepared, item_id: str) -> Job:

@@ -1,0 +1,179 @@
+// The main view: two rails of cards, and why an item is in them.
+import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./html.js";
+import { address, ask } from "./api.js";
+import { Card, moveFocus } from "./cards.js";
+import { Controls, optionsOf } from "./controls.js";
+import { nats } from "./format.js";
+import { Failure, Working } from "./parts.js";
+import { give, historyOf, useAnswer, useLatest, useShared } from "./state.js";
+import { History, match, Subject, VISIBLE } from "./subject.js";
+
+const MOST_EVENTS = 200;
+const PATIENCE = 150; // milliseconds before a request follows the pointer or a control
+
+/** The lists, whom they are for, and the controls. */
+export function Lists({ subject, choose, controls, change, models, scenarios }) {
+  const { t, shop, say } = useShared();
+  const whole = subject.kind === "typed" || subject.id !== "";
+  const asked = { ...optionsOf(controls), shows: shop.shows, attributes: true };
+  const key = JSON.stringify([asked, historyOf(subject), subject.version, subject.events]);
+  const lists = useAnswer(
+    (signal) => whole ? ask("/v1/recommend", { ...historyOf(subject), ...asked }, { signal }) : null,
+    [key], PATIENCE,
+  );
+  const history = useAnswer((signal) => eventsOf(subject, signal),
+    [JSON.stringify([subject.id, subject.version, subject.kind])]);
+  const events = subject.kind === "typed" ? subject.events : history.data ?? [];
+  const answer = useLatest(lists.data);
+  const [pointed, setPointed] = useState(null); // the rail and the item that the pointer is on
+  const [busy, setBusy] = useState(null);
+  useEffect(() => setPointed(null), [answer]);
+  const known = useRef(new Map());
+  useMemo(() => known.current.clear(), [answer]);
+  const reason = useAnswer(
+    (signal) => pointed ? reasonFor(pointed, subject, controls.run, known.current, signal) : null,
+    [pointed?.item.item_id, pointed?.show, answer], PATIENCE,
+  );
+  const current = reason.data?.item_id === pointed?.item.item_id ? reason.data : null;
+  const shares = useMemo(() => match(events, shop.refusals, current), [events, current]);
+  useLayoutEffect(() => {
+    if (lists.data) performance.mark("lists shown");
+  }, [lists.data]);
+  const told = async (item, behavior, listId) => {
+    setBusy(item.item_id);
+    try {
+      const next = await give(subject, item, behavior, listId);
+      say(t("stored", { what: t("of item", { what: t(WORDS[behavior]), title: item.title }) }));
+      choose(next);
+    } catch (error) {
+      say(error.status === 0 ? t("no answer") : error.message);
+    }
+    setBusy(null);
+  };
+  const remove = subject.kind === "typed" ? (event) => choose({
+    kind: "typed", events: subject.events.filter((one) => one !== event), session: null,
+  }) : null;
+  return html`<div class="lists" onKeyDown=${(event) => event.key === "Escape" && setPointed(null)}>
+    <div class="side">
+      <${Subject} subject=${subject} choose=${choose} />
+      ${history.error && history.error.status !== 404 && html`<${Failure} error=${history.error} />`}
+      <${History} events=${events} shares=${shares} active=${Boolean(pointed)} remove=${remove} />
+      <${Reads} subject=${subject} whole=${whole} run=${controls.run} reason=${current} />
+    </div>
+    <div class="rails" aria-busy=${lists.since !== null ? "true" : "false"} onKeyDown=${moveFocus}>
+      <${Controls} controls=${controls} change=${change} models=${models} scenarios=${scenarios} />
+      <div class="state" role="status">
+        ${whole && html`<${Working} since=${lists.since} text=${t("computing")} />`}
+      </div>
+      ${lists.error && html`<${Failure} error=${lists.error} />`}
+      ${answer && !lists.error && Object.entries(answer.rails).map(([show, list]) =>
+        html`<${Rail} key=${show} show=${show} list=${list} pointed=${pointed} busy=${busy}
+          point=${(item) => setPointed({ show, item })}
+          told=${(item, behavior) => told(item, behavior, list.list_id)} />`)}
+      <${Why} pointed=${pointed} reason=${current} state=${reason} />
+    </div>
+  </div>`;
+}
+
+const WORDS = { like: "up", dislike: "down", not_interested: "cross" };
+
+async function eventsOf(subject, signal) {
+  if (subject.kind !== "customer" || subject.id === "") return [];
+  const path = `/v1/users/${encodeURIComponent(subject.id)}`;
+  return (await ask(address(path, { limit: MOST_EVENTS }), undefined, { signal })).history;
+}
+
+/** Ask which events speak for an item, and keep the answer until the lists change. */
+async function reasonFor({ show, item }, subject, run, known, signal) {
+  if (known.has(item.item_id)) return known.get(item.item_id);
+  const answer = await ask("/v1/recommend", {
+    ...historyOf(subject), ...(run ? { run } : {}), show, k: 1, allow: [item.item_id],
+    explain: true, evidence: "fast", impression: false,
+  }, { signal });
+  const [found] = answer.recommendations;
+  if (!found?.explanation) return null;
+  const reason = {
+    item_id: item.item_id, title: item.title, explanation: found.explanation,
+    events: answer.prompt.events,
+  };
+  known.set(item.item_id, reason);
+  return reason;
+}
+
+function Rail({ show, list, pointed, point, told, busy }) {
+  const { t } = useShared();
+  const items = list.recommendations;
+  const exact = list.certificate?.exact;
+  return html`<section class="rail" aria-labelledby=${`rail-${show}`}>
+    <header>
+      <h2 id=${`rail-${show}`}>${t(show === "all" ? "lists" : show)}</h2>
+      ${items.length > 0 && list.certificate && html`<span class="chip"
+        title=${t(exact ? "exact about" : "uncertain about")}>
+        ${t(exact ? "exact" : "uncertain", { n: items.length })}</span>`}
+      ${list.fallback && html`<span class="chip warn">${t("by counting", { why: t(list.fallback) })}</span>`}
+    </header>
+    ${items.length === 0 && html`<p class="quiet">${t(show === "again" ? "empty again" : "empty new")}</p>`}
+    <ol class="cards">
+      ${items.map((item) => html`<${Card} key=${item.item_id} item=${item}
+        active=${pointed?.item.item_id === item.item_id} point=${() => point(item)}
+        told=${(behavior) => told(item, behavior)} busy=${busy !== null} />`)}
+    </ol>
+    ${list.notes.length > 0 && items.length > 0 && html`<details class="remarks">
+      <summary>${t("remarks")}</summary>${list.notes.map((note) => html`<p key=${note}>${note}</p>`)}
+    </details>`}
+  </section>`;
+}
+
+/** Why an item is in the list: the checked sentence, and the strongest events. */
+function Why({ pointed, reason, state }) {
+  const { t } = useShared();
+  const evidence = reason?.explanation.evidence ?? [];
+  const strong = evidence.filter((one) => one.nats >= VISIBLE).sort((a, b) => b.nats - a.nats).slice(0, 3);
+  const against = evidence.filter((one) => one.nats <= -VISIBLE).sort((a, b) => a.nats - b.nats).slice(0, 1);
+  const written = reason?.explanation.source === "generated";
+  return html`<section class=${pointed ? "panel why open" : "panel why"} aria-labelledby="why">
+    <div class="said" aria-live="polite">
+      <h2 id="why">${t("why")}${pointed && html` <span class="quiet">${pointed.item.title}</span>`}</h2>
+      ${!pointed && html`<p class="quiet">${t("why hint")}</p>`}
+      ${pointed && !reason && !state.error && html`<${Working} since=${state.since} text=${t("measuring")} />`}
+      ${pointed && state.error && html`<${Failure} error=${state.error} />`}
+      ${reason && html`<p class="sentence">${reason.explanation.text} <span class="chip"
+        title=${t(written ? "checked about" : "template about")}>${t(written ? "checked" : "template")}</span></p>`}
+    </div>
+    ${reason && html`<div class="sides">
+      ${strong.length === 0 && html`<p class="quiet">${t("nothing speaks")}</p>`}
+      ${[["for", strong], ["against", against]].map(([side, events]) => events.length > 0 && html`<div key=${side}>
+        <h3 title=${t("evidence about")}>${t(`speaks ${side}`)}</h3>
+        <ul class="evidence">${events.map((one) => html`<li key=${one.event} class=${side}>
+          <span>${one.title}</span> <span class="nats">${nats(one.nats)}</span></li>`)}</ul>
+      </div>`)}
+    </div>`}
+  </section>`;
+}
+
+/** The text that the model reads, in which each event is shaded by its evidence. */
+function Reads({ subject, whole, run, reason }) {
+  const { t } = useShared();
+  const [open, setOpen] = useState(false);
+  const state = useAnswer(
+    (signal) => open && whole
+      ? ask("/v1/prompt", { ...historyOf(subject), ...(run ? { run } : {}) }, { signal }) : null,
+    [open, run, JSON.stringify([historyOf(subject), subject.version])],
+  );
+  const drops = new Map((reason?.explanation.evidence ?? []).map((one) => [one.event, one.nats]));
+  const strongest = Math.max(VISIBLE, ...[...drops.values()].map(Math.abs));
+  return html`<details class="panel reads" onToggle=${(event) => setOpen(event.currentTarget.open)}>
+    <summary><h2>${t("reads")}</h2></summary>
+    ${open && html`<${Working} since=${state.since} text=${t("waiting")} />`}
+    ${state.error && html`<${Failure} error=${state.error} />`}
+    ${state.data && html`<p class="quiet">${t("reads about", state.data)}
+      ${" "}${reason ? t("reads shade", { title: reason.title }) : t("reads none")}</p>
+    <pre tabindex="0" aria-label=${t("reads")}>${state.data.pieces.map(({ text, event }, index) => {
+      if (event === null) return html`<span key=${index}>${text}</span>`;
+      const drop = drops.get(event) ?? 0;
+      const side = Math.abs(drop) < VISIBLE ? "" : drop > 0 ? "for" : "against";
+      return html`<mark key=${index} class=${side} title=${side ? nats(drop) : undefined}
+        style=${{ "--share": `${Math.round((Math.abs(drop) / strongest) * 100)}%` }}>${text}</mark>`;
+    })}</pre>`}
+  </details>`;
+}

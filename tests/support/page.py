@@ -1,0 +1,157 @@
+"""The page at ``/`` in a real browser: a server on a free port, and Chromium that drives it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import uvicorn
+
+from genrec.service.app import create_app
+from genrec.service.server import listen
+from genrec.service.service import Service
+
+T = TypeVar("T")
+PATIENCE = 20.0  # seconds that a step may take on a busy machine
+_FLAGS = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--hide-scrollbars", "--lang=en-US",
+)  # fmt: skip
+
+
+@contextlib.contextmanager
+def serving(service: Service) -> Iterator[str]:
+    """Answer requests in a thread until the block ends, and yield the address."""
+    with closing(listen("127.0.0.1", 0)) as opened:
+        config = uvicorn.Config(create_app(service), log_config=None, access_log=False)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]}, daemon=True)
+        thread.start()
+        try:
+            until(lambda: server.started)
+            yield f"http://127.0.0.1:{opened.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(PATIENCE)
+
+
+def until(found: Callable[[], T]) -> T:
+    """Wait until a function returns something true, and return it."""
+    end = time.monotonic() + PATIENCE
+    while not (value := found()):
+        assert time.monotonic() < end, f"this did not happen within {PATIENCE} seconds"
+        time.sleep(0.02)
+    return value
+
+
+class Page:
+    """A tab of the browser. Errors in its console make the test fail; see ``check``."""
+
+    def __init__(self, driver: Any) -> None:
+        self.driver = driver
+
+    def open(self, address: str, *, width: int = 1280, dark: bool = False, **kept: str) -> None:
+        """Open a page in a window of a width, without anything from before except ``kept``."""
+        self.check()
+        self.driver.get("about:blank")
+        self.driver.set_window_size(width, 900)
+        feature = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self._command("Emulation.setEmulatedMedia", features=[feature])
+        self._command("Network.clearBrowserCookies")
+        origin = address.partition("/#")[0]
+        self._command("Storage.clearDataForOrigin", origin=origin, storageTypes="all")
+        self.driver.get(f"{origin}/livez")
+        self.run("sessionStorage.clear(); localStorage.clear()")
+        for name, value in kept.items():
+            self.run("sessionStorage.setItem(`genrec ${arguments[0]}`, arguments[1])", name, value)
+        self.driver.get(address)
+
+    def _command(self, name: str, **values: Any) -> Any:
+        return self.driver.execute_cdp_cmd(name, values)
+
+    def run(self, script: str, *values: Any) -> Any:
+        """Run a script in the page, and return what it returns."""
+        return self.driver.execute_script(script, *values)
+
+    def all(self, selector: str) -> list[Any]:
+        """The visible elements of a selector."""
+        found = self.driver.find_elements("css selector", selector)
+        return [each for each in found if each.is_displayed()]
+
+    def one(self, selector: str, text: str = "") -> Any:
+        """Wait for the first visible element of a selector that contains a text."""
+        from selenium.common.exceptions import StaleElementReferenceException
+
+        def find() -> Any:
+            with contextlib.suppress(StaleElementReferenceException):
+                return next((e for e in self.all(selector) if text in e.text), None)
+            return None
+
+        return until(find)
+
+    def texts(self, selector: str) -> list[str]:
+        """The texts of all elements of a selector, also of those that are scrolled out of view."""
+        script = "return [...document.querySelectorAll(arguments[0])].map((e) => e.textContent)"
+        found: list[str] = self.run(script, selector)
+        return found
+
+    def settled(self) -> None:
+        """Wait until no list is being computed."""
+        until(lambda: not self.all(".working") and not self.all("[aria-busy=true]"))
+
+    def press(self, *keys: str) -> None:
+        """Press keys where the focus is."""
+        from selenium.webdriver.common.action_chains import ActionChains
+
+        ActionChains(self.driver).send_keys(*keys).perform()
+
+    def problems(self, *expected: str) -> list[str]:
+        """Return the errors in the console since the last call, except those with an expected text."""
+        lines = [entry["message"] for entry in self.driver.get_log("browser")]
+        return [line for line in lines if not any(text in line for text in expected)]
+
+    def check(self, *expected: str) -> None:
+        """Check that the console has no errors; see ``problems``."""
+        assert self.problems(*expected) == []
+
+    def axe(self) -> list[str]:
+        """Return what axe-core finds wrong with the page as it is now."""
+        if not self.run("return Boolean(window.axe)"):
+            spec = importlib.util.find_spec("axe_core_python")
+            assert spec is not None
+            assert spec.origin is not None
+            self.run(Path(spec.origin).with_name("axe.min.js").read_text(encoding="utf-8"))
+        script = "const done = arguments[0]; axe.run().then((found) => done(found.violations))"
+        found = self.driver.execute_async_script(script)
+        return [f"{v['id']}: {n['html']} {n['failureSummary']}" for v in found for n in v["nodes"]]
+
+
+@contextlib.contextmanager
+def browsing(folder: Path) -> Iterator[Page]:
+    """Start the browser with a profile in a folder; skip the tests if there is none."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser")
+    driver = shutil.which("chromedriver")
+    if browser is None or driver is None:
+        pytest.skip("chromium and chromedriver are not installed")
+    webdriver = pytest.importorskip("selenium.webdriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = browser
+    for flag in (*_FLAGS, f"--user-data-dir={folder}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    service = webdriver.ChromeService(executable_path=driver)
+    opened = webdriver.Chrome(options=options, service=service)
+    opened.set_script_timeout(PATIENCE)
+    try:
+        yield Page(opened)
+    finally:
+        opened.quit()
