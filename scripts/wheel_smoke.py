@@ -11,11 +11,13 @@ def main() -> None:
     """Check that genrec is imported from the wheel and recommends."""
     import genrec
     from genrec.data import behaviors
+    from genrec.service.page_files import page_files
 
     home = Path(genrec.__file__).resolve().parent
     assert home.is_relative_to(Path(sys.argv[1]).resolve()), home
     assert behaviors.templates_folder() == home / "templates", behaviors.templates_folder()
     assert (importlib.resources.files("genrec") / "py.typed").is_file()
+    assert {"app.js", "style.css", "vendor/preact.LICENSE.txt"} <= page_files().files.keys()
     data = genrec.datasets.load("online_retail_demo")
     recommender = genrec.Recommender(data)
     answer = recommender.recommend("bought: RED RETROSPOT MUG", k=3)

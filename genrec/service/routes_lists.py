@@ -156,7 +156,8 @@ async def prompt(asked: PromptFor, request: Request) -> Response:
 
 def _pieces(text: str, spans: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
     """Split a prompt into the pieces of its events and the text between them."""
-    pieces, end = [], 0
+    pieces: list[dict[str, Any]] = []
+    end = 0
     for event, (start, stop) in enumerate(spans):
         if stop > start >= end:
             pieces += [{"text": text[end:start], "event": None}] if start > end else []

@@ -313,7 +313,9 @@ class Service:
     ) -> dict[str, Any]:
         """Answer a request for a list, or for several lists of one history."""
         given = asked.given()
-        ready = await run_in_threadpool(self.prepare, asked, asked.scenario, given, split=True)
+        ready = await run_in_threadpool(
+            self.prepare, asked, asked.scenario, given, split=not asked.counting
+        )
         lists, fallback = await self._lists(request, asked, ready)
         answers = {show: self._describe(one, ready, asked, fallback) for show, one in lists.items()}
         if record and asked.impression:

@@ -26,7 +26,7 @@ SCOPES = {
     None: ["GET /livez", "GET /readyz", "GET /healthz"],
     "read": [
         "POST /v1/recommend", "POST /v1/recommend:batch", "POST /v1/sessions", "POST /v1/rank",
-        "POST /v1/score", "POST /v1/search", "POST /v1/similar", "POST /v1/explain",
+        "POST /v1/score", "POST /v1/search", "POST /v1/similar", "POST /v1/explain", "POST /v1/prompt", "GET /v1/shop",
         "GET /v1/items", "GET /v1/items/{item_id}", "GET /v1/users", "GET /v1/users/{user_id}",
         "GET /v1/models", "GET /v1/scenarios", "GET /metrics",
     ],

@@ -21,6 +21,13 @@ from genrec.service.service import Service
 
 T = TypeVar("T")
 PATIENCE = 20.0  # seconds that a step may take on a busy machine
+_VISIBLE = """
+    return [...document.querySelectorAll(arguments[0])].filter((e) => e.checkVisibility());
+"""
+_VISIBLE_ONE = """
+    return [...document.querySelectorAll(arguments[0])].find((e) => e.checkVisibility() &&
+        e.textContent.includes(arguments[1])) ?? null;
+"""
 _FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -84,19 +91,48 @@ class Page:
 
     def all(self, selector: str) -> list[Any]:
         """The visible elements of a selector."""
-        found = self.driver.find_elements("css selector", selector)
-        return [each for each in found if each.is_displayed()]
+        found: list[Any] = self.run(_VISIBLE, selector)
+        return found
 
     def one(self, selector: str, text: str = "") -> Any:
         """Wait for the first visible element of a selector that contains a text."""
-        from selenium.common.exceptions import StaleElementReferenceException
+        return until(lambda: self.run(_VISIBLE_ONE, selector, text))
 
-        def find() -> Any:
-            with contextlib.suppress(StaleElementReferenceException):
-                return next((e for e in self.all(selector) if text in e.text), None)
-            return None
+    def click(self, selector: str, text: str = "") -> None:
+        """Click an element; see ``one``. It may be drawn again meanwhile."""
+        self._trying(selector, text, lambda found: found.click())
 
-        return until(find)
+    def type(self, selector: str, *keys: str) -> None:
+        """Type into a field."""
+        self._trying(selector, "", lambda found: found.send_keys(*keys))
+
+    def choose(self, label: str, value: str) -> None:
+        """Choose an option of a drop-down list by the list's label."""
+        script = """
+            const label = [...document.querySelectorAll("label")].find((e) => e.textContent.trim() === arguments[0]);
+            const list = label && document.getElementById(label.htmlFor);
+            if (!list) return false;
+            list.value = arguments[1];
+            list.dispatchEvent(new Event("change", { bubbles: true }));
+            return list.value === arguments[1];
+        """
+        assert until(lambda: self.run(script, label, value))
+
+    def _trying(self, selector: str, text: str, act: Callable[[Any], Any]) -> None:
+        from selenium.common import exceptions
+
+        passing = (
+            exceptions.StaleElementReferenceException, exceptions.ElementNotInteractableException,
+        )  # fmt: skip
+
+        def attempt() -> bool:
+            try:
+                act(self.one(selector, text))
+            except passing:
+                return False
+            return True
+
+        until(attempt)
 
     def texts(self, selector: str) -> list[str]:
         """The texts of all elements of a selector, also of those that are scrolled out of view."""
@@ -106,6 +142,7 @@ class Page:
 
     def settled(self) -> None:
         """Wait until no list is being computed."""
+        self.one("main")
         until(lambda: not self.all(".working") and not self.all("[aria-busy=true]"))
 
     def press(self, *keys: str) -> None:
@@ -121,7 +158,8 @@ class Page:
 
     def check(self, *expected: str) -> None:
         """Check that the console has no errors; see ``problems``."""
-        assert self.problems(*expected) == []
+        found = self.problems(*expected)
+        assert not found, found
 
     def axe(self) -> list[str]:
         """Return what axe-core finds wrong with the page as it is now."""

@@ -118,6 +118,7 @@ function SignIn({ accept }) {
   return html`<main class="alone"><form class="panel" onSubmit=${send}>
     <h1>${t("sign in")}</h1>
     <p class="quiet">${t("sign in with")}</p>
+    <input type="text" name="username" value="genrec" autocomplete="username" hidden readonly />
     <label for="key">${t("key")}</label>
     <input id="key" ref=${field} type="password" autocomplete="current-password" required maxlength="200" />
     ${error && html`<${Failure} error=${error} />`}

@@ -5,7 +5,7 @@ import { Select } from "./parts.js";
 import { useShared } from "./state.js";
 
 export const START = {
-  k: 8, run: "", scenario: "", where: {}, condition: "", diversity: 0, boosts: [],
+  k: 8, run: "", scenario: "", where: {}, condition: "", diversity: 0, boosts: [], counted: false,
 };
 const MOST_FILTERS = 6;
 const LENGTHS = [4, 8, 12, 24];
@@ -47,7 +47,7 @@ function conditionOf({ name, is, value }) {
 
 /** All controls. `change` gets the new values. */
 export function Controls({ controls, change, models, scenarios }) {
-  const { t, shop } = useShared();
+  const { t, shop, can } = useShared();
   const set = (more) => change({ ...controls, ...more });
   const filter = (name, more) =>
     set({ where: { ...controls.where, [name]: { ...controls.where[name], ...more } } });
@@ -82,6 +82,8 @@ export function Controls({ controls, change, models, scenarios }) {
           onChange=${(event) => set({ condition: event.currentTarget.value })} />
       </div>
     </div>
+    ${can("feedback") && html`<label class="check"><input type="checkbox" checked=${controls.counted}
+      onChange=${(event) => set({ counted: event.currentTarget.checked })} /> ${t("counted")}</label>`}
     <${Boosts} boosts=${controls.boosts} change=${(boosts) => set({ boosts })} />
     ${changed && html`<button type="button" onClick=${() => change(START)}>${t("reset")}</button>`}
   </details>`;

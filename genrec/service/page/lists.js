@@ -13,9 +13,10 @@ const PATIENCE = 150; // milliseconds before a request follows the pointer or a 
 
 /** The lists, whom they are for, and the controls. */
 export function Lists({ subject, choose, controls, change, models, scenarios }) {
-  const { t, shop, say } = useShared();
+  const { t, shop, say, can } = useShared();
   const whole = subject.kind === "typed" || subject.id !== "";
-  const asked = { ...optionsOf(controls), shows: shop.shows, attributes: true };
+  const counted = controls.counted && can("feedback");
+  const asked = { ...optionsOf(controls), shows: shop.shows, attributes: true, impression: counted };
   const key = JSON.stringify([asked, historyOf(subject), subject.version, subject.events]);
   const lists = useAnswer(
     (signal) => whole ? ask("/v1/recommend", { ...historyOf(subject), ...asked }, { signal }) : null,
@@ -41,6 +42,7 @@ export function Lists({ subject, choose, controls, change, models, scenarios }) 
   }, [lists.data]);
   const told = async (item, behavior, listId) => {
     setBusy(item.item_id);
+    setPointed(null); // its reasons would be those of the history before
     try {
       const next = await give(subject, item, behavior, listId);
       say(t("stored", { what: t("of item", { what: t(WORDS[behavior]), title: item.title }) }));
@@ -54,6 +56,7 @@ export function Lists({ subject, choose, controls, change, models, scenarios }) 
     kind: "typed", events: subject.events.filter((one) => one !== event), session: null,
   }) : null;
   return html`<div class="lists" onKeyDown=${(event) => event.key === "Escape" && setPointed(null)}>
+    <h1 class="hidden">${t("lists")}</h1>
     <div class="side">
       <${Subject} subject=${subject} choose=${choose} />
       ${history.error && history.error.status !== 404 && html`<${Failure} error=${history.error} />`}
@@ -69,7 +72,7 @@ export function Lists({ subject, choose, controls, change, models, scenarios }) 
       ${answer && !lists.error && Object.entries(answer.rails).map(([show, list]) =>
         html`<${Rail} key=${show} show=${show} list=${list} pointed=${pointed} busy=${busy}
           point=${(item) => setPointed({ show, item })}
-          told=${(item, behavior) => told(item, behavior, list.list_id)} />`)}
+          told=${(item, behavior) => told(item, behavior, counted ? list.list_id : null)} />`)}
       <${Why} pointed=${pointed} reason=${current} state=${reason} />
     </div>
   </div>`;

@@ -6,6 +6,8 @@ import { itemAddress } from "./format.js";
 import { Completing, Failure, Working } from "./parts.js";
 import { historyOf, useAnswer, useShared } from "./state.js";
 
+const LONGEST = 200; // characters that the service looks for
+
 /** The field in the header. */
 export function SearchField() {
   const { t } = useShared();
@@ -21,7 +23,7 @@ export function SearchField() {
 export function Found({ query, subject, run }) {
   const { t } = useShared();
   const history = subject.kind === "typed" || subject.id ? historyOf(subject) : { history: "" };
-  const asked = { ...history, query, k: 24, attributes: true, ...(run ? { run } : {}) };
+  const asked = { ...history, query: query.slice(0, LONGEST), k: 24, attributes: true, ...(run ? { run } : {}) };
   const state = useAnswer((signal) => ask("/v1/search", asked, { signal }), [JSON.stringify(asked)]);
   const items = state.data?.recommendations ?? [];
   return html`<div class="one wide">
