@@ -444,13 +444,13 @@ def test_it_speaks_chinese_and_has_a_theme_of_its_own(page: Page, shop: Served) 
     page.open(shop.url, subject=U1)
     page.settled()
     page.choose("Language", "zh")
-    until(lambda: page.texts(".rail h2") == ["新品推荐", "再次购买"])
+    until(lambda: page.texts(".rail h2") == ["为您推荐", "再次购买"])
     assert page.run("return document.documentElement.lang") == "zh"
     assert {*page.texts(".event .did")} <= {"购买了", "查看了", "不感兴趣"}
     page.click(".settings button")
     page.click(".settings button")
     page.driver.refresh()
-    until(lambda: page.texts(".rail h2") == ["新品推荐", "再次购买"])
+    until(lambda: page.texts(".rail h2") == ["为您推荐", "再次购买"])
     back = page.run("return getComputedStyle(document.body).backgroundColor")
     assert max(map(int, re.findall(r"\d+", back))) < 60
     page.settled()

@@ -7,7 +7,9 @@ import { useShared } from "./state.js";
 export const START = {
   k: 8, run: "", scenario: "", where: {}, condition: "", diversity: 0, boosts: [], counted: false,
 };
+const WIDE = matchMedia("(min-width: 52rem)"); // on a phone, the lists come first
 const MOST_FILTERS = 6;
+const BOOST = { name: "title", is: "contains", value: "", factor: 2 };
 const LENGTHS = [4, 8, 12, 24];
 
 const column = (name) => (name === "title" ? "title" : `col(${JSON.stringify(name)})`);
@@ -56,7 +58,7 @@ export function Controls({ controls, change, models, scenarios }) {
     (kind === "number" && least !== null && least < most) || kind === "flag" ||
     (kind === "text" && values.length > 1)).slice(0, MOST_FILTERS);
   const changed = JSON.stringify(controls) !== JSON.stringify(START);
-  return html`<details class="panel controls" open>
+  return html`<details class="panel controls" open=${WIDE.matches}>
     <summary><h2>${t("controls")}</h2></summary>
     <div class="fields">
       ${models.length > 1 && html`<${Select} label=${t("model name")} value=${controls.run}
@@ -82,10 +84,13 @@ export function Controls({ controls, change, models, scenarios }) {
           onChange=${(event) => set({ condition: event.currentTarget.value })} />
       </div>
     </div>
-    ${can("feedback") && html`<label class="check"><input type="checkbox" checked=${controls.counted}
-      onChange=${(event) => set({ counted: event.currentTarget.checked })} /> ${t("counted")}</label>`}
     <${Boosts} boosts=${controls.boosts} change=${(boosts) => set({ boosts })} />
-    ${changed && html`<button type="button" onClick=${() => change(START)}>${t("reset")}</button>`}
+    <div class="row">
+      <button type="button" onClick=${() => set({ boosts: [...controls.boosts, BOOST] })}>${t("add boost")}</button>
+      ${changed && html`<button type="button" onClick=${() => change(START)}>${t("reset")}</button>`}
+      ${can("feedback") && html`<label class="check"><input type="checkbox" checked=${controls.counted}
+        onChange=${(event) => set({ counted: event.currentTarget.checked })} /> ${t("counted")}</label>`}
+    </div>
   </details>`;
 }
 
@@ -127,8 +132,9 @@ function Boosts({ boosts, change }) {
   const set = (at, more) => change(boosts.map((one, index) => (index === at ? { ...one, ...more } : one)));
   const word = (name) => (name === "title" ? t("title") : columnName(name));
   const sign = { "<=": "≤", ">=": "≥", is: t("is"), contains: t("contains") };
+  if (boosts.length === 0) return null;
   return html`<fieldset class="boosts">
-    <legend class="hidden">${t("boosts")}</legend>
+    <legend>${t("boosts")}</legend>
     ${boosts.map(({ name, is, value, factor }, at) => html`<div class="boost" key=${at}>
       <${Select} quiet label=${t("boost column")} value=${name}
         options=${columns.map((one) => [one.name, word(one.name)])}
@@ -144,7 +150,5 @@ function Boosts({ boosts, change }) {
       <button type="button" class="small" aria-label=${t("remove boost")}
         onClick=${() => change(boosts.filter((_, index) => index !== at))}>×</button>
     </div>`)}
-    <button type="button" onClick=${() => change([...boosts, { name: "title", is: "contains", value: "", factor: 2 }])}>
-      ${t("add boost")}</button>
   </fieldset>`;
 }

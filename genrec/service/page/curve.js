@@ -55,7 +55,7 @@ function color(name) {
 function options(width, x, y, language) {
   const [text, line, main] = ["--quiet", "--line", "--for"].map(color);
   const axis = { stroke: text, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1 } };
-  const share = (value) => (value === null ? "–" : percent(value, language));
+  const share = (value) => (value === null ? "–" : percent(value, language, 0));
   const band = main.replace(/^rgb\((.*)\)$/, "rgba($1, 0.2)");
   return {
     width,

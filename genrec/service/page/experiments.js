@@ -43,6 +43,7 @@ function Experiment({ experiment }) {
   const compared = new Map(results.comparisons.map((one) => [one.arm, one]));
   const most = Math.max(...results.arms.map((arm) => arm.per_user.high ?? 0));
   const widest = Math.max(0.01, ...results.comparisons.flatMap(({ low, high }) => [-(low ?? 0), high ?? 0]));
+  const about = new Map(experiment.arms.map((arm) => [arm.name, describe(arm, t)]));
   const told = experiment.behaviors.map(tell).join(", ");
   return html`<section class="panel" aria-labelledby=${`experiment-${name}`}>
     <h2 id=${`experiment-${name}`}>${name} <span class="chip">${running ? t("running") : t("stopped")}</span></h2>
@@ -54,7 +55,7 @@ function Experiment({ experiment }) {
         <th scope="col" class="n">${t("n lists")}</th><th scope="col" class="n">${t("lists accepted")}</th>
         <th scope="col">${t("per user")}</th><th scope="col">${t("difference")}</th></tr></thead>
       <tbody>${results.arms.map((arm) => html`<tr key=${arm.arm}>
-        <th scope="row">${arm.arm}</th><td class="n">${arm.users}</td><td class="n">${arm.lists}</td>
+        <th scope="row">${arm.arm}<br /><span class="quiet">${about.get(arm.arm)}</span></th><td class="n">${arm.users}</td><td class="n">${arm.lists}</td>
         <td class="n">${arm.lists_accepted}</td>
         <td><${Share} value=${arm.per_user} most=${most} /></td>
         <td>${compared.has(arm.arm) ? html`<${Difference} found=${compared.get(arm.arm)} widest=${widest} />` : "–"}</td>
@@ -64,6 +65,12 @@ function Experiment({ experiment }) {
       ${verdict(one, t)}</p>`)}
     <p class="quiet">${t("look often")}</p>
   </section>`;
+}
+
+/** Say what an arm is. */
+function describe({ run, model_role: role, scenario, options }, t) {
+  const more = Object.entries(options).map(([name, value]) => `${name}=${JSON.stringify(value)}`);
+  return [role === "explain" ? t("arm counts") : run, scenario, ...more].filter(Boolean).join(" · ");
 }
 
 /** Say what a comparison shows. */

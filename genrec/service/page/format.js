@@ -34,7 +34,9 @@ export const columnName = (name) => name.replace(/_/g, " ");
 
 /** Write a share such as 0.0734 as 7.3%. */
 export const percent = (share, language, digits = 1) =>
-  new Intl.NumberFormat(language, { style: "percent", maximumFractionDigits: digits }).format(share);
+  new Intl.NumberFormat(language, {
+    style: "percent", minimumFractionDigits: digits, maximumFractionDigits: digits,
+  }).format(share);
 
 /** Write a date; positions in a sequence, which are small numbers, have none. */
 export function date(seconds, language) {

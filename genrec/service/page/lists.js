@@ -55,7 +55,7 @@ export function Lists({ subject, choose, controls, change, models, scenarios }) 
   const remove = subject.kind === "typed" ? (event) => choose({
     kind: "typed", events: subject.events.filter((one) => one !== event), session: null,
   }) : null;
-  return html`<div class="lists" onKeyDown=${(event) => event.key === "Escape" && setPointed(null)}>
+  return html`<div class=${subject.kind === "typed" ? "lists typing" : "lists"} onKeyDown=${(event) => event.key === "Escape" && setPointed(null)}>
     <h1 class="hidden">${t("lists")}</h1>
     <div class="side">
       <${Subject} subject=${subject} choose=${choose} />
@@ -73,7 +73,7 @@ export function Lists({ subject, choose, controls, change, models, scenarios }) 
         html`<${Rail} key=${show} show=${show} list=${list} pointed=${pointed} busy=${busy}
           point=${(item) => setPointed({ show, item })}
           told=${(item, behavior) => told(item, behavior, counted ? list.list_id : null)} />`)}
-      <${Why} pointed=${pointed} reason=${current} state=${reason} />
+      <${Why} pointed=${pointed} reason=${current} state=${reason} close=${() => setPointed(null)} />
     </div>
   </div>`;
 }
@@ -128,13 +128,14 @@ function Rail({ show, list, pointed, point, told, busy }) {
 }
 
 /** Why an item is in the list: the checked sentence, and the strongest events. */
-function Why({ pointed, reason, state }) {
+function Why({ pointed, reason, state, close }) {
   const { t } = useShared();
   const evidence = reason?.explanation.evidence ?? [];
   const strong = evidence.filter((one) => one.nats >= VISIBLE).sort((a, b) => b.nats - a.nats).slice(0, 3);
   const against = evidence.filter((one) => one.nats <= -VISIBLE).sort((a, b) => a.nats - b.nats).slice(0, 1);
   const written = reason?.explanation.source === "generated";
   return html`<section class=${pointed ? "panel why open" : "panel why"} aria-labelledby="why">
+    ${pointed && html`<button type="button" class="small" aria-label=${t("close")} onClick=${close}>×</button>`}
     <div class="said" aria-live="polite">
       <h2 id="why">${t("why")}${pointed && html` <span class="quiet">${pointed.item.title}</span>`}</h2>
       ${!pointed && html`<p class="quiet">${t("why hint")}</p>`}

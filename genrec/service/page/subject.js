@@ -120,7 +120,7 @@ export function History({ events, shares, active, remove }) {
     if (known) reveal(list.current.querySelector(".strongest"), list.current.closest(".side"));
   }, [shares, known]);
   const title = events.length === 1 ? t("history of one") : t("history of", { n: events.length });
-  return html`<section class="panel" aria-labelledby="history">
+  return html`<section class="panel history" aria-labelledby="history">
     <h2 id="history">${title}</h2>
     ${events.length > 1 && html`<p class="quiet">${t("history order")}</p>`}
     <ol class=${known ? "events known" : "events"} ref=${list}>

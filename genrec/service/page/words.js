@@ -87,7 +87,7 @@ const EN = {
   "reads none": "Point at an item to shade each event by its evidence.",
 
   "controls": "Controls",
-  "length": "Length of each list",
+  "length": "Items per list",
   "model name": "Model",
   "scenario": "Scenario",
   "none": "None",
@@ -157,6 +157,7 @@ const EN = {
   "back": "Back to the lists",
 
   "no experiments": "No experiment yet. Start one with",
+  "arm counts": "counting alone",
   "running": "running",
   "stopped": "stopped",
   "since": "Since {day}",
@@ -191,6 +192,7 @@ const EN = {
   "behaviors that count": "Feedback that counts",
   "all behaviors": "All",
   "seconds": "{n} s",
+  "close": "Close",
 };
 
 const ZH = {
@@ -239,7 +241,7 @@ const ZH = {
   "search order": "按此历史的偏好排序。",
   "nothing found": "没有找到。",
 
-  "new": "新品推荐",
+  "new": "为您推荐",
   "again": "再次购买",
   "computing": "正在计算列表…",
   "empty again": "此历史中没有可再次购买的商品。",
@@ -280,7 +282,7 @@ const ZH = {
   "reads none": "指向一个商品，即可按证据给每条记录着色。",
 
   "controls": "控制",
-  "length": "每个列表的长度",
+  "length": "每个列表的商品数",
   "model name": "模型",
   "scenario": "场景",
   "none": "无",
@@ -350,6 +352,7 @@ const ZH = {
   "back": "返回列表",
 
   "no experiments": "还没有实验。可用以下请求开始：",
+  "arm counts": "仅统计",
   "running": "进行中",
   "stopped": "已停止",
   "since": "自 {day}",
@@ -384,6 +387,7 @@ const ZH = {
   "behaviors that count": "计入的反馈",
   "all behaviors": "全部",
   "seconds": "{n} 秒",
+  "close": "关闭",
 };
 
 const ALL = { en: EN, zh: ZH };
