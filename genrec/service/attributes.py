@@ -6,6 +6,7 @@ A page needs both: it shows attributes, and it offers conditions on columns.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -18,8 +19,9 @@ _MOST_COLUMNS = 60
 _LONGEST = 100  # characters of a value that is offered
 
 
+@lru_cache(maxsize=2)
 def describe_columns(catalog: Catalog) -> list[dict[str, Any]]:
-    """Describe the columns of a catalog except the id and the title.
+    """Describe the columns of a catalog except the id and the title. A catalog is read only once.
 
     Returns:
         For each column its ``name`` and its ``kind``: ``number`` with ``least`` and ``most``, ``flag``,

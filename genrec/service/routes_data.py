@@ -15,7 +15,7 @@ from genrec.data.catalog import Item
 from genrec.json_text import to_json
 from genrec.service import examples
 from genrec.service.answers import ANSWERS
-from genrec.service.attributes import plain_value
+from genrec.service.attributes import describe_columns, plain_value
 from genrec.service.http import StrictRoute, json_response
 from genrec.service.problems import Problem
 from genrec.service.refusals import REFUSALS
@@ -117,7 +117,7 @@ def describe_shop(request: Request) -> Response:
         "shows": _shows(service),
         "counts": service.engine(None).fallback is not None,
         "refusals": [b for b in REFUSALS if b not in behaviors],
-        "columns": service.columns,
+        "columns": describe_columns(shop.catalog),
         "image_hosts": list(service.image_hosts),
     }
     return json_response(about)

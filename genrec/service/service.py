@@ -15,12 +15,11 @@ from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
 from genrec.config import EXPLAIN
-from genrec.data.catalog import Catalog
 from genrec.data.events import History
 from genrec.errors import GenrecError, ModelError
 from genrec.pipeline.types import RecommendationList
 from genrec.recommender import Recommender
-from genrec.service.attributes import add_attributes, describe_columns
+from genrec.service.attributes import add_attributes
 from genrec.service.experiments import Arm, Experiments
 from genrec.service.jobs import Prepared, job_of
 from genrec.service.limits import Limits
@@ -91,7 +90,6 @@ class Service:
         self.metrics.queue.set_function(lambda: self.worker.waiting)
         self.metrics.dropped.set_function(lambda: self.worker.tally.left)
         self._titles = TitleSearch(shop.catalog)
-        self._columns: tuple[Catalog | None, list[dict[str, Any]]] = (None, [])
         self.stopping = False
         shop.start(self.limits.refresh, self._failed)
 
@@ -113,15 +111,6 @@ class Service:
         if self._titles.catalog is not catalog:
             self._titles = TitleSearch(catalog)
         return self._titles
-
-    @property
-    def columns(self) -> list[dict[str, Any]]:
-        """The columns of the present catalog; see ``describe_columns``."""
-        catalog, (known, found) = self.shop.catalog, self._columns
-        if known is not catalog:
-            found = describe_columns(catalog)
-            self._columns = (catalog, found)
-        return found
 
     # Preparing
 

@@ -32,7 +32,7 @@ export function Lists({ subject, choose, controls, change, models, scenarios }) 
   const known = useRef(new Map());
   useMemo(() => known.current.clear(), [answer]);
   const reason = useAnswer(
-    (signal) => pointed ? reasonFor(pointed, subject, controls.run, known.current, signal) : null,
+    (signal) => pointed ? reasonFor(pointed, subject, known.current, signal) : null,
     [pointed?.item.item_id, pointed?.show, answer], PATIENCE,
   );
   const current = reason.data?.item_id === pointed?.item.item_id ? reason.data : null;
@@ -71,7 +71,7 @@ export function Lists({ subject, choose, controls, change, models, scenarios }) 
       ${lists.error && html`<${Failure} error=${lists.error} />`}
       ${answer && !lists.error && Object.entries(answer.rails).map(([show, list]) =>
         html`<${Rail} key=${show} show=${show} list=${list} pointed=${pointed} busy=${busy}
-          point=${(item) => setPointed({ show, item })}
+          point=${(item) => setPointed({ show, item, run: list.run })}
           told=${(item, behavior) => told(item, behavior, counted ? list.list_id : null)} />`)}
       <${Why} pointed=${pointed} reason=${current} state=${reason} close=${() => setPointed(null)} />
     </div>
@@ -87,10 +87,10 @@ async function eventsOf(subject, signal) {
 }
 
 /** Ask which events speak for an item, and keep the answer until the lists change. */
-async function reasonFor({ show, item }, subject, run, known, signal) {
+async function reasonFor({ show, item, run }, subject, known, signal) {
   if (known.has(item.item_id)) return known.get(item.item_id);
   const answer = await ask("/v1/recommend", {
-    ...historyOf(subject), ...(run ? { run } : {}), show, k: 1, allow: [item.item_id],
+    ...historyOf(subject), run, show, k: 1, allow: [item.item_id],
     explain: true, evidence: "fast", impression: false,
   }, { signal });
   const [found] = answer.recommendations;
