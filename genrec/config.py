@@ -372,6 +372,15 @@ class Settings:
         least=0,
         most=1 << 30,
     )
+    prompt_memory: int = option(
+        0,
+        MODEL,
+        "With --attention full: maximum size of what is kept of users' prompts in memory, in MiB, so "
+        "that the model reads only the events that a user has added since the last request. "
+        "`genrec serve` keeps 512 if this is not given.",
+        least=0,
+        most=1 << 30,
+    )
     target_behavior: str | None = option(
         None,
         WHAT,
@@ -491,6 +500,12 @@ class Settings:
     def recent(self) -> int | None:
         """The value of ``recent_events`` if events are read by themselves, otherwise None."""
         return self.recent_events if self.attention == "by_event" else None
+
+    @property
+    def remembered_bytes(self) -> int:
+        """The value of ``prompt_memory`` in bytes, or 0 if the other settings do not allow it."""
+        allowed = self.attention == "full" and not self.few_shot
+        return self.prompt_memory << 20 if allowed else 0
 
     @property
     def line_bytes(self) -> int | None:

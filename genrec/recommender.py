@@ -42,6 +42,7 @@ from genrec.pipeline.catalog_index import CatalogIndex, Edit, check_ids, note_sk
 from genrec.pipeline.explanations import Explanations, TextExplanations
 from genrec.pipeline.free_text import FreeText
 from genrec.pipeline.locks import ReadWriteLock
+from genrec.pipeline.remembered import RememberedPrompts
 from genrec.pipeline.request import HistoryLike, PromptLimits, Refusal, Request, RequestBuilder
 from genrec.pipeline.rerank import title_vectors
 from genrec.pipeline.resolve import behavior_of, form_of, template_of
@@ -278,6 +279,7 @@ class Recommender:
             lambda rows: title_vectors(index.catalog, requests.matcher, rows),
             lambda message: self.log(message),
             self._reads_by_event(),
+            RememberedPrompts(self.model, settings.remembered_bytes, self._tenant),
         )
         banned = tuple(ids_encoder().control_ids) if can_score(model) else ()
         self._writing = FreeText(model, settings, index, banned)
@@ -299,6 +301,18 @@ class Recommender:
                 settings.line_disk << 20,
             ),
         )
+
+    @property
+    def _tenant(self) -> str:
+        """A text that identifies the data whose users' prompts are kept."""
+        return "" if self.dataset is None else str(self.dataset.folder or self.dataset.info.name)
+
+    def forget_user(self, user_id: str) -> None:
+        """Drop what the model keeps of a user's prompts, and keep no more of them.
+
+        See the setting ``prompt_memory``.
+        """
+        self._search.remembered.forget(user_id)
 
     @property
     def lines_folder(self) -> Path | None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 NETWORK = "Network"
 PORT = 8000
 UNTRAINED = "untrained"  # the name under which clients address the base model of a run
+PROMPT_MEMORY = 512  # MiB
 _WHERE = "127.0.0.1"
 
 
@@ -203,6 +204,10 @@ def run(
     hosts = ("127.0.0.1", "localhost", "::1", host) if keys is None else ()
     guard = Guard(known, rate=limits.rate, hosts=hosts)
     which = use_float32(which)
+    if "prompt_memory" not in settings.only:
+        settings = Given(
+            {**settings, "prompt_memory": PROMPT_MEMORY}, {*settings.named, "prompt_memory"}
+        )
     name = "default" if which.run is None else _engine_name(which.run)
 
     def load(folder: Path) -> Recommender:

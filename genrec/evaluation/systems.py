@@ -395,7 +395,9 @@ def _settings_in_key(recommender: Recommender) -> Settings:
     events = "train" if settings.prior_events == "all" else settings.prior_events
     ranker, network = (v.replace("none", "auto") for v in (settings.ranker, settings.network))
     seed = recommender.settings.seed
-    settings = replace(settings, line_memory=None, line_disk=0)  # answers do not depend on them
+    settings = replace(
+        settings, line_memory=None, line_disk=0, prompt_memory=0
+    )  # answers do not depend on them
     return replace(settings, prior_events=events, ranker=ranker, network=network, seed=seed)
 
 

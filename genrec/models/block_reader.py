@@ -19,18 +19,18 @@ import torch
 
 from genrec.errors import SettingsError
 from genrec.models.block_prompt import BlockPrompt
-from genrec.models.cached_tree import CachedTree
+from genrec.models.cached_tree import CachedTree, measure_shape
 from genrec.models.growing_layer import GrowingLayer
 from genrec.models.line_files import LineOptions
 from genrec.models.line_layout import LineLayout
 from genrec.models.line_store import LineStore, StoreUse, line_key
 from genrec.models.logits import Body
+from genrec.models.partial_prompts import ROOM, read_rest
 from genrec.models.rotary import Rotary
 from genrec.models.token_tree import ROOT
 from genrec.types import IntArray
 
 _PASS = 512  # maximum number of tokens of blocks in a forward pass, unless one block has more
-_ROOM = 256  # number of slots for continuations in the buffers of a prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,9 +205,7 @@ class BlockReader:
     def layout(self, numbers: str) -> LineLayout:
         """Return the layout of the model's lines with the given number type."""
         if self._shape is None:
-            layers = CachedTree(self._body, [[0]]).layers
-            _, heads, _, size = layers[0].keys.shape
-            self._shape = len(layers), heads, size, layers[0].values.shape[-1]
+            self._shape = measure_shape(self._body)
         return LineLayout(self._shape, self._body.dtype, numbers)
 
     def _kinds(self, options: LineOptions) -> _Kinds:
@@ -240,31 +238,9 @@ class BlockReader:
         keys = gathering.collect(prompts)
         known = np.array([p.gathered for p in prompts])
         rest = np.array([len(p.ids) for p in prompts]) - known
-        first = int(known.max())
-        slots = np.arange(first + int(rest.max()))
-        filled = (slots < known[:, None]) | ((slots >= first) & (slots < first + rest[:, None]))
-        layers = self._gather([gathering.lines(k) for k in keys], prompts, len(slots), kinds)
-        ids = np.zeros((len(prompts), len(slots) - first), dtype=np.int64)
-        for row, prompt in enumerate(prompts):
-            ids[row, : rest[row]] = prompt.ids[known[row] :]
-        column = np.arange(ids.shape[1])
-        seen = filled[:, None] & (slots <= first + column[:, None])
-        seen[:, column, first + column] = True  # padding must attend to something
-        mask = torch.zeros(seen.shape, dtype=body.dtype)
-        mask.masked_fill_(torch.from_numpy(~seen), float("-inf"))
-        device = body.device
-        root = body(
-            (
-                torch.arange(len(prompts), device=device),
-                torch.from_numpy(rest - 1).to(device),
-            ),
-            input_ids=torch.from_numpy(ids).to(device),
-            position_ids=torch.from_numpy(known[:, None] + column).to(device),
-            attention_mask=mask[:, None].to(device),
-            past_key_values=body.as_cache(layers),
-            use_cache=True,
-        )
-        tree = CachedTree.resume(body, layers, known + rest, filled, root)
+        slots = int(known.max()) + int(rest.max())
+        layers = self._gather([gathering.lines(k) for k in keys], prompts, slots, kinds)
+        tree = read_rest(body, layers, known, [p.ids for p in prompts])
         tokens = gathering.tokens + int(rest.sum())
         use = self.store.use()
         return BlocksRead(tree, tuple(gathering.found), tuple(gathering.read), tokens, use)
@@ -294,7 +270,7 @@ class BlockReader:
         make = torch.empty if len(prompts) == 1 else torch.zeros  # gaps must hold finite numbers
         keys, values = (
             make(
-                (n_layers, len(prompts), heads, slots + _ROOM, size),
+                (n_layers, len(prompts), heads, slots + ROOM, size),
                 dtype=body.dtype,
                 device=body.device,
             )

@@ -343,6 +343,13 @@ class CachedTree(TokenTree):
         return masks if len(masks) > 1 else next(iter(masks.values()))
 
 
+def measure_shape(body: Body) -> tuple[int, int, int, int]:
+    """Return the number of layers, the number of heads, and the sizes of a key and of a value."""
+    layers = CachedTree(body, [[0]]).layers
+    _, heads, _, size = layers[0].keys.shape
+    return len(layers), heads, size, layers[0].values.shape[-1]
+
+
 def tree_obstacle(body: Body) -> str:
     """Return the reason why a model cannot use ``CachedTree``, or an empty string if it can.
 

@@ -15,11 +15,17 @@ import torch
 from genrec import files, runs
 from genrec.errors import ModelError, SettingsError
 from genrec.models import packaged
+from genrec.models.adapters import with_adapter
 from genrec.models.base import Generated, GenerationOptions, TextPrompt
 from genrec.models.block_prompt import BlockPrompt
 from genrec.models.block_reader import BlockReader, BlocksRead, not_by_event
 from genrec.models.cached_tree import CachedTree, Prefix, tree_obstacle
-from genrec.models.devices import quantization_arguments, resolve_device, resolve_dtype
+from genrec.models.devices import (
+    check_threads,
+    quantization_arguments,
+    resolve_device,
+    resolve_dtype,
+)
 from genrec.models.generation import Ending, beams, sample
 from genrec.models.light_tokenizer import LightTokenizer
 from genrec.models.line_files import LineOptions
@@ -27,13 +33,12 @@ from genrec.models.line_store import LineStore
 from genrec.models.llama import Llama, load_llama, merge_adapter
 from genrec.models.logits import Body
 from genrec.models.plain_tree import PlainTree
+from genrec.models.prompt_memory import PromptMemory, read_prompts
 from genrec.models.quiet import quiet_transformers
 from genrec.models.rotary import find_rotary
 from genrec.models.sources import check_loaded, describe_failure, locate_model, not_loaded
 from genrec.models.token_tree import TokenTree
 from genrec.runs import Run
-
-MAX_THREADS = 512
 
 
 class LanguageModel:
@@ -51,6 +56,7 @@ class LanguageModel:
             computed for selected tokens only.
         obstacle: the reason why the model cannot use ``CachedTree``; empty if it can.
         lines: the keys and values of lines that ``read_blocks`` keeps for later prompts.
+        memory: those of users' prompts that ``prefill_remembered`` keeps. It has no budget at first.
     """
 
     def __init__(
@@ -75,6 +81,7 @@ class LanguageModel:
         self.body = Body(model)
         self.obstacle = "requested by the caller" if plain else tree_obstacle(self.body)
         self.lines = LineStore()
+        self.memory = PromptMemory()
 
     @classmethod
     def load(
@@ -221,7 +228,7 @@ class LanguageModel:
             loaded = cls._load_base(folder, run, base, {**options, "light": None})
         model = loaded.model
         if not isinstance(model, Llama):
-            model = _with_adapter(model, folder / runs.ADAPTER, merge=quantize == "none")
+            model = with_adapter(model, folder / runs.ADAPTER, merge=quantize == "none")
         adapted = cls(
             model, loaded.tokenizer, name=f"{run.base_model} tuned as {runs.run_name(folder)}"
         )
@@ -385,6 +392,35 @@ class LanguageModel:
             return PlainTree(self.body, prompts)
         return CachedTree(self.body, prompts, prefix)
 
+    @cached_property
+    def remembers(self) -> bool:
+        """Whether the model can use ``prefill_remembered``: all its layers have full attention."""
+        return not self.obstacle and self.body.windows == {"full_attention": None}
+
+    def prefill_remembered(
+        self, prompts: Sequence[Sequence[int]], owners: Sequence[str | None]
+    ) -> tuple[TokenTree, tuple[int, ...]]:
+        """Run the model on what it has not read yet of its owners' prompts, and keep the prompts.
+
+        The budget of ``memory`` limits how much is kept.
+
+        Args:
+            prompts: token ids of each prompt.
+            owners: text that identifies the owner of each prompt, such as a user; None for a prompt
+                that is not kept. A prompt never serves another owner.
+
+        Returns:
+            A tree that scores continuations of the prompts, and for each prompt the number of its
+            tokens that were known.
+
+        Raises:
+            ModelError: a prompt is empty or longer than the model's context.
+        """
+        self._check_lengths(prompts)
+        if not self.remembers:
+            return self.prefill_many(prompts), (0,) * len(prompts)
+        return read_prompts(self.body, self.memory, prompts, owners)
+
     def _check_lengths(self, prompts: Sequence[Sequence[int]]) -> None:
         """Raise a ModelError if a prompt is empty or longer than the model's context."""
         for ids in prompts:
@@ -430,9 +466,10 @@ class LanguageModel:
         return self.block_reading.count_stored(prompt, lines)
 
     def forget_lines(self) -> None:
-        """Drop the lines that ``read_blocks`` has kept. Call this after the weights have changed."""
+        """Drop all kept lines and prompts. Call this after the weights have changed."""
         self.__dict__.pop("block_reading", None)  # it identifies the weights as they were
         self.lines.clear()
+        self.memory.clear()
 
     def prefix(self, ids: Sequence[int]) -> Prefix | None:
         """Run the model on the common prefix of several prompts, and keep the result.
@@ -461,38 +498,3 @@ class LanguageModel:
             if "norm" in name or "embed" in name or "wte" in name
         }
         return packaged.fingerprint(kept)
-
-
-def check_threads(threads: int) -> None:
-    """Raise a SettingsError if the number of threads is invalid."""
-    if not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS:
-        msg = (
-            f"threads={threads!r} is not valid. Expected 1 to {MAX_THREADS}, ideally one per idle "
-            "core."
-        )
-        raise SettingsError(msg)
-
-
-def _with_adapter(model: Any, folder: Path, *, merge: bool) -> Any:
-    """Apply a LoRA adapter to a model of the transformers library.
-
-    Args:
-        model: the model.
-        folder: the folder of the adapter.
-        merge: whether to merge the adapter into the weights.
-
-    Raises:
-        ModelError: the adapter cannot be loaded.
-    """
-    with quiet_transformers():
-        from peft import PeftModel
-
-        try:
-            tuned: Any = PeftModel.from_pretrained(model, str(folder))
-            return (tuned.merge_and_unload() if merge else tuned).eval()
-        except Exception as error:  # a broken adapter may cause any kind of exception
-            msg = (
-                f"The adapter in {folder} cannot be loaded: {error} "
-                "Expected the files that training wrote. Copy the run folder again."
-            )
-            raise ModelError(msg) from error

@@ -83,7 +83,7 @@ def line_key(model: str, head: Sequence[int], block: Sequence[int] = ()) -> byte
     return hashlib.blake2b(sizes + name + ids, digest_size=16).digest()
 
 
-def _in_own_pages(line: torch.Tensor) -> torch.Tensor:
+def in_own_pages(line: torch.Tensor) -> torch.Tensor:
     """Copy a line to pages of its own, which the system gets back as soon as the line is dropped.
 
     Otherwise, the memory would be larger than the budget by the gaps that dropped lines leave.
@@ -185,7 +185,7 @@ class LineStore:
         if line.nbytes > self._budget:
             return
         if len(self._lines) < _MAPPED:
-            line = _in_own_pages(line)
+            line = in_own_pages(line)
         old = self._lines.pop(key, None)
         self._bytes += line.nbytes - (0 if old is None else old.nbytes)
         self._lines[key] = line

@@ -22,6 +22,7 @@ from genrec.pipeline import rerank
 from genrec.pipeline.catalog_index import CatalogIndex
 from genrec.pipeline.draws import list_propensities
 from genrec.pipeline.readings import Ranked, Reading
+from genrec.pipeline.remembered import RememberedPrompts
 from genrec.pipeline.request import Request
 from genrec.pipeline.search_cost import LONG, MANY, SearchCost
 from genrec.priors.fusion import PriorSource
@@ -59,6 +60,7 @@ class TrieSearch:
         vectors: Callable[[IntArray], FloatArray],
         log: Log = lambda message: None,
         by_event: ByEvent | None = None,
+        remembered: RememberedPrompts | None = None,
     ) -> None:
         """Store the data that all requests share.
 
@@ -71,8 +73,10 @@ class TrieSearch:
                 diversity.
             log: function that is called with the cost and the progress of a search for a long list.
             by_event: how the older events are read by themselves; None with full attention.
+            remembered: the reader that keeps users' prompts; None to keep none.
         """
         self._log = log
+        self.remembered = remembered or RememberedPrompts(model, 0, "")
         self._model, self._settings, self._index, self._priors = model, settings, index, priors
         self._vectors = vectors
         self._bases = DenseCache()
@@ -108,6 +112,9 @@ class TrieSearch:
             read (None with full attention).
         """
         started, by_event = time.perf_counter(), self._by_event
+        if self.remembered.applies_to(requests):
+            tree, read, told = self.remembered.read(requests)
+            return tree, read / (time.perf_counter() - started), told
         if by_event is None:
             prompts = [r.prompt.ids for r in requests]
             tree = self._model.prefill_many(prompts, self._prefix(requests))

@@ -228,6 +228,9 @@ class Shop:
         start = len(self._start_of(user_id)) if self.knows(user_id) else 0
         gone = start + self.store.delete_user(user_id)
         self._deleted = self._deleted | {user_id}
+        for engine in self.engines.values():
+            for recommender in engine.both:
+                recommender.forget_user(user_id)
         if gone:
             self.recount()
         return gone

@@ -189,6 +189,23 @@ def test_the_prior_takes_new_events_and_new_items(shop: Shop) -> None:
     assert "ease" in prior.counts.__dict__ or not prior.mix.get("ease")  # no request waits for it
 
 
+def test_the_model_reads_only_new_events_and_forgets_deleted_users(tmp_path: Path) -> None:
+    data = made_shop()
+    made = recommender(data, prompt_memory=8, model_role="fuse")
+    shop = Shop(data, Store(sqlite_url(tmp_path)), [Engine.of("tiny", made)])
+    try:
+        made.recommend(shop.history("u1"), k=3)
+        shop.store.add_events([Event(Interaction("i3", "buy", 1.8e9), "u1")])
+        told = made.recommend(shop.history("u1"), k=3).details["attention"]
+        assert told["remembered"] > told["read"]
+        model: Any = made.model
+        assert model.memory.use().prompts == 1
+        shop.delete_user("u1")
+        assert model.memory.use().prompts == 0
+    finally:
+        shop.close()
+
+
 def test_a_deleted_user_is_not_counted_any_more(shop: Shop) -> None:
     before = counts_of(shop)
     shop.store.add_events([Event(Interaction("i3", "buy", 1.8e9), "new")])
