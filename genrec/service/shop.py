@@ -229,7 +229,7 @@ class Shop:
         gone = start + self.store.delete_user(user_id)
         self._deleted = self._deleted | {user_id}
         for engine in self.engines.values():
-            for recommender in engine.both:
+            for recommender in engine.all:
                 recommender.forget_user(user_id)
         if gone:
             self.recount()
