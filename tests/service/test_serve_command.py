@@ -128,6 +128,12 @@ def test_other_addresses_need_keys(run: Run, shop: Path, model: Path) -> None:
     code, _, err = run("serve", shop, "--model", model, "--rate", "often")
     assert code == 2
     assert "600/minute" in err
+    code, _, err = run("serve", shop, "--model", model, "--image-hosts", "https://cdn.example.com")
+    assert code == 2
+    assert "without https://" in err
+    code, _, err = run("serve", shop, "--model", model, "--with-base")
+    assert code == 2
+    assert "--run" in err
 
 
 def test_the_demo_is_served_and_leaves_nothing(

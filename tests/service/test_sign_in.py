@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 from support import served
-from support.commands import Run
 from support.served import client as client
 from support.served import shared as shared
 
@@ -187,7 +187,23 @@ def test_no_file_of_the_page_writes_html_or_asks_another_server() -> None:
         assert (FOLDER / "vendor" / f"{name}.LICENSE.txt").stat().st_size > 500
 
 
-def test_hosts_of_pictures_are_checked(run: Run, tmp_path: Path) -> None:
+def test_both_languages_have_all_words() -> None:
+    text = (FOLDER / "words.js").read_text(encoding="utf-8")
+    tables = re.findall(r"^const (?:EN|ZH) = \{$(.*?)^\};$", text, re.M | re.S)
+    names = [re.findall(r'^  "([^"]+)": "(.*)",$', table, re.M) for table in tables]
+    english, chinese = (dict(pairs) for pairs in names)
+    assert len(english) > 150
+    assert english.keys() == chinese.keys()
+    for name, words in english.items():
+        assert sorted(re.findall(r"\{\w+\}", words)) == sorted(
+            re.findall(r"\{\w+\}", chinese[name])
+        )
+    code = "".join(p.read_text(encoding="utf-8") for p in FOLDER.glob("*.js"))
+    used = set(re.findall(r'\bt\(\s*"([^"]+)"', code))
+    assert used <= english.keys()
+
+
+def test_hosts_of_pictures_are_checked() -> None:
     assert read_hosts(None) == ()
     assert read_hosts("CDN.example.com, *.shop.example,cdn.example.com") == (
         "cdn.example.com",

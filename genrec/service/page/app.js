@@ -133,6 +133,7 @@ function Shop({ shared, bar }) {
   const [error, setError] = useState(null);
   const [subject, choose] = useKept("subject", { kind: "customer", id: "" }, sessionStorage);
   const [controls, change] = useKept("controls", START, sessionStorage);
+  const [kept, keep] = useKept("shop", "", sessionStorage);
   const [message, setMessage] = useState("");
   const timer = useRef(0);
   const { view, rest } = useView();
@@ -141,7 +142,10 @@ function Shop({ shared, bar }) {
     try {
       const [shop, models, scenarios] = await Promise.all(
         ["/v1/shop", "/v1/models", "/v1/scenarios"].map((path) => ask(path)));
-      if (subject.kind === "customer" && !subject.id) {
+      const other = kept !== "" && kept !== shop.name; // this tab has shown another shop before
+      keep(shop.name);
+      if (other) change(START);
+      if (other || (subject.kind === "customer" && !subject.id)) {
         const { users } = await ask(address("/v1/users", { limit: 1 }));
         choose(users.length ? { kind: "customer", id: users[0] }
           : { kind: "typed", events: [], session: null });
