@@ -94,8 +94,7 @@ async def feedback(
 def describe_shop(request: Request) -> Response:
     """Describe the shop: its size, its behaviors in words, and the columns of its items.
 
-    A page needs this to offer filters. `words` has the past tense of each behavior by language, as
-    the templates have it.
+    A page needs this to offer filters. `words` has the past tense of known behaviors by language.
     """
     service = service_of(request)
     shop = service.shop
@@ -104,9 +103,8 @@ def describe_shop(request: Request) -> Response:
         *(b for b in shop.dataset.interactions.behaviors if b != shop.behavior),
     ]
     words = {
-        language: {b: verbs[b].past for b in (*behaviors, "like") if b in verbs}
+        language: {behavior: verb.past for behavior, verb in shipped_verbs(language).items()}
         for language in ("en", "zh")
-        if (verbs := shipped_verbs(language))
     }
     about = {
         "name": shop.dataset.info.name,

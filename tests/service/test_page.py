@@ -348,6 +348,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, dic
         scope: new_key(folder / "keys.json", f"the {scope}", [*{"read", scope}])
         for scope in ("read", "feedback", "admin")
     }
+    made["no page"] = new_key(folder / "keys.json", "a machine", ["feedback"])
     guard = Guard(read_keys(folder / "keys.json"))
     with served.service(folder, guard=guard) as service, serving(service) as url:
         yield Served(service, url), made
@@ -362,6 +363,8 @@ def test_one_signs_in_with_a_key_that_stays_out_of_the_browser(
     assert "not a key" in page.one("[role=alert]").text
     page.check("401 (Unauthorized)")
     assert page.axe() == []
+    page.type("#key", "\ue009a\ue000" + made["no page"], "\ue007")
+    page.one("[role=alert]", "scope read")
     page.type("#key", "\ue009a\ue000" + made["feedback"], "\ue007")
     page.one("button", "Sign out")
     page.settled()
@@ -416,6 +419,8 @@ def test_everything_can_be_done_with_the_keyboard(page: Page, shop: Served) -> N
     page.one(".message", f"Not interested: {second}")
     until(lambda: second not in titles(page))
     page.settled()
+    here = "const e = document.activeElement; return e.closest('.card')?.querySelector('a').textContent"
+    until(lambda: page.run(here) == titles(page)[1])  # the next card has the focus now
     outline = page.run(
         "document.querySelector('.card a').focus();"
         "return getComputedStyle(document.activeElement).outlineStyle"

