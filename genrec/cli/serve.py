@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import closing
@@ -181,7 +182,7 @@ def run(
         SettingsError: an option is invalid, or the address needs keys.
     """
     from genrec.reports import console
-    from genrec.service.observe import log_to
+    from genrec.service.observe import LOG, log_to
     from genrec.service.page_files import read_hosts
     from genrec.service.security import Guard, is_loopback, read_keys
     from genrec.service.server import listen
@@ -189,6 +190,7 @@ def run(
     from genrec.service.service import Service
     from genrec.service.shop import Engine, Shop
     from genrec.service.store import Store
+    from genrec.service.tracing import from_environment
 
     host, keys, image_hosts = options.host, options.keys, read_hosts(options.image_hosts)
     if options.with_base and which.run is None:
@@ -222,15 +224,30 @@ def run(
                 engines.append(Engine.of("base" if name == UNTRAINED else UNTRAINED, base))
             shop = Shop(dataset, store, engines, log=log)
         log_to()
+        tracing, remark = from_environment()
+        if remark:
+            LOG.warning(remark)
         fixed = {} if options.stock is None else {"stock": options.stock}
         service = Service(
-            shop, guard, limits, fixed=fixed, load=load, runs=options.runs, image_hosts=image_hosts
+            shop,
+            guard,
+            limits,
+            fixed=fixed,
+            load=load,
+            runs=options.runs,
+            image_hosts=image_hosts,
+            tracing=tracing,
         )
         service.load_arms()
         place = f"[{host}]" if ":" in host else host
         address = f"http://{place}:{opened.getsockname()[1]}"
         text = f"Serving {dataset.info.name} at {address}. All requests: {address}/docs"
-        answer(service, opened, lambda: console.print_line(text))
+
+        def tell() -> None:
+            console.print_line(text)
+            sys.stdout.flush()  # whoever started the service may read this from a pipe
+
+        answer(service, opened, tell)
 
 
 def _load_base(

@@ -148,6 +148,7 @@ class Gate:
         state = scope.setdefault("state", {})
         state["request_id"], state["key"] = request_id, None
         began, status = time.perf_counter(), 0
+        trace = self._metrics.tracing.begin(scope["method"], headers.get("traceparent", ""))
 
         async def answer(message: Message) -> None:
             nonlocal status
@@ -182,6 +183,9 @@ class Gate:
                 "status": status, "milliseconds": round(seconds * 1000, 2),
                 "key": getattr(state["key"], "name", None),
             }  # fmt: skip
+            if trace.id is not None:
+                values["trace_id"] = trace.id
+            trace.end(route, status)
             LOG.info("request", extra={"values": values})
 
     def _limit(self, headers: Mapping[str, str], receive: Receive) -> Receive:

@@ -6,12 +6,26 @@ import json
 import logging
 import sys
 import time
-from typing import TextIO
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TextIO
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
+from genrec.service.recorder import Recorder
+from genrec.service.tracing import Tracing
+from genrec.service.worker import Job, Worker
+
 LOG = logging.getLogger("genrec.service")
+_OTHERS = "opentelemetry"  # the logger of a library that the service uses
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
@@ -20,10 +34,13 @@ class Metrics:
 
     Attributes:
         registry: the registry that holds them.
+        tracing: receives the parts of requests, too.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tracing: Tracing | None = None) -> None:
         self.registry = r = CollectorRegistry()
+        self.tracing = tracing or Tracing()
+        ProcessCollector(registry=r)
         self.requests = Counter(
             "genrec_requests", "Requests by route and status.", ["route", "status"], registry=r
         )
@@ -41,23 +58,116 @@ class Metrics:
         self.pass_size = Histogram(
             "genrec_pass_size", "Requests that shared a pass.", buckets=(1, 2, 4, 8, 16), registry=r
         )
+        self.stage_seconds = Histogram(
+            "genrec_stage_seconds",
+            "Time of the parts of requests: prepare (history and options), queue, model, counting "
+            "(lists without the model), store (events).",
+            ["stage"],
+            buckets=_SECONDS,
+            registry=r,
+        )
         self.queue = Gauge("genrec_queue", "Requests that wait for the model.", registry=r)
+        self.places = Gauge("genrec_queue_places", "Requests that may wait at most.", registry=r)
         self.lists = Counter(
             "genrec_lists",
             "Lists by certainty: exact, uncertain or fallback.",
             ["kind"],
             registry=r,
         )
-        self.tokens = Counter("genrec_prompt_tokens", "Tokens of the prompts of lists.", registry=r)
+        self.fallbacks = Counter(
+            "genrec_fallbacks",
+            "Requests that counting alone answered: deadline or model.",
+            ["reason"],
+            registry=r,
+        )
+        self.tokens = Counter(
+            "genrec_prompt_tokens",
+            "Tokens of the prompts that the model ranked items for.",
+            registry=r,
+        )
+        self.searched = Counter(
+            "genrec_search_tokens", "Tokens that the model read after the prompts.", registry=r
+        )
+        self.lines = Counter(
+            "genrec_lines",
+            "Older events of prompts, by where their line was found: stored, or read by the model.",
+            ["source"],
+            registry=r,
+        )
         self.events = Counter("genrec_events", "Events that were stored.", registry=r)
         self.counted = Counter("genrec_events_counted", "Events added to the prior.", registry=r)
         self.dropped = Gauge("genrec_left", "Requests whose client left the queue.", registry=r)
+        self.late = Gauge(
+            "genrec_late", "Requests whose deadline passed before their turn.", registry=r
+        )
+        self.unstored = Gauge(
+            "genrec_lists_not_stored", "Shown lists that could not be stored.", registry=r
+        )
+        self.background = Counter(
+            "genrec_background_errors", "Failures of tasks in the background.", registry=r
+        )
+
+    def watch(self, worker: Worker, recorder: Recorder) -> None:
+        """Let the gauges show what these two say when the metrics are read."""
+        self.places.set(worker.size)
+        self.queue.set_function(lambda: worker.waiting)
+        self.dropped.set_function(lambda: worker.tally.left)
+        self.late.set_function(lambda: worker.tally.late)
+        self.unstored.set_function(lambda: recorder.dropped)
 
     def count_pass(self, jobs: int, seconds: float) -> None:
         """Count a pass of the model's thread."""
         self.passes.inc()
         self.pass_seconds.observe(seconds)
         self.pass_size.observe(jobs)
+
+    def count_stage(self, name: str, began: float, ended: float, **numbers: float) -> None:
+        """Count the time of a part of a request, and add the part to the request's trace.
+
+        Args:
+            name: the name of the part.
+            began: the time when it began, by ``time.monotonic``.
+            ended: the time when it ended.
+            numbers: what the trace says about the part.
+        """
+        self.stage_seconds.labels(name).observe(max(0.0, ended - began))
+        self.tracing.add(name, began, ended, **numbers)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Count the time of the ``with`` block as that of a part of a request."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.count_stage(name, began, time.monotonic())
+
+    def count_job(self, job: Job) -> None:
+        """Count the time that a request spent in the queue, and that of its pass if it has ended."""
+        if job.queued:
+            self.count_stage("queue", job.queued, job.began or time.monotonic())
+        if job.ended:
+            self.count_stage("model", job.began, job.ended, requests=job.shared)
+
+    def count_list(self, answer: Mapping[str, Any], fallback: str | None) -> None:
+        """Count a list; ``fallback`` says why counting alone made it, or is None."""
+        certain = (answer.get("certificate") or {}).get("exact")
+        kind = "exact" if certain else "uncertain"
+        self.lists.labels("fallback" if fallback else kind).inc()
+        self.count_reading(answer)
+
+    def count_reading(self, answer: Mapping[str, Any]) -> None:
+        """Count the tokens that an answer needed and the stored lines that it used.
+
+        Args:
+            answer: an answer of the library; see docs/reference/outputs.md.
+        """
+        if "model" in answer.get("parts", ("model",)):
+            self.tokens.inc((answer.get("prompt") or {}).get("tokens", 0))
+        self.searched.inc((answer.get("certificate") or {}).get("tokens", 0))
+        attention = answer.get("attention") or {}
+        for source in ("stored", "read"):
+            self.lines.labels(source).inc(attention.get(source, 0))
 
     def render(self) -> tuple[bytes, str]:
         """Return the metrics in Prometheus's text format, and its content type."""
@@ -85,6 +195,7 @@ def log_to(stream: TextIO | None = None) -> None:
     """Write the log of the service as lines of JSON, by default to standard error."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonLines())
-    LOG.handlers[:] = [handler]
-    LOG.setLevel(logging.INFO)
-    LOG.propagate = False
+    for log, level in ((LOG, logging.INFO), (logging.getLogger(_OTHERS), logging.WARNING)):
+        log.handlers[:] = [handler]
+        log.setLevel(level)
+        log.propagate = False

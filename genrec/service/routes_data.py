@@ -81,7 +81,8 @@ async def feedback(
         key = f"{owner}\n{idempotency_key}"
         digest = hashlib.sha256(to_json(asked.model_dump(), indent=None).encode()).hexdigest()
     stored = shop.store.add_events
-    numbers, repeated = await asyncio.to_thread(stored, events, key=key, digest=digest)
+    with service.metrics.stage("store"):
+        numbers, repeated = await asyncio.to_thread(stored, events, key=key, digest=digest)
     if not repeated:
         service.metrics.events.inc(len(numbers))
     return json_response({"accepted": len(numbers), "sequences": numbers, "repeated": repeated})

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
 from genrec.json_text import to_json
@@ -89,7 +88,8 @@ async def session(asked: Session, request: Request) -> Response:
     events = [Event(e.interaction(now), session_id=name) for e in asked.events]
     service.check_items([e.interaction.item_id for e in events if e.interaction.item_id])
     if events:
-        await asyncio.to_thread(service.shop.store.add_events, events)
+        with service.metrics.stage("store"):
+            await asyncio.to_thread(service.shop.store.add_events, events)
         service.metrics.events.inc(len(events))
     kept = asked.model_copy(update={"history": None, "session_id": name})
     return json_response(await service.recommend(request, kept) | {"session_id": name})
@@ -136,7 +136,7 @@ async def prompt(asked: PromptFor, request: Request) -> Response:
     The numbers of the events are those of the evidence in an explanation.
     """
     service = service_of(request)
-    ready = await run_in_threadpool(service.prepare, asked, None, {})
+    ready = await service.ready(asked, None, {})
 
     def read(_: Sequence[Any]) -> Sequence[Any]:
         recommender = ready.engine.recommender
@@ -175,7 +175,7 @@ async def explain(asked: Explain, request: Request) -> Response:
     been checked, not while they are written.
     """
     service = service_of(request)
-    ready = await service.prepare_explanation(asked)
+    ready = await service.ready(asked, asked.scenario, asked.given())
     job = service.explain_job(ready, asked.item_id)
     if "text/event-stream" not in request.headers.get("accept", ""):
         return json_response(await service.wait(request, job, asked.deadline_ms))
@@ -215,6 +215,7 @@ async def _stream(
     finally:
         future.cancel()
         waiting.cancel()
+        service.metrics.count_job(job)
 
 
 def _event(name: str, value: Any) -> str:

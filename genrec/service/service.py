@@ -28,7 +28,6 @@ from genrec.service.problems import Problem
 from genrec.service.recorder import Recorder
 from genrec.service.refusals import take_refusals
 from genrec.service.schemas import (
-    Explain,
     ForHistory,
     Rank,
     Recommend,
@@ -41,6 +40,7 @@ from genrec.service.security import Guard
 from genrec.service.shop import Engine, Shop
 from genrec.service.store import ShownList
 from genrec.service.titles import TitleSearch
+from genrec.service.tracing import Tracing
 from genrec.service.worker import ClosedError, FullError, Job, LateError, Worker
 
 MATCHES = 200  # items whose titles match the words of a search, which are then ranked
@@ -73,12 +73,13 @@ class Service:
         load: Callable[[Path], Recommender] | None = None,
         runs: Path | None = None,
         image_hosts: Sequence[str] = (),
+        tracing: Tracing | None = None,
     ) -> None:
         """Start the threads of the model and of the recorder."""
         self.shop, self.guard, self.limits = shop, guard, limits or Limits()
         self.fixed, self.load, self.runs = dict(fixed or {}), load, runs
         self.image_hosts = tuple(image_hosts)
-        self.metrics = Metrics()
+        self.metrics = Metrics(tracing)
         self.recorder = Recorder(shop.store, self._failed)
         self.experiments = Experiments(shop.store)
         self.worker = Worker(
@@ -87,11 +88,10 @@ class Service:
             hangs_after=self.limits.hangs_after,
             watch=self.metrics.count_pass,
         )
-        self.metrics.queue.set_function(lambda: self.worker.waiting)
-        self.metrics.dropped.set_function(lambda: self.worker.tally.left)
+        self.metrics.watch(self.worker, self.recorder)
         self._titles = TitleSearch(shop.catalog)
         self.stopping = False
-        shop.start(self.limits.refresh, self._failed)
+        shop.start(self.limits.refresh, self._failed, self.metrics.counted.inc)
 
     def close(self) -> None:
         """Answer what is in the queue, and stop all threads."""
@@ -99,9 +99,10 @@ class Service:
         self.worker.close()
         self.recorder.close()
         self.shop.close()
+        self.metrics.tracing.close()
 
-    @staticmethod
-    def _failed(error: Exception) -> None:
+    def _failed(self, error: Exception) -> None:
+        self.metrics.background.inc()
         LOG.error("A task in the background failed.", extra={"values": {"reason": str(error)}})
 
     @property
@@ -127,6 +128,13 @@ class Service:
                 404, f"There is no model {name!r}. Expected one of: {', '.join(engines)}."
             )
         return found
+
+    async def ready(
+        self, asked: ForHistory, scenario: str | None, given: Mapping[str, Any], **how: bool
+    ) -> Prepared:
+        """Call ``prepare`` on another thread."""
+        with self.metrics.stage("prepare"):
+            return await run_in_threadpool(self.prepare, asked, scenario, given, **how)
 
     def prepare(
         self,
@@ -294,6 +302,7 @@ class Service:
         finally:
             gone.cancel()
             future.cancel()
+            self.metrics.count_job(job)
 
     # Lists
 
@@ -302,9 +311,7 @@ class Service:
     ) -> dict[str, Any]:
         """Answer a request for a list, or for several lists of one history."""
         given = asked.given()
-        ready = await run_in_threadpool(
-            self.prepare, asked, asked.scenario, given, split=not asked.counting
-        )
+        ready = await self.ready(asked, asked.scenario, given, split=not asked.counting)
         lists, fallback = await self._lists(request, asked, ready)
         answers = {show: self._describe(one, ready, asked, fallback) for show, one in lists.items()}
         if record and asked.impression:
@@ -344,35 +351,30 @@ class Service:
             if expected and not isinstance(error, ModelError):
                 raise  # the request is at fault, not the model
             if not expected:
-                LOG.exception("The model failed.", extra={"values": self._about(request)})
+                about = {"request_id": request.state.request_id}
+                LOG.exception("The model failed.", extra={"values": about})
             reason = "model"
+        self.metrics.fallbacks.labels(reason).inc()
         return await self._count(engine.fallback, asked, ready), reason
 
-    @staticmethod
     async def _count(
-        fallback: Recommender, asked: Recommend, ready: Prepared
+        self, fallback: Recommender, asked: Recommend, ready: Prepared
     ) -> Mapping[str, RecommendationList]:
         """Return the lists that counting alone makes, on the thread of the request."""
         plain = replace(ready, options=replace(ready.options, explain=False))
         job = job_of(fallback, plain, asked.shows)
-        (lists,) = await run_in_threadpool(job.run, [job.given])
+        with self.metrics.stage("counting"):
+            (lists,) = await run_in_threadpool(job.run, [job.given])
         if isinstance(lists, BaseException):
             raise lists
         found: Mapping[str, RecommendationList] = lists
         return found
 
-    @staticmethod
-    def _about(request: Request) -> dict[str, Any]:
-        return {"request_id": request.state.request_id}
-
     def _describe(
         self, answer: RecommendationList, ready: Prepared, asked: Recommend, fallback: str | None
     ) -> dict[str, Any]:
         values = answer.to_dict()
-        certificate = values.get("certificate") or {}
-        kind = "exact" if certificate.get("exact") else "uncertain"
-        self.metrics.lists.labels("fallback" if fallback else kind).inc()
-        self.metrics.tokens.inc(values["prompt"]["tokens"])
+        self.metrics.count_list(values, fallback)
         values["notes"] = [*values["notes"], *ready.notes]
         if asked.attributes:
             add_attributes(self.shop.catalog, values["recommendations"])
@@ -407,9 +409,7 @@ class Service:
 
     async def rank(self, request: Request, asked: Rank, *, keep_own: bool) -> dict[str, Any]:
         """Answer a request for the exact scores of given items."""
-        ready = await run_in_threadpool(
-            self.prepare, asked, asked.scenario, asked.given(), refused=keep_own
-        )
+        ready = await self.ready(asked, asked.scenario, asked.given(), refused=keep_own)
         recommender = ready.engine.recommender
         ask = recommender.score if keep_own else recommender.rank
 
@@ -428,7 +428,7 @@ class Service:
             ("allow_returned", "allow_last_basket", "allow_same_title"), True
         )
         given = {**usual, **asked.given()}
-        ready = await run_in_threadpool(self.prepare, asked, asked.scenario, given, refused=True)
+        ready = await self.ready(asked, asked.scenario, given, refused=True)
         matches = await run_in_threadpool(self.titles.match, asked.query, MATCHES)
         available = {i: m for i, m in matches.items() if self.shop.state(i) == "available"}
         if ready.options.allow is not None:
@@ -478,12 +478,8 @@ class Service:
 
         return Job(run, None)
 
-    async def prepare_explanation(self, asked: Explain) -> Prepared:
-        """Find the history and the options of a request for an explanation."""
-        return await run_in_threadpool(self.prepare, asked, asked.scenario, asked.given())
-
-    @staticmethod
-    def _other(values: dict[str, Any], ready: Prepared) -> dict[str, Any]:
+    def _other(self, values: dict[str, Any], ready: Prepared) -> dict[str, Any]:
+        self.metrics.count_reading(values)
         notes = [*values.get("notes", ()), *ready.notes]
         return {**values, "notes": notes, "run": ready.engine.name}
 

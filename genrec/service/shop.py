@@ -314,13 +314,24 @@ class Shop:
         """A history for which weights are prepared, so that no request waits for them."""
         return History((Interaction(self._catalog[0].item_id, self.behavior),))
 
-    def start(self, seconds: float, failed: Callable[[Exception], None]) -> None:
-        """Start a thread that calls ``refresh`` every so many seconds until ``close``."""
+    def start(
+        self,
+        seconds: float,
+        failed: Callable[[Exception], None],
+        counted: Callable[[int], None] = lambda events: None,
+    ) -> None:
+        """Start a thread that calls ``refresh`` every so many seconds until ``close``.
+
+        Args:
+            seconds: the time between two calls.
+            failed: a function that is called with each error.
+            counted: a function that is called with the number of events after each call.
+        """
 
         def run() -> None:
             while not self._stop.wait(seconds):
                 try:
-                    self.refresh()
+                    counted(self.refresh())
                     self.store.forget_requests(time.time())
                 except Exception as error:
                     failed(error)

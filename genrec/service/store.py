@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from genrec.data.catalog import Item
 from genrec.data.events import Interaction
 from genrec.service import tables
-from genrec.service.tables import open_engine, store_errors
+from genrec.service.tables import StoreError, file_of, identity, open_engine, store_errors
 
 KINDS = ("item_ids", "conditions", "phrases")  # of entries on the block list
 _REMEMBERED = 7 * 86_400.0  # seconds for which a repeated request is recognized by its key
@@ -89,6 +89,8 @@ class Store:
         """Open the database; see ``tables.open_engine`` for its errors."""
         self._engine = open_engine(url)
         self._one_writer = threading.Lock()
+        self._file = file_of(self._engine)
+        self._opened = None if self._file is None else identity(self._file)
 
     def close(self) -> None:
         """Close all connections."""
@@ -98,8 +100,15 @@ class Store:
         """Read something, to find out whether the database answers.
 
         Raises:
-            StoreError: it does not.
+            StoreError: it does not, or the file was moved, deleted or replaced. SQLite would go on with the
+                old file.
         """
+        if self._file is not None and identity(self._file) != self._opened:
+            msg = (
+                f"The file {self._file} was moved, deleted or replaced while the service was running. "
+                "What is stored now is lost if the old file was deleted. Restart the service."
+            )
+            raise StoreError(msg)
         with self.reading("The store does not answer") as connection:
             connection.execute(sa.select(tables.meta.c.value)).all()
 

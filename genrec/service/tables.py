@@ -107,6 +107,22 @@ def sqlite_url(folder: Path) -> str:
     return f"sqlite:///{(folder / FILE).absolute()}"
 
 
+def file_of(engine: Engine) -> Path | None:
+    """Return the file of a SQLite database; None for another database or one in memory."""
+    url = engine.url
+    local = url.get_backend_name() == "sqlite" and url.database not in {None, "", ":memory:"}
+    return Path(str(url.database)).absolute() if local else None
+
+
+def identity(file: Path) -> tuple[int, int] | None:
+    """Return numbers that tell a file from all others; None if there is no such file."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def open_engine(url: str) -> Engine:
     """Open a database, and create the tables and columns that are missing.
 

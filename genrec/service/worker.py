@@ -46,7 +46,10 @@ class Job:
         given: the input of this job.
         key: jobs with equal keys may share a pass; None if this job shares none.
         deadline: the time, by ``time.monotonic``, after which nobody waits for the answer.
-        queued: the time at which the job was put into the queue.
+        queued: the time at which the job was put into the queue; 0 before that.
+        began: the time at which its pass began; 0 before that.
+        ended: the time at which its pass ended; 0 before that.
+        shared: the number of jobs in its pass.
         future: receives the answer or an exception.
     """
 
@@ -55,6 +58,9 @@ class Job:
     key: Hashable | None = None
     deadline: float = float("inf")
     queued: float = 0.0
+    began: float = 0.0
+    ended: float = 0.0
+    shared: int = 0
     future: Future[Any] = field(default_factory=Future)
 
 
@@ -215,12 +221,15 @@ class Worker:
 
     def _run(self, jobs: list[Job]) -> None:
         began = time.monotonic()
+        for job in jobs:
+            job.began, job.shared = began, len(jobs)
         answers: Sequence[Any]
         try:
             answers = jobs[0].run([job.given for job in jobs])
         except BaseException as error:
             answers = [error] * len(jobs)
-        seconds = time.monotonic() - began
+        ended = time.monotonic()
+        seconds = ended - began
         self._began = None
         tally = self.tally
         tally.passes += 1
@@ -230,6 +239,7 @@ class Worker:
         tally.waited += sum(began - job.queued for job in jobs)
         self._pass += 0.2 * (seconds / len(jobs) - self._pass)
         for job, answer in zip(jobs, answers, strict=True):
+            job.ended = ended
             if isinstance(answer, BaseException):
                 job.future.set_exception(answer)
             else:

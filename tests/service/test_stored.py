@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -36,7 +37,11 @@ def databases() -> Iterator[str]:
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return sqlite_url(tmp_path)
-    address: str = request.getfixturevalue("databases")
+    return create_database(request.getfixturevalue("databases"))
+
+
+def create_database(address: str) -> str:
+    """Create an empty database of the server, and return its URL."""
     name = f"test_{secrets.token_hex(4)}"
     engine = sa.create_engine(address.format("postgres"), isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
@@ -73,6 +78,24 @@ def test_events_come_back_as_they_were(store: Store, url: str, tmp_path: Path) -
     if url.startswith("sqlite"):
         with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as plain:
             assert plain.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_a_dump_of_postgresql_can_be_restored(databases: str, tmp_path: Path) -> None:
+    if shutil.which("pg_dump") is None:
+        pytest.skip("pg_dump is not installed")
+    old, new = (create_database(databases) for _ in range(2))
+    store = Store(old)
+    store.add_events([bought("u", "a"), bought("u", "b")], key="k", digest="d")
+    plain = [url.replace("+psycopg", "") for url in (old, new)]
+    dump = str(tmp_path / "genrec.dump")
+    subprocess.run(["pg_dump", "--format=custom", f"--file={dump}", plain[0]], check=True)
+    store.close()
+    subprocess.run(["pg_restore", "--no-owner", f"--dbname={plain[1]}", dump], check=True)
+    store = Store(new)
+    assert [e.interaction.item_id for e in store.events_of(user_id="u")] == ["a", "b"]
+    assert store.add_events([bought("u", "a")], key="k", digest="d")[1]  # the key is known, too
+    assert store.add_events([bought("u", "c")])[0] == [3]
+    store.close()
 
 
 def test_a_repeated_request_is_stored_once(store: Store) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 _USER = "postgres"  # the server does not run as root
@@ -24,26 +25,50 @@ def missing() -> str:
     return ""
 
 
+@dataclass(frozen=True)
+class Server:
+    """A server in a folder."""
+
+    folder: Path
+
+    @property
+    def address(self) -> str:
+        """The URL, with a gap for the name of the database."""
+        return f"postgresql+psycopg://{_USER}@/{{}}?host={self.folder}"
+
+    def call(self, *command: str) -> None:
+        user = _USER if os.geteuid() == 0 else None
+        subprocess.run(command, check=True, user=user, cwd=self.folder, stdout=subprocess.DEVNULL)
+
+    def start(self) -> None:
+        options = f"-k {self.folder} -c listen_addresses=''"
+        log = str(self.folder / "log")
+        self.call("pg_ctl", "-D", f"{self.folder}/data", "-o", options, "-l", log, "-w", "start")
+
+    def stop(self) -> None:
+        self.call("pg_ctl", "-D", f"{self.folder}/data", "-m", "immediate", "stop")
+
+
+@contextmanager
+def running() -> Iterator[Server]:
+    """Run a server that only this machine can reach."""
+    folder = Path(tempfile.mkdtemp(prefix="genrec-pg-"))
+    if os.geteuid() == 0:
+        shutil.chown(folder, _USER)
+    made = Server(folder)
+    try:
+        made.call("initdb", "-D", f"{folder}/data", "-U", _USER, "-A", "trust", "--no-sync")
+        made.start()
+        try:
+            yield made
+        finally:
+            made.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 @contextmanager
 def server() -> Iterator[str]:
     """Run a server that only this machine can reach, and yield its URL without a database."""
-    root = os.geteuid() == 0
-    folder = Path(tempfile.mkdtemp(prefix="genrec-pg-"))
-    user = _USER if root else None
-    if root:
-        shutil.chown(folder, _USER)
-
-    def call(*command: str) -> None:
-        subprocess.run(command, check=True, user=user, cwd=folder, stdout=subprocess.DEVNULL)
-
-    data = str(folder / "data")
-    try:
-        call("initdb", "-D", data, "-U", _USER, "-A", "trust", "--no-sync")
-        options = f"-k {folder} -c listen_addresses=''"
-        call("pg_ctl", "-D", data, "-o", options, "-l", str(folder / "log"), "-w", "start")
-        try:
-            yield f"postgresql+psycopg://{_USER}@/{{}}?host={folder}"
-        finally:
-            call("pg_ctl", "-D", data, "-m", "immediate", "stop")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with running() as made:
+        yield made.address

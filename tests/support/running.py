@@ -31,6 +31,7 @@ def running(folder: Path, *arguments: object) -> Iterator[Running]:
     given = list(arguments) if arguments[:1] == ("demo",) else ["serve", folder, *arguments]
     command = [sys.executable, "-m", "genrec", *map(str, given), "--port", "0"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment.pop("PYTHONUNBUFFERED", None)  # the first line comes at once even without it
     with (folder / "log.txt").open("a") as log, subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
     ) as process:  # fmt: skip
