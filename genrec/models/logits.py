@@ -18,6 +18,7 @@ import torch
 
 from genrec.models.growing_layer import GrowingLayer
 from genrec.models.llama import Llama
+from genrec.models.stopping import check_stop
 from genrec.types import FloatArray, IntArray
 
 _GATHERED = 1 << 24  # maximum number of head weights copied at a time to compute single logits
@@ -129,7 +130,11 @@ class Body:
             keep: the R tokens whose outputs are returned, given by their int64 batch rows (R,) and
                 columns (R,).
             **inputs: keyword arguments for the transformers model, such as ``input_ids``.
+
+        Raises:
+            StoppedError: nobody waits for the result any more; see ``genrec.models.stopping``.
         """
+        check_stop()
         if self.head is not None:
             hidden = self.body(**inputs).last_hidden_state
             return Outputs(hidden[keep], self.head)

@@ -100,6 +100,9 @@ class Metrics:
         self.late = Gauge(
             "genrec_late", "Requests whose deadline passed before their turn.", registry=r
         )
+        self.stopped = Gauge(
+            "genrec_stopped", "Passes that stopped because nobody waited for them.", registry=r
+        )
         self.unstored = Gauge(
             "genrec_lists_not_stored", "Shown lists that could not be stored.", registry=r
         )
@@ -113,6 +116,7 @@ class Metrics:
         self.queue.set_function(lambda: worker.waiting)
         self.dropped.set_function(lambda: worker.tally.left)
         self.late.set_function(lambda: worker.tally.late)
+        self.stopped.set_function(lambda: worker.tally.stopped)
         self.unstored.set_function(lambda: recorder.dropped)
 
     def count_pass(self, jobs: int, seconds: float) -> None:

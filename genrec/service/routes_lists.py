@@ -213,7 +213,8 @@ async def _stream(
             "problem", problem_of(error).to_dict(request.url.path, request.state.request_id)
         )
     finally:
-        future.cancel()
+        if not future.done():
+            service.worker.leave(job)
         waiting.cancel()
         service.metrics.count_job(job)
 

@@ -281,8 +281,8 @@ class Service:
 
         Raises:
             FullError: the queue is full.
-            LateError: the deadline has passed. The job leaves the queue.
-            Problem: the client has left. The job leaves the queue.
+            LateError: the deadline has passed. The job leaves the queue, or stops.
+            Problem: the client has left. The job leaves the queue, or stops.
         """
         seconds = self.limits.deadline if deadline_ms is None else deadline_ms / 1000
         job.deadline = time.monotonic() + seconds
@@ -301,7 +301,8 @@ class Service:
             raise LateError
         finally:
             gone.cancel()
-            future.cancel()
+            if not waiting.done():
+                self.worker.leave(job)
             self.metrics.count_job(job)
 
     # Lists

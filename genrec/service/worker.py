@@ -2,7 +2,8 @@
 
 A model is used by one thread at a time. Each request waits in a queue of limited length, with a
 deadline. The thread takes the oldest request together with others of the same kind. A request whose
-client has left is dropped from the queue. This module knows nothing of HTTP or recommenders.
+client has left is dropped from the queue, and a pass that nobody waits for stops before the model's
+next forward pass. This module knows nothing of HTTP or recommenders.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
+
+from genrec.models.stopping import StoppedError, stop_when
 
 
 class FullError(Exception):
@@ -50,6 +53,7 @@ class Job:
         began: the time at which its pass began; 0 before that.
         ended: the time at which its pass ended; 0 before that.
         shared: the number of jobs in its pass.
+        left: whether its client has left.
         future: receives the answer or an exception.
     """
 
@@ -61,6 +65,7 @@ class Job:
     began: float = 0.0
     ended: float = 0.0
     shared: int = 0
+    left: bool = False
     future: Future[Any] = field(default_factory=Future)
 
 
@@ -73,6 +78,7 @@ class Tally:
         answered: the number of jobs that these passes answered.
         shared: the number of passes with more than one job.
         left: the number of jobs that were dropped because their client had left.
+        stopped: the number of passes that were stopped because nobody waited for them any more.
         late: the number of jobs that were dropped because their deadline had passed.
         seconds: the total time of all passes.
         waited: the total time that answered jobs spent in the queue.
@@ -82,6 +88,7 @@ class Tally:
     answered: int = 0
     shared: int = 0
     left: int = 0
+    stopped: int = 0
     late: int = 0
     seconds: float = 0.0
     waited: float = 0.0
@@ -141,6 +148,15 @@ class Worker:
             self._changed.notify()
         job.future.add_done_callback(lambda future: self._leave(job))
         return job.future
+
+    def leave(self, job: Job) -> None:
+        """Say that nobody waits for a job any more.
+
+        If it is still in the queue, it leaves the queue. If it runs, its pass stops as soon as nobody
+        waits for any of its jobs.
+        """
+        job.left = True
+        job.future.cancel()
 
     def _leave(self, job: Job) -> None:
         """Free the place of a job whose future was cancelled."""
@@ -225,7 +241,11 @@ class Worker:
             job.began, job.shared = began, len(jobs)
         answers: Sequence[Any]
         try:
-            answers = jobs[0].run([job.given for job in jobs])
+            with stop_when(lambda: _abandoned(jobs)):
+                answers = jobs[0].run([job.given for job in jobs])
+        except StoppedError:
+            self.tally.stopped += 1
+            answers = [LateError()] * len(jobs)
         except BaseException as error:
             answers = [error] * len(jobs)
         ended = time.monotonic()
@@ -245,3 +265,9 @@ class Worker:
             else:
                 job.future.set_result(answer)
         self._watch(len(jobs), seconds)
+
+
+def _abandoned(jobs: Sequence[Job]) -> bool:
+    """Return True if nobody waits for any of these jobs."""
+    now = time.monotonic()
+    return all(job.left or job.deadline <= now for job in jobs)

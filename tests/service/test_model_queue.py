@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
+from support import tiny
 
 from genrec.service.worker import ClosedError, FullError, Job, LateError, Worker
 
@@ -133,3 +134,48 @@ def test_closing_answers_what_was_accepted(make: Callable[..., Worker], gate: Ga
     gate.open.set()
     assert worker.close(20)
     assert [f.result(0) for f in futures] == [0, 10, 20, 30]
+
+
+class Passes:
+    """Work with passes that can be stopped, which goes on until it is stopped or told to end."""
+
+    def __init__(self) -> None:
+        self.model = tiny.language_model()
+        self.began, self.end = threading.Event(), threading.Event()
+
+    def run(self, given: Sequence[Any]) -> Sequence[Any]:
+        while not self.end.is_set():
+            try:
+                self.model.prefill([3, 4, 5])
+            except Exception:  # code that goes on after errors does not go on here
+                continue
+            self.began.set()
+        return given
+
+
+def test_a_pass_stops_when_nobody_waits_for_it(make: Callable[..., Worker]) -> None:
+    worker, work = make(), Passes()
+    one, other = Job(work.run, 1, "same"), Job(work.run, 2, "same")
+    gate = Gate()
+    worker.submit(Job(gate.run, 0))
+    assert gate.began.wait(20)
+    futures = [worker.submit(one), worker.submit(other)]
+    gate.open.set()
+    assert work.began.wait(20)
+    worker.leave(one)
+    work.began.clear()
+    assert work.began.wait(20)  # the other one still waits
+    worker.leave(other)
+    for future in futures:
+        with pytest.raises(LateError):
+            future.result(20)
+    assert worker.tally.stopped == 1
+    late = worker.submit(Job(work.run, 3, deadline=time.monotonic() + 0.5))
+    with pytest.raises(LateError):
+        late.result(20)
+    assert (worker.tally.stopped, worker.tally.late) in {(2, 0), (1, 1)}
+    work.end.set()
+    assert worker.submit(Job(work.run, 4)).result(20) == 4
+    waiting = Job(work.run, 5)
+    worker.leave(waiting)
+    assert waiting.future.cancelled()

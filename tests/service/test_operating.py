@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,38 @@ def test_a_client_that_leaves_frees_its_place(client: TestClient) -> None:
 
     job = service.worker.submit(Job(hold, None))
     assert began.wait(20)
+    assert leave_when(app, lambda: bool(service.worker.waiting)) == 499
+    assert service.worker.waiting == 0
+    assert service.worker.tally.left == 1
+    opened.set()
+    job.result(20)
+    assert service.worker.tally.passes == 1
+
+
+def test_what_runs_for_a_client_that_leaves_stops(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, began = service_of(client), threading.Event()
+    model: Any = service.shop.engines["tiny"].recommender.model
+
+    def read_on(*given: Any, **options: Any) -> None:
+        while True:
+            model.prefill([3, 4, 5])
+            began.set()
+
+    monkeypatch.setattr(Recommender, "rank", read_on)
+    assert leave_when(client.app, began.is_set) == 499
+    until = time.monotonic() + 20
+    while not service.worker.tally.stopped and time.monotonic() < until:
+        time.sleep(0.01)
+    assert service.worker.tally.stopped == 1
+    assert "genrec_stopped 1.0" in client.get("/metrics").text
+    monkeypatch.undo()
+    assert client.post("/v1/rank", json={"user_id": "u1", "candidates": ["i4"]}).status_code == 200
+
+
+def leave_when(app: Any, ready: Callable[[], bool]) -> int:
+    """Send a request as a server would, leave when it is ready, and return the answer's status."""
     body = json.dumps({"user_id": "u1", "candidates": ["i4"]}).encode()
     sent: list[Any] = []
 
@@ -101,7 +134,7 @@ def test_a_client_that_leaves_frees_its_place(client: TestClient) -> None:
         async def receive() -> Any:
             if messages:
                 return messages.pop()
-            while not service.worker.waiting:
+            while not ready():
                 await asyncio.sleep(0.01)
             return {"type": "http.disconnect"}
 
@@ -116,12 +149,7 @@ def test_a_client_that_leaves_frees_its_place(client: TestClient) -> None:
         await asyncio.wait_for(app(scope, receive, send), 20)
 
     asyncio.run(leave())
-    assert service.worker.waiting == 0
-    assert service.worker.tally.left == 1
-    opened.set()
-    job.result(20)
-    assert service.worker.tally.passes == 1
-    assert sent[0]["status"] == 499
+    return int(sent[0]["status"])
 
 
 def test_metrics_count_what_happened(client: TestClient) -> None:
