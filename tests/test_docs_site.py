@@ -142,8 +142,8 @@ def test_what_commands_print_is_true_but_for_digits(
 
 
 SLOW = [page for page in PAGES if any(mark == "slow" for mark, _, _ in blocks(page))]
-if not FULL:  # tests/cli/test_fit.py runs the same command in a few seconds
-    SLOW = [page for page in SLOW if page.stem != "fit"]
+if not FULL:  # tests/cli/test_fit.py and test_priors do the same on small data in a few seconds
+    SLOW = [page for page in SLOW if page.stem not in {"fit", "priors"}]
 
 
 @pytest.mark.slow

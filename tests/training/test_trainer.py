@@ -704,7 +704,8 @@ def test_two_processes_that_go_on_are_as_never_stopped(place: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("weights", ["dora", "all"] if FULL else ["dora"])
+@pytest.mark.skipif(not FULL, reason="starts six processes; only with scripts/test --full")
+@pytest.mark.parametrize("weights", ["dora", "all"])
 def test_sharded_weights_learn_and_go_on_as_whole_ones(place: Path, run: Run, weights: str) -> None:
     kind = ["--dora"] if weights == "dora" else ["--lora-rank", "0", "--learning-rate", "1e-3"]
     few = [*kind, "--max-targets", "120", "--lora-dropout", "0", "--batch-size"]
