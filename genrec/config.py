@@ -37,6 +37,7 @@ NORMALIZATIONS = ("catalog", "vocab")
 SEARCHES = ("auto", "exact", "beam", "sample")
 PRIORS = ("auto", "none", "collaborative", "popularity", "novelty")
 FUSIONS = ("auto", "node", "score")
+FEEDBACK_WEIGHTS = ("none", "position")
 ATTENTIONS = ("full", "by_event")
 LINE_NUMBERS = ("float32", "bfloat16", "int8")
 FIT_ON = (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from genrec.cli.options import AsJson, Data, FieldsOf, Given, ModelOptions, command, in_panel
-from genrec.config import OUTPUT, PROMPT, Settings, option
+from genrec.config import FEEDBACK_WEIGHTS, OUTPUT, PROMPT, Settings, check_choice, option
 from genrec.errors import SettingsError
 from genrec.files import check_new_folder
 from genrec.models.packaged import DEFAULT_MODEL
@@ -97,15 +97,42 @@ class RunOptions:
         metavar="FILE",
     )
 
+    feedback: str | None = option(
+        None,
+        _RUN,
+        "With --from: train on the events that `genrec serve` received: an export of the service, or its "
+        "address. The key is taken from the environment variable GENREC_KEY. Some old events are used again "
+        "(see --replay).",
+        metavar="FILE|URL",
+    )
+    feedback_weights: str = option(
+        "none",
+        _RUN,
+        "With --feedback: weight of an event as a target. position: an item at rank r of the shown list "
+        "weighs log2(r + 1), since fewer users look at lower places.",
+        choices=FEEDBACK_WEIGHTS,
+    )
+
     def __post_init__(self) -> None:
-        """Check that a run to continue from is given if there is new data.
+        """Check that a run to continue from is given if there is new data, and only one kind of it.
 
         Raises:
-            SettingsError: new data is given, but no run to continue from.
+            SettingsError: new data is given, but no run to continue from; or options exclude each other.
         """
-        if (self.interactions or self.items) and self.since is None:
-            msg = "--interactions and --items need --from RUN, which is the run to continue from."
+        if (self.interactions or self.items or self.feedback) and self.since is None:
+            msg = "--interactions, --items and --feedback need --from RUN, which is the run to continue from."
             raise SettingsError(msg)
+        if self.feedback is not None and (self.interactions or self.items):
+            msg = (
+                "--feedback does not work with --interactions and --items, because a service has its own "
+                "events and items. Train on one after the other."
+            )
+            raise SettingsError(msg)
+        check_choice("feedback_weights", self.feedback_weights, FEEDBACK_WEIGHTS)
+        if self.feedback_weights != "none" and self.feedback is None:
+            raise SettingsError(
+                "--feedback-weights needs --feedback. Leave it out, or name an export."
+            )
 
 
 @command(
@@ -161,6 +188,13 @@ def train(
         if first:
             summaries.print_rejected(rejects.counts())
         values.setdefault("eval_users", 0)
+    if start.feedback is not None:
+        from genrec.data.exports import read_export
+        from genrec.data.feedback import add_feedback
+
+        export = read_export(start.feedback)
+        dataset, new = add_feedback(dataset, export, weights=start.feedback_weights)
+        values.setdefault("eval_users", 0)
     with summaries.training(quiet=json or not first) as (log, watch):
         from genrec.training import trainer
 
@@ -179,8 +213,8 @@ def train(
         )
     if not first:
         return
-    if new is not None and rejects is not None and not (out / "data").exists():
-        dataset.save(out / "data", [rejects])
+    if new is not None and not (out / "data").exists():
+        dataset.save(out / "data", [] if rejects is None else [rejects])
         console.print_line(
             f"Saved the dataset with {int(new.sum()):,} new events to {out / 'data'}."
         )

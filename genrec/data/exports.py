@@ -163,6 +163,7 @@ def _lines(place: str | Path) -> Iterator[Iterable[bytes | str]]:
         with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
             yield answer
     except urllib.error.HTTPError as error:
+        error.close()
         advice = (
             f"Set {KEY} to a key with the scope admin."
             if error.code in {401, 403}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from genrec.data.catalog import Catalog
+from genrec.data.catalog import Catalog, Item
 from genrec.data.dataset import Dataset
 from genrec.data.info import count_behaviors
 from genrec.data.ingest import EventOptions, ingest
@@ -23,8 +24,8 @@ _MARK = "genrec_new"  # a temporary column that marks the new events while both 
 
 def apply_updates(
     data: Dataset,
-    interactions: str | Path,
-    items: str | Path | None = None,
+    interactions: str | Path | pa.Table,
+    items: str | Path | Sequence[Item] | None = None,
     *,
     options: EventOptions | None = None,
     rejects: Rejects | None = None,
@@ -33,8 +34,8 @@ def apply_updates(
 
     Args:
         data: the old dataset. Its items keep their rows, and its events keep their split.
-        interactions: a file of new events, in the format that ``prepare`` accepts.
-        items: a file of new items, or None. An item with a known id replaces the old one.
+        interactions: a file of new events, in the format that ``prepare`` accepts, or such a table.
+        items: a file of new items, the items, or None. An item with a known id replaces the old one.
         options: column names, units and defaults of the new events. With the time unit ``auto``,
             the unit of the old events is used.
         rejects: the object that records bad events; if it is None, the first one raises an error.
@@ -46,9 +47,11 @@ def apply_updates(
         DataError: a file cannot be used, or has no usable events.
     """
     catalog = data.catalog if items is None else _add_items(data.catalog, items)
-    rejects = rejects or Rejects(Path(interactions).name, strict=True)
+    given = isinstance(interactions, pa.Table)
+    source = "the new events" if given else Path(interactions).name
+    rejects = rejects or Rejects(source, strict=True)
     options = options or EventOptions()
-    table = files.read(interactions, rejects=rejects)
+    table = interactions if given else files.read(interactions, rejects=rejects)
     table = arrow.rename(table, options.columns, rejects.source)
     table = table.drop_columns([n for n in ("split", _MARK) if n in table.column_names])
     time_unit = data.info.time_unit if options.time_unit == "auto" else options.time_unit
@@ -91,9 +94,9 @@ def apply_updates(
     return Dataset(catalog, events, info), new
 
 
-def _add_items(catalog: Catalog, items: str | Path) -> Catalog:
-    """Return a copy of the catalog with the items from a file, which may replace existing ones."""
-    given = Catalog.read(items)
+def _add_items(catalog: Catalog, items: str | Path | Sequence[Item]) -> Catalog:
+    """Return a copy of the catalog with more items, which may replace existing ones."""
+    given = Catalog.read(items) if isinstance(items, str | Path) else items
     add = [i for i in given if i.item_id not in catalog]
     return catalog.edited(add, [i for i in given if i.item_id in catalog])
 

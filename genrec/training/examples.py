@@ -21,6 +21,7 @@ from genrec.config import to_parts
 from genrec.data import protocols
 from genrec.data.dataset import Dataset
 from genrec.data.events import SPLITS
+from genrec.data.feedback import WEIGHT
 from genrec.data.interactions import Interactions
 from genrec.decoding.trie import TitleTrie
 from genrec.errors import DataError, SettingsError
@@ -322,7 +323,7 @@ def weigh_targets(rows: Sequence[Row], data: Dataset, training: Training) -> lis
     """Compute the weight of each target in the loss, scaled so that the mean weight is 1.
 
     Depending on the settings, the weights take into account the target's age, behavior and
-    popularity.
+    popularity. Feedback that was weighted by position has its weight in a column of the data.
 
     Args:
         rows: the training rows.
@@ -337,6 +338,9 @@ def weigh_targets(rows: Sequence[Row], data: Dataset, training: Training) -> lis
     """
     c = data.interactions.columns
     weight = np.ones(len(c.row))
+    attributes = data.interactions.attributes
+    if attributes is not None and WEIGHT in attributes.column_names:
+        weight *= attributes[WEIGHT].cast("double").fill_null(1.0).to_numpy()
     if training.recency_half_life is not None:
         if data.info.time_unit == "position":
             msg = (

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -25,6 +26,8 @@ from support.commands import Run
 from support.tiny_runs import FEW, KINDS, done, doubled, fresh, made, saved
 
 from genrec import Dataset, Recommender, runs
+from genrec.data.feedback import WEIGHT
+from genrec.data.interactions import Interactions
 from genrec.errors import DataError, ModelError, SettingsError
 from genrec.models.language_model import LanguageModel
 from genrec.training import checkpoints, config, examples, objectives, sequences, trainer
@@ -194,6 +197,10 @@ def test_weights_of_targets() -> None:
     assert (found / found[0]).tolist() == pytest.approx([1, 3, 1])
     found = np.concatenate(examples.weigh_targets(rows, data, Training(popularity_strength=1.0)))
     assert (found / found[0]).tolist() == pytest.approx([1, 1, 1.5])
+    events = replace(data.interactions.table, attributes=pa.table({WEIGHT: [None, 2.0, 3.0]}))
+    weighted = replace(data, interactions=Interactions(data.catalog, events))
+    found = np.concatenate(examples.weigh_targets(rows, weighted, Training()))
+    assert (found / found[0]).tolist() == pytest.approx([1, 2, 3])
     for wrong in ({"steal": 1.0}, {"buy": 0.0, "view": 0.0}):
         with pytest.raises(SettingsError, match="behavior"):
             examples.weigh_targets(rows, data, Training(behavior_weights=wrong))
