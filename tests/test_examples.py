@@ -113,6 +113,15 @@ def test_csv_to_recommendations(
     assert len(re.sub(r"^```console.*?^```", "", written, flags=re.S | re.M).splitlines()) <= 30
 
 
+@pytest.mark.model
+@pytest.mark.slow
+def test_serve_and_learn(capsys: pytest.CaptureFixture[str]) -> None:
+    text = output("12_serve_and_learn.py", capsys, "60")
+    for here in ("best ", "random ", "random minus best", "IPS", "SNIPS"):
+        assert here in text
+    assert sum(int(n) for n in re.findall(r"of (\d+) customers", text)) == 60
+
+
 @pytest.mark.slow
 def test_llm_features(capsys: pytest.CaptureFixture[str]) -> None:
     text = output(

@@ -20,6 +20,7 @@ from typing import Any
 from genrec.data.catalog import Item
 from genrec.data.dataset import Dataset
 from genrec.data.events import History, Interaction, join_events
+from genrec.data.refusals import take_refusals
 from genrec.errors import DataError, UnknownUserError
 
 KEY = "GENREC_KEY"  # the environment variable with the key of the service
@@ -92,7 +93,7 @@ class Export:
     deleted: frozenset[str]
 
     def history(self, dataset: Dataset, owner: str, *, is_session: bool, before: float) -> History:
-        """Return the history of a user or of a session as it was at a time.
+        """Return the history of a user or of a session as it was at a time, without refusals.
 
         Args:
             dataset: the dataset that the service was started with.
@@ -107,9 +108,9 @@ class Export:
             with contextlib.suppress(UnknownUserError):
                 start = dataset.interactions.history(owner).interactions
         positions = dataset.info.time_unit == "position"
-        return History(
-            join_events(start, later, positions=positions), None if is_session else owner
-        )
+        events = join_events(start, later, positions=positions)
+        whole = History(events, None if is_session else owner)
+        return take_refusals(whole, dataset.interactions.behaviors)[0]
 
 
 def read_export(place: str | Path) -> Export:

@@ -12,6 +12,7 @@ from genrec.data.dataset import Dataset
 from genrec.data.exports import Export, KeptEvent
 from genrec.data.ingest import EventOptions, ingest
 from genrec.data.interactions import Interactions
+from genrec.data.refusals import REFUSALS
 from genrec.data.updates import apply_updates
 from genrec.errors import DataError
 from genrec.types import BoolArray
@@ -25,7 +26,7 @@ def add_feedback(
 ) -> tuple[Dataset, BoolArray]:
     """Return a dataset with the events and the items of a service; all new events belong to train.
 
-    Sessions count as users of their own. Events of deleted users are left out.
+    Sessions count as users of their own. Refusals and the events of deleted users are left out.
 
     Users see few of the lower places of a list, so what they took from there was harder to find. With
     ``weights="position"``, an event about an item at rank r of a shown list weighs log2(r + 1) as a target of
@@ -45,14 +46,15 @@ def add_feedback(
     Raises:
         DataError: the export has no usable events.
     """
-    if not export.events:
-        raise DataError(
-            "The export has no events. Expected feedback; send some to the service first."
-        )
+    refusals = set(REFUSALS) - set(data.interactions.behaviors)
+    events = [e for e in export.events if e.interaction.behavior not in refusals]
+    if not events:
+        msg = "The export has no events. Expected feedback; send some to the service first."
+        raise DataError(msg)
     data = _without_users(data, export.deleted)
     columns: dict[str, list[object]] = {
-        "user_id": [_owner(e) for e in export.events],
-        **{name: [getattr(e.interaction, name) for e in export.events] for name in _FIELDS},
+        "user_id": [_owner(e) for e in events],
+        **{name: [getattr(e.interaction, name) for e in events] for name in _FIELDS},
     }
     kept = {name: values for name, values in columns.items() if any(v is not None for v in values)}
     if weights == "position":
@@ -61,7 +63,7 @@ def add_feedback(
             for one in export.lists
             for rank, item in enumerate(one.item_ids, start=1)
         }
-        found = [ranks.get((str(e.list_id), str(e.interaction.item_id)), 1) for e in export.events]
+        found = [ranks.get((str(e.list_id), str(e.interaction.item_id)), 1) for e in events]
         kept[WEIGHT] = [math.log2(rank + 1) for rank in found]
     unit = "position" if data.info.time_unit == "position" else "s"
     return apply_updates(data, pa.table(kept), export.items, options=EventOptions(time_unit=unit))

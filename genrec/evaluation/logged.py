@@ -36,7 +36,8 @@ from genrec.types import FloatArray, IntArray
 
 _DRAWS = 2000  # resamples of the users
 _CELLS = 1 << 22  # values that are resampled at once
-FEWEST = 100  # lists to which the weighted lists should at least be equivalent
+FEWEST = 200  # lists to which the weighted lists should at least be equivalent
+_FEWEST_USERS = 100
 HEAVIEST = 0.05  # share of all weight that one list should at most have
 _TIMED = ("available_from", "available_until")
 _BATCH = 8  # prompts that the model reads together
@@ -213,7 +214,7 @@ def _warnings(weight: float, effective: float, heaviest: float, users: int) -> t
         found.append(
             f"One list has {heaviest:.0%} of all weight, so the estimates depend on what happened to it."
         )
-    if users < FEWEST:
+    if users < _FEWEST_USERS:
         found.append(f"There are {users} users, which is few for intervals by bootstrap.")
     return tuple(found)
 

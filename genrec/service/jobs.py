@@ -8,10 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from genrec.config import QueryOptions
+from genrec.config import EXPLAIN, QueryOptions
 from genrec.data.events import History
 from genrec.recommender import Recommender
-from genrec.service.shop import Engine
+from genrec.service.experiments import Arm
+from genrec.service.problems import Problem
+from genrec.service.schemas import Recommend
+from genrec.service.shop import Engine, Shop
 from genrec.service.worker import Job
 
 Given = tuple[History | str | list[str], int | None]  # a history, and the seed of a draw
@@ -43,6 +46,23 @@ class Prepared:
     def recommender(self) -> Recommender:
         """The recommender that makes the list."""
         return self.engine.recommender if self.maker is None else self.maker
+
+
+def maker_of(shop: Shop, engine: Engine, arm: Arm | None, asked: Recommend) -> Recommender | None:
+    """Return the recommender that makes the lists of an arm, or of a request without one.
+
+    None stands for the engine's own recommender.
+
+    Raises:
+        Problem: counting alone should make the list, but there are no counts.
+    """
+    role, search = (None, asked.search) if arm is None else (arm.model_role, arm.search)
+    counting = asked.counting or role == EXPLAIN
+    if counting and engine.fallback is None:
+        raise Problem(409, f"The model {engine.name!r} has no counts. Leave out counting.")
+    if search is not None:
+        return shop.drawing(engine, counting=counting)
+    return engine.fallback if counting else None
 
 
 def job_of(recommender: Recommender, ready: Prepared, shows: Sequence[str] | None) -> Job:

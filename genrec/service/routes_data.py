@@ -12,13 +12,13 @@ from pydantic import AfterValidator
 
 from genrec.data.behaviors import shipped_verbs
 from genrec.data.catalog import Item
+from genrec.data.refusals import REFUSALS
 from genrec.json_text import to_json
 from genrec.service import examples
 from genrec.service.answers import ANSWERS
 from genrec.service.attributes import describe_columns, plain_value
 from genrec.service.http import StrictRoute, json_response
 from genrec.service.problems import Problem
-from genrec.service.refusals import REFUSALS
 from genrec.service.schemas import (
     LONGEST_ID,
     Feedback,

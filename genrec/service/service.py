@@ -14,19 +14,18 @@ from typing import Any
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
-from genrec.config import EXPLAIN
 from genrec.data.events import History
+from genrec.data.refusals import take_refusals
 from genrec.errors import GenrecError, ModelError
 from genrec.pipeline.types import RecommendationList
 from genrec.recommender import Recommender
 from genrec.service.attributes import add_attributes
 from genrec.service.experiments import Arm, Experiments
-from genrec.service.jobs import Prepared, job_of
+from genrec.service.jobs import Prepared, job_of, maker_of
 from genrec.service.limits import Limits
 from genrec.service.observe import LOG, Metrics
 from genrec.service.problems import Problem
 from genrec.service.recorder import Recorder
-from genrec.service.refusals import take_refusals
 from genrec.service.schemas import (
     ForHistory,
     Rank,
@@ -165,10 +164,7 @@ class Service:
             given = {**given, **arm.options}
         engine = self.engine(asked.run if arm is None else arm.run)
         options = merge(named, given, self.fixed)
-        maker = None
-        if split:
-            search = getattr(asked, "search", None) if arm is None else arm.search
-            maker = self._maker(engine, arm, draws=search == "sample")
+        maker = maker_of(self.shop, engine, arm, asked) if isinstance(asked, Recommend) else None
         if (typed := asked.typed) is not None:
             return Prepared(engine, typed, options, maker=maker)
         now = time.time()
@@ -190,13 +186,6 @@ class Service:
             options = replace(options, deny=(*options.deny, *unwanted))
         name = None if arm is None else arm.name
         return Prepared(engine, events, options, notes, experiment, name, maker)
-
-    def _maker(self, engine: Engine, arm: Arm | None, *, draws: bool) -> Recommender:
-        """Return the recommender that makes the lists of an arm, or of a request without one."""
-        counting = arm is not None and arm.model_role == EXPLAIN and engine.fallback is not None
-        if draws:
-            return self.shop.drawing(engine, counting=counting)
-        return engine.fallback if counting and engine.fallback else engine.recommender
 
     def scenario(self, name: str | None) -> Mapping[str, Any]:
         """Return the options of a scenario; none if no scenario is named.
@@ -328,9 +317,7 @@ class Service:
         """Return the lists, keyed by the value of ``shows``, and the reason for a fallback."""
         engine, reason = ready.engine, None
         if asked.counting:
-            if engine.fallback is None:
-                raise Problem(409, f"The model {engine.name!r} has no counts. Leave out counting.")
-            return await self._count(engine.fallback, asked, ready), "asked"
+            return await self._count(ready.recommender, asked, ready), "asked"
         try:
             if engine.fallback is not None and asked.fallback and self.worker.problem():
                 raise LateError

@@ -74,6 +74,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
             given = {"k": 2, "per_group": 1} if n % 2 else {"k": 3, "deny": ["i4"]}
             answer = recommend(client, user_id=f"u{n % 24}", search="sample", **given)
             first = ids(answer)[0]
+            if n == 40:
+                body = {"user_id": "u17", "item_id": "i7", "behavior": "dislike"}
+                client.post("/v1/feedback", json=body)
             if rng.random() < RATES.get(first, 0.5):
                 body = {"user_id": f"u{n % 24}", "item_id": first, "list_id": answer["list_id"]}
                 client.post("/v1/feedback", json={**body, "behavior": "view"})
@@ -168,12 +171,15 @@ def test_the_histories_are_those_of_the_service(tmp_path: Path) -> None:
     with served.opened(tmp_path) as client:
         served.buy(client, "u1", "i11", timestamp=5.0)
         served.buy(client, "new", "i3")
+        dislike = {"user_id": "u1", "item_id": "i2", "behavior": "dislike"}
+        client.post("/v1/feedback", json=dislike)
         client.delete("/v1/users/u2")
         (tmp_path / "export.jsonl").write_text(client.get("/v1/export").text)
         export = read_export(tmp_path / "export.jsonl")
         shop = served.service_of(client).shop
         for user in ("u1", "u2", "u3", "new"):
             found = export.history(shop.dataset, user, is_session=False, before=1e12)
-            assert found.interactions == shop.history(user).interactions
+            kept = [e for e in shop.history(user).interactions if e.behavior != "dislike"]
+            assert found.interactions == tuple(kept)
         before = export.history(shop.dataset, "u1", is_session=False, before=0.0)
         assert before.interactions == shop.dataset.interactions.history("u1").interactions

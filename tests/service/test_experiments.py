@@ -295,6 +295,9 @@ def test_draws_are_recorded_with_their_propensities(client: TestClient) -> None:
     for answer in (typed, best):
         assert set(places[answer["list_id"]]) == {None}
         assert shown[answer["list_id"]]["options"] is None
+    counted = recommend(client, user_id="u1", k=2, search="sample", counting=True)
+    assert counted["parts"] == ["prior"]
+    assert all(r["propensity"] > 0 for r in counted["recommendations"])
     rails = client.post(
         "/v1/recommend",
         json={"user_id": "u1", "k": 2, "search": "sample", "shows": ["new", "again"]},

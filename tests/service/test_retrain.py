@@ -128,6 +128,7 @@ def test_feedback_becomes_events_with_weights(tmp_path: Path) -> None:
         served.buy(client, "fresh", "n1", timestamp=1.7e9 + 2)
         event = {"session_id": "u1", "item_id": "i3", "behavior": "view"}
         client.post("/v1/feedback", json=event)
+        client.post("/v1/feedback", json={**event, "behavior": "dislike"})  # no target, no event
         client.delete("/v1/users/u2")
         (tmp_path / "export.jsonl").write_text(client.get("/v1/export").text)
     export, data = read_export(tmp_path / "export.jsonl"), served.made_shop()
