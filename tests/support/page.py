@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import http.server
 import importlib.util
 import shutil
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import pytest
 import uvicorn
@@ -20,7 +25,11 @@ from genrec.service.server import listen
 from genrec.service.service import Service
 
 T = TypeVar("T")
-PATIENCE = 20.0  # seconds that a step may take on a busy machine
+PICTURES = "images.example"  # the browser finds this host on this machine
+_DOT = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+PATIENCE = 60.0  # seconds that a step may take on a busy machine
 _VISIBLE = """
     return [...document.querySelectorAll(arguments[0])].filter((e) => e.checkVisibility());
 """
@@ -173,9 +182,69 @@ class Page:
         return [f"{v['id']}: {n['html']} {n['failureSummary']}" for v in found for n in v["nodes"]]
 
 
+class _Pictures(http.server.BaseHTTPRequestHandler):
+    """Answers every request for a picture except those whose path contains ``missing``."""
+
+    asked: ClassVar[list[tuple[str, str | None, str | None]]] = []
+
+    def do_GET(self) -> None:
+        """Send a picture."""
+        self.asked.append((self.path, self.headers["referer"], self.headers["cookie"]))
+        there = "missing" not in self.path
+        self.send_response(200 if there else 404)
+        self.send_header("content-type", "image/png")
+        self.send_header("content-length", str(len(_DOT) if there else 0))
+        self.end_headers()
+        self.wfile.write(_DOT if there else b"")
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Print nothing."""
+
+
+@dataclass
+class Pictures:
+    """A server of pictures over HTTPS.
+
+    Attributes:
+        port: its port.
+        asked: the path, the referrer and the cookies of each request.
+    """
+
+    port: int
+    asked: list[tuple[str, str | None, str | None]]
+
+
 @contextlib.contextmanager
-def browsing(folder: Path) -> Iterator[Page]:
-    """Start the browser with a profile in a folder; skip the tests if there is none."""
+def pictures(folder: Path) -> Iterator[Pictures | None]:
+    """Serve pictures until the block ends; yield None if openssl cannot make a certificate."""
+    if shutil.which("openssl") is None:
+        yield None
+        return
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=images.example -keyout"
+    subprocess.run([*command.split(), key, "-out", certificate], check=True, capture_output=True)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Pictures)
+    secure = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    secure.load_cert_chain(certificate, key)
+    server.socket = secure.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield Pictures(server.server_address[1], _Pictures.asked)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(PATIENCE)
+
+
+@contextlib.contextmanager
+def browsing(folder: Path, shown: Pictures | None = None) -> Iterator[Page]:
+    """Start the browser with a profile in a folder; skip the tests if there is none.
+
+    Args:
+        folder: the folder.
+        shown: where the browser finds the host ``PICTURES``; None if it does not exist.
+    """
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
     driver = shutil.which("chromedriver")
     if browser is None or driver is None:
@@ -183,7 +252,9 @@ def browsing(folder: Path) -> Iterator[Page]:
     webdriver = pytest.importorskip("selenium.webdriver")
     options = webdriver.ChromeOptions()
     options.binary_location = browser
-    for flag in (*_FLAGS, f"--user-data-dir={folder}"):
+    where = "~NOTFOUND" if shown is None else f"127.0.0.1:{shown.port}"
+    found = (f"--host-resolver-rules=MAP {PICTURES}:443 {where}", "--ignore-certificate-errors")
+    for flag in (*_FLAGS, *found, f"--user-data-dir={folder}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     service = webdriver.ChromeService(executable_path=driver)

@@ -1,5 +1,7 @@
 // The page: who is signed in, whose lists are shown, and which view is open.
-import { html, render, useCallback, useEffect, useMemo, useRef, useState } from "./html.js";
+import {
+  html, render, useCallback, useEffect, useErrorBoundary, useMemo, useRef, useState,
+} from "./html.js";
 import { address, ask, Problem, signedIn } from "./api.js";
 import { Compare } from "./compare.js";
 import { optionsOf, START } from "./controls.js";
@@ -139,6 +141,8 @@ function Shop({ shared, bar }) {
   const [message, setMessage] = useState("");
   const timer = useRef(0);
   const { view, rest } = useView();
+  const [broken, mend] = useErrorBoundary((problem) => console.error(problem));
+  useEffect(mend, [view, rest]);
   const load = async () => {
     setError(null);
     try {
@@ -175,9 +179,9 @@ function Shop({ shared, bar }) {
     setMessage(text);
     timer.current = setTimeout(() => setMessage(""), SHOWN);
   }, []);
-  if (error) {
-    return html`<main class="alone"><${Failure} error=${error} />
-      <button type="button" onClick=${load}>${t("try again")}</button></main>`;
+  if (error || broken) {
+    return html`<main class="alone"><${Failure} error=${error ?? new Problem(500, String(broken))} />
+      <button type="button" onClick=${error ? load : mend}>${t("try again")}</button></main>`;
   }
   if (!about) return null;
   const { shop, models, scenarios } = about;

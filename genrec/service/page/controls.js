@@ -54,9 +54,9 @@ export function Controls({ controls, change, models, scenarios }) {
   const filter = (name, more) =>
     set({ where: { ...controls.where, [name]: { ...controls.where[name], ...more } } });
   const id = useId();
-  const offered = shop.columns.filter(({ kind, least, most, values }) =>
-    (kind === "number" && least !== null && least < most) || kind === "flag" ||
-    (kind === "text" && values.length > 1)).slice(0, MOST_FILTERS);
+  const offered = shop.columns.filter(({ name, kind, least, most, values }) => !HIDDEN.has(name) &&
+    ((kind === "number" && least !== null && least < most) || kind === "flag" ||
+    (kind === "text" && values.length > 1))).slice(0, MOST_FILTERS);
   const changed = JSON.stringify(controls) !== JSON.stringify(START);
   return html`<details class="panel controls" open=${WIDE.matches}>
     <summary><h2>${t("controls")}</h2></summary>
