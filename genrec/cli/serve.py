@@ -220,7 +220,7 @@ def run(
         with console.working(f"Loading {which.name} ...") as log:
             engines = [Engine.of(name, load_recommender(dataset, which, settings, log))]
             if options.with_base:
-                base = _load_base(dataset, which, settings, log)
+                base = load_base(dataset, which, settings, log)
                 engines.append(Engine.of("base" if name == UNTRAINED else UNTRAINED, base))
             shop = Shop(dataset, store, engines, log=log)
         log_to()
@@ -250,7 +250,7 @@ def run(
         answer(service, opened, tell)
 
 
-def _load_base(
+def load_base(
     dataset: Dataset, which: ModelOptions, settings: Given, log: Callable[[str], None]
 ) -> Recommender:
     """Load the model that a run was trained from. It ranks, so that the two can be compared."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from support import served
+from support.amount import FULL
 from support.page import PICTURES, Page, Pictures, browsing, pictures, serving, until
 
 from genrec import Interaction, Item
@@ -454,9 +455,11 @@ def test_everything_can_be_done_with_the_keyboard(page: Page, shop: Served) -> N
 VIEWS = ("", "compare", "experiments", "search/red", "item/i3")
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 500], ids=["desk", "phone"])
-def test_axe_finds_nothing(page: Page, shop: Served, dark: bool, width: int) -> None:
+COMBINED = [(1280, False), (500, True), *([(1280, True), (500, False)] if FULL else [])]
+
+
+@pytest.mark.parametrize(("width", "dark"), COMBINED)
+def test_axe_finds_nothing(page: Page, shop: Served, width: int, dark: bool) -> None:
     page.open(shop.url, width=width, dark=dark, subject=U1)
     for view in VIEWS:
         page.run("location.hash = `#/${arguments[0]}`", view)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,12 @@ from starlette.testclient import TestClient
 from support.served import buy, ids, recommend
 
 from genrec import Dataset, Recommender
+from genrec.cli.options import Given, ModelOptions
+from genrec.cli.serve import load_base
+from genrec.config import Settings
 from genrec.models.language_model import LanguageModel
+from genrec.models.packaged import DEFAULT_MODEL
+from genrec.runs import shipped_run
 from genrec.service.app import create_app
 from genrec.service.security import Guard
 from genrec.service.service import Service
@@ -45,3 +51,15 @@ def test_lists_events_and_explanations(
         told = client.post("/v1/explain", json=body).json()
         assert told["rank"] == 1
         assert told["explanation"]["text"]
+
+
+@pytest.mark.model
+def test_the_base_model_of_a_run_ranks_beside_it(demo_data: Dataset) -> None:
+    settings = Given({f.name: f.default for f in fields(Settings)}, {"encoder"})
+    settings["encoder"] = "ngrams"
+    which = ModelOptions(run=shipped_run("online_retail_demo"), threads=1)
+    base = load_base(demo_data, which, settings, lambda text: None)
+    assert base.model.name == DEFAULT_MODEL
+    assert base.run is None
+    assert base.fusing.role == "fuse"
+    assert base.settings.encoder == "ngrams"
