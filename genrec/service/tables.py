@@ -151,11 +151,12 @@ def open_engine(url: str) -> Engine:
         sa.event.listen(engine, "connect", _prepare_sqlite)
     name = parsed.render_as_string(hide_password=True)
     try:
-        metadata.create_all(engine)
-        _add_columns(engine)
-        with engine.begin() as connection:
-            found = connection.scalar(sa.select(meta.c.value).where(meta.c.name == "format"))
-            if found is None:
+        found = _read_format(engine)
+        if found in {None, FORMAT}:
+            metadata.create_all(engine)
+            _add_columns(engine)
+        if found is None:
+            with engine.begin() as connection:
                 connection.execute(meta.insert().values(name="format", value=FORMAT))
     except sa.exc.SQLAlchemyError as error:
         engine.dispose()
@@ -169,6 +170,16 @@ def open_engine(url: str) -> Engine:
         msg = f"The store {name} has the format {found}. Expected {FORMAT}. Use the version of genrec that wrote it."
         raise DataError(msg)
     return engine
+
+
+def _read_format(engine: Engine) -> str | None:
+    """Return the format of a store; None if it has none yet."""
+    if not sa.inspect(engine).has_table(meta.name):
+        return None
+    with engine.connect() as connection:
+        wanted = sa.select(meta.c.value).where(meta.c.name == "format")
+        found: str | None = connection.scalar(wanted)
+        return found
 
 
 def _add_columns(engine: Engine) -> None:

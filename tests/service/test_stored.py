@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from support import postgres
-from support.amount import EXAMPLES
+from support.amount import EXAMPLES, FULL
 
 from genrec import Interaction, Item
 from genrec.errors import DataError, SettingsError
@@ -169,6 +169,18 @@ def test_a_store_that_cannot_be_used_says_why(tmp_path: Path) -> None:
         Store(f"sqlite:///{tmp_path / 'text.db'}")
 
 
+def test_a_store_of_another_format_is_refused_and_left_alone(store: Store, url: str) -> None:
+    with store._engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE meta SET value = '2'")
+        connection.exec_driver_sql("DROP TABLE blocks")
+        connection.exec_driver_sql("ALTER TABLE events DROP COLUMN text")
+    with pytest.raises(DataError, match=r"has the format 2\. Expected 1\."):
+        Store(url)
+    known = sa.inspect(store._engine)
+    assert not known.has_table("blocks")
+    assert "text" not in {c["name"] for c in known.get_columns("events")}
+
+
 def test_a_full_disk_is_an_error_and_the_store_goes_on(tmp_path: Path) -> None:
     store = Store(sqlite_url(tmp_path))
     pages = [bought("u", "x" * 200) for _ in range(200)]
@@ -197,7 +209,7 @@ for number in range(start, start + 1_000_000):
 
 
 def test_a_killed_process_loses_no_acknowledged_event_and_doubles_none(tmp_path: Path) -> None:
-    rounds = 100 if EXAMPLES > 25 else 3
+    rounds = min(100, EXAMPLES * 2 // 5) if FULL else 3
     url, start, acknowledged = sqlite_url(tmp_path), 0, set[int]()
     for number in range(rounds):
         with subprocess.Popen(
