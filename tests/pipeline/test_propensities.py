@@ -139,7 +139,7 @@ def test_a_drawn_list_states_its_propensities(settings: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("settings", ROLES[:2])
 def test_items_are_drawn_as_often_as_stated(settings: dict[str, Any]) -> None:
-    drawing, n = recommender(**settings), 4000 if FULL else 300
+    drawing, n = recommender(**settings), 4000 if FULL else 200
     given: dict[str, Any] = {"deny": ["i0", "i5"], "per_group": 1}
     history = "bought: red doll"
 
