@@ -7,8 +7,9 @@
 ``speed`` alternates between ordinary training and training under the mask, one pack with forward and backward
 pass at a time, and gives the time per target (of the processor, unless it runs on a GPU). ``train`` trains an
 adapter on the demo for each row of the table, on equally many targets and with equal settings. ``nats`` measures
-minus the log of the target's probability on validation users, for the model alone, with each adapter under each
-attention. Runs and results are kept in .results/training/by_event.
+minus the log of the target's probability on validation users, for the model alone, beside the prior and beside the
+learned ranking, untrained and with each adapter, under each attention. Runs and results are kept in
+.results/training/by_event.
 """
 
 from __future__ import annotations
@@ -45,6 +46,17 @@ WAYS: dict[str, dict[str, Any]] = {
     "by event, 8 in full": {"attention": "by_event", "recent_events": 8},
     "by event, 0 in full": {"attention": "by_event", "recent_events": 0},
 }
+READINGS: dict[str, dict[str, Any]] = {
+    "full": {},
+    **{
+        f"by event, {n} in full": {"attention": "by_event", "recent_events": n}
+        for n in (16, 8, 4, 2, 0)
+    },
+}
+UNTRAINED, ALONE = "untrained", "alone"
+BESIDE: dict[str, dict[str, Any]] = {"prior": {}, "ranker": {"ranker": "lambdarank"}}
+TOLD = (ALONE, *BESIDE)
+TUNED = {"prior_weight": 0.6953, "node_temperature": 4.3479}  # of the shipped adapter
 FOLDER = ROOT / ".results" / "training" / "by_event"
 
 
@@ -149,35 +161,53 @@ def train_all(data: Dataset, arguments: argparse.Namespace) -> None:
 
 
 def compare_nats(data: Dataset, arguments: argparse.Namespace) -> None:
-    """Measure each adapter that is finished, and print the table."""
+    """Measure each adapter that is finished under each attention, and print the table.
+
+    For each case, one pass gives the model's own probability, and that beside the prior; another one
+    that beside the learned ranking. The weights are the same for all readings: those that were fitted to
+    the shipped adapter, or without training the default ones. The ranking was stopped on these
+    validation users, for all readings alike.
+    """
     cases = evaluator.sample(evaluator.demo_v1(data, "validation"), arguments.users, seed=1)
+    FOLDER.mkdir(parents=True, exist_ok=True)
     kept = FOLDER / f"nats-{arguments.targets}-{arguments.seed}-{arguments.users}.json"
-    found: dict[str, dict[str, list[float]]] = (
+    found: dict[str, dict[str, dict[str, list[float]]]] = (
         json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
     )
-    for name in WAYS:
+    for name in (UNTRAINED, *WAYS):
         folder = place(name, arguments)
-        if not (folder / "run.json").is_file():
+        if name != UNTRAINED and not (folder / "run.json").is_file():
             continue
-        model = LanguageModel.of_run(
-            folder, arguments.model, threads=arguments.threads, device=arguments.device
+        own: dict[str, Any] = {} if name == UNTRAINED else TUNED
+        source = {"threads": arguments.threads, "device": arguments.device}
+        model = (
+            LanguageModel.load(arguments.model, **source)
+            if name == UNTRAINED
+            else LanguageModel.of_run(folder, arguments.model, **source)
         )
-        for way, settings in WAYS.items():
-            if way in found.setdefault(name, {}):
-                continue
-            recommender = Recommender(data, model, prior="none", encoder="none", **settings)
-            found[name][way] = [-recommender.score(c.history, [c.target])[0].score for c in cases]
-            kept.write_text(json.dumps(found), encoding="utf-8")
-    base = np.array(found["full"]["full"])
+        for way, settings in READINGS.items():
+            of = found.setdefault(name, {}).setdefault(way, {})
+            for beside, more in BESIDE.items():
+                if beside in of:
+                    continue
+                recommender = Recommender(
+                    data, model, encoder="none", prior="collaborative", prior_events="train",
+                    model_role="fuse", threads=arguments.threads, **settings, **more, **own,
+                )  # fmt: skip
+                answers = [recommender.score(c.history, [c.target])[0] for c in cases]
+                of[beside] = [-a.score for a in answers]
+                of[ALONE] = [-(a.logprob_model or 0.0) for a in answers]
+                kept.write_text(json.dumps(found), encoding="utf-8")
+    base = found.get("full", found[UNTRAINED])["full"]
+    print("| trained | read | " + " | ".join(f"{b}, less full in full" for b in TOLD) + " |")
     for name, ways in found.items():
         for way, values in ways.items():
-            nats = np.array(values)
-            less = bootstrap.bootstrap(nats - base)
-            own = bootstrap.bootstrap(nats - np.array(ways["full"]))
-            print(
-                f"trained {name:20} read {way:20} {bootstrap.bootstrap(nats)}  less full and full "
-                f"{less}, less read in full {own}"
-            )
+            cells = []
+            for beside in TOLD:
+                nats = np.array(values[beside])
+                less = bootstrap.bootstrap(nats - np.array(base[beside]))
+                cells.append(f"{nats.mean():.3f}, {less}")
+            print(f"| {name} | {way} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":
