@@ -168,7 +168,7 @@ def test_pinned_capped_grouped_filtered_and_boosted_lists_equal_brute_force(
     assume(all(b - a < 1e-12 or b - a > NEAR for a, b in pairwise(levels)))
     wishes: dict[str, Any] = {
         "where": "price <= 15" if filtered else None, "boosts": boosts, "pin": pin, "deny": deny,
-        "caps": {"brand": cap} if cap else {}, "per_group": per_group,
+        "caps": {"brand": cap} if cap else {}, "per_group": per_group, "allow_same_title": True,
     }  # fmt: skip
     if not allowed:
         with pytest.raises(RequestError, match="No item may be returned"):
