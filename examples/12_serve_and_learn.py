@@ -1,8 +1,8 @@
 """Compare two ways of making lists with simulated customers, and learn from random lists.
 
-One arm lists the best of eight items first, the other draws at random. The customers buy the first item with
-a rate that is known for each item. So what IPS and SNIPS say about the best lists, from the random ones, can
-be compared with what the arm with the best lists measured. The argument is the number of customers.
+One arm lists the best of eight items first, the other draws at random. The customers buy the first item with a
+known rate, so what IPS and SNIPS say about the best lists, from the random ones, can be compared with what the
+arm with the best lists measured. The argument is the number of customers.
 """
 
 import random
@@ -56,5 +56,6 @@ try:
     found = evaluate_logged(genrec.Recommender(data, model_role="explain"), read_export(address))
     print(f"best, from random lists: IPS {found.ips}, SNIPS {found.snips}")
 finally:
+    http.close()
     server.terminate()
     server.communicate()

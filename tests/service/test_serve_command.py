@@ -101,7 +101,8 @@ def test_the_guide_kill_9_a_restart_and_sigterm(
         names["client"].close()
         printed = capsys.readouterr().out.splitlines()
         assert [line.split()[0] for line in printed[:3]] == ["1", "2", "3"]
-        assert b"GET" in urllib.request.urlopen(f"{service.url}/docs", timeout=60).read()
+        with urllib.request.urlopen(f"{service.url}/docs", timeout=60) as page:
+            assert b"GET" in page.read()
         sent: list[int] = []
         stop = threading.Event()
 

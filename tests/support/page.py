@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import gc
 import http.server
 import importlib.util
 import shutil
@@ -12,7 +11,6 @@ import ssl
 import subprocess
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -266,7 +264,3 @@ def browsing(folder: Path, shown: Pictures | None = None) -> Iterator[Page]:
         yield Page(opened)
     finally:
         opened.quit()
-        del opened
-        with warnings.catch_warnings():  # Selenium leaves a connection to the driver open
-            warnings.simplefilter("ignore", ResourceWarning)
-            gc.collect()
