@@ -34,8 +34,7 @@ def ask(method: str, path: str, **body: Any) -> Any:
 try:
     popular = ask("POST", "recommend", history="", k=8)["recommendations"]
     rates = {r["item_id"]: 0.1 * r["rank"] for r in popular}
-    options = {"allow": [*rates], "k": 1}
-    best = {"name": "best", "model_role": "explain", "options": options}
+    best = {"name": "best", "model_role": "explain", "options": {"allow": [*rates], "k": 1}}
     arms = [best, {**best, "name": "random", "search": "sample"}]
     ask("PUT", "experiments/first", arms=arms, window_hours=0.0005)
     draw = random.Random(0)
