@@ -96,8 +96,8 @@ def serve(
 ) -> None:
     """Serve recommendations over HTTP, and keep events and items that come in.
 
-    The address itself shows a page for people, and /docs describes all requests. The service stops at SIGTERM or Ctrl-C, after answering what
-    it has accepted.
+    The address itself shows a page for people, and /docs describes all requests. The service stops at
+    SIGTERM or Ctrl-C, after answering what it has accepted.
     """
     check_installed()
     from genrec.data.dataset import Dataset

@@ -25,6 +25,7 @@ class RememberedPrompts:
         """
         self._model, self._budget, self._tenant = model, budget, tenant
         self._used = False
+        self._forgotten: set[str] = set()
 
     def applies_to(self, requests: Sequence[Request]) -> bool:
         """Check whether any of the requests is that of a user whose prompts are kept."""
@@ -41,7 +42,7 @@ class RememberedPrompts:
             The token tree, the number of tokens that were read, and for each prompt a description
             for the answer.
         """
-        self._used = True
+        self._used = True  # before the owners, so that a user who is forgotten meanwhile is noticed
         self._model.memory.budget = self._budget
         prompts = [r.prompt.ids for r in requests]
         tree, known = self._model.prefill_remembered(prompts, [self._owner(r) for r in requests])
@@ -53,13 +54,16 @@ class RememberedPrompts:
         return tree, sum(read), told
 
     def forget(self, user_id: str) -> None:
-        """Drop what is kept of a user's prompts."""
-        if self._used:
-            self._model.memory.forget(self._name(user_id))
+        """Drop what is kept of a user's prompts, and keep no more of them."""
+        name = self._name(user_id)
+        self._forgotten.add(name)
+        if self._used:  # otherwise, the model may not be loaded yet
+            self._model.memory.forget(name)
 
     def _owner(self, request: Request) -> str | None:
         user_id = request.history.user_id
-        return None if user_id is None else self._name(user_id)
+        name = None if user_id is None else self._name(user_id)
+        return None if name in self._forgotten else name
 
     def _name(self, user_id: str) -> str:
         return f"{self._tenant}/{user_id}"

@@ -21,7 +21,6 @@ from genrec.models.block_prompt import BlockPrompt
 from genrec.models.language_model import LanguageModel
 from genrec.models.line_files import LineOptions
 from genrec.models.line_store import LineStore
-from genrec.models.llama import load_llama
 from genrec.models.rotary import find_rotary
 from genrec.models.token_tree import ROOT, below
 
@@ -29,22 +28,10 @@ KINDS = ("llama", "qwen2", "qwen3", "gemma", "neox", "own")
 HEADS = ((5, 9, 11), tuple(range(20, 31)), (7,))
 
 
-@functools.cache
-def language_model(kind: str, folder: Path) -> LanguageModel:
-    """A tiny model; ``own`` is the same as ``llama``, run by genrec's own code."""
-    if kind != "own":
-        model = tiny.language_model(kind)
-        return LanguageModel(model.model, model.tokenizer, name=model.name)
-    tiny.language_model("llama").model.save_pretrained(folder)
-    return LanguageModel(
-        load_llama(folder, torch.float32), tiny.tokenizer("llama"), name="tiny-own"
-    )
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("llama")
-    return lambda kind: language_model(kind, folder)
+    return functools.cache(lambda kind: tiny.own_model(kind, folder))
 
 
 def reference(kind: str) -> Any:

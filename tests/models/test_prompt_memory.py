@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import tiny
 
-from genrec.models.language_model import LanguageModel
-from genrec.models.llama import load_llama
 from genrec.models.prompt_memory import PromptMemory
 from genrec.models.token_tree import ROOT
 
@@ -21,20 +18,10 @@ KINDS = ("llama", "qwen2", "gemma", "neox", "gpt2", "own")
 USERS = ("anna", "ben", None)
 
 
-@functools.cache
-def language_model(kind: str, folder: Path) -> LanguageModel:
-    """A tiny model of a test of its own; ``own`` is run by genrec's own code."""
-    if kind != "own":
-        model = tiny.language_model(kind)
-        return LanguageModel(model.model, model.tokenizer, name=model.name)
-    tiny.language_model("llama").model.save_pretrained(folder)
-    return LanguageModel(load_llama(folder, torch.float32), tiny.tokenizer("llama"), name="own")
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("llama")
-    return lambda kind: language_model(kind, folder)
+    return functools.cache(lambda kind: tiny.own_model(kind, folder))
 
 
 IDS = st.lists(st.integers(3, 299), min_size=1, max_size=30)

@@ -66,7 +66,9 @@ def test_nothing_is_kept_of_anonymous_histories_and_of_users_who_are_forgotten(
     kept = Recommender(data, model, prompt_memory=64)
     kept.recommend(replace(grown(data, "u0", 5), user_id=None), k=3)
     assert model.memory.use().prompts == 0
-    kept.forget_user("u0")  # nothing was kept
+    kept.forget_user("u1")  # before the model has read anything
+    kept.recommend(grown(data, "u1", 5), k=3)
+    assert model.memory.use().prompts == 0
     kept.recommend(grown(data, "u0", 5), k=3)
     assert model.memory.use().prompts == 1
     other = replace(data, info=replace(data.info, name="another shop"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ from transformers import (
 from genrec.matching.encoders import Embedder
 from genrec.models.coverage import ScriptCoverage
 from genrec.models.language_model import LanguageModel
+from genrec.models.llama import load_llama
 from genrec.types import Float32Array
 
 CORPUS = [
@@ -150,6 +152,15 @@ def language_model(kind: str = "llama", seed: int = 0, plain: bool = False) -> L
             if parameter.dim() > 1:
                 parameter.mul_(6.0)
     return LanguageModel(model.eval(), words, name=f"tiny-{kind}", plain=plain)
+
+
+def own_model(kind: str, folder: Path) -> LanguageModel:
+    """A tiny model that shares no store; ``own`` is the same as ``llama``, run by genrec's own code."""
+    if kind != "own":
+        model = language_model(kind)
+        return LanguageModel(model.model, model.tokenizer, name=model.name)
+    language_model("llama").model.save_pretrained(folder)
+    return LanguageModel(load_llama(folder, torch.float32), tokenizer("llama"), name="tiny-own")
 
 
 class LatinEmbedder(Embedder):
