@@ -678,8 +678,8 @@ class QueryOptions:
     style: str = option(
         "reason",
         OUTPUT,
-        "Style of the explanation: reason, short, pitch, or NAME for your own template named "
-        "explain_NAME.",
+        "Style of the explanation: reason, short, pitch, plain for a fixed sentence that the model does "
+        "not write, or NAME for your own template named explain_NAME.",
     )
 
     def __new__(cls, *values: Any, **given: Any) -> Self:

@@ -307,12 +307,14 @@ class Recommender:
         """A text that identifies the data whose users' prompts are kept."""
         return "" if self.dataset is None else str(self.dataset.folder or self.dataset.info.name)
 
-    def forget_user(self, user_id: str) -> None:
-        """Drop what the model keeps of a user's prompts, and keep no more of them.
+    def forget_user(self, user_id: str, *, for_good: bool = True) -> None:
+        """Drop what the model keeps of a user's prompts; see the setting ``prompt_memory``.
 
-        See the setting ``prompt_memory``.
+        Args:
+            user_id: the user.
+            for_good: True to keep no more of the user's prompts from now on.
         """
-        self._search.remembered.forget(user_id)
+        self._search.remembered.forget(user_id, for_good=for_good)
 
     @property
     def lines_folder(self) -> Path | None:

@@ -19,6 +19,8 @@ from genrec.errors import DataError, RequestError
 from genrec.text import normalized, visible
 
 NEEDED = ("item_id", "title")
+LONGEST_ID = 500  # characters of an id of an item or a user; databases cannot index longer ones
+NOT_AN_ID = f"has more than {LONGEST_ID} characters or contains a NUL character"
 MISSING = {"", "nan", "null", "<na>", "#n/a", "n/a"}  # missing values in exported tables
 
 
@@ -112,6 +114,8 @@ class Catalog:
             return f"item_id and title have the types {' and '.join(kinds)}; both must be text"
         if not item.item_id:
             return "empty item_id"
+        if len(item.item_id) > LONGEST_ID or "\0" in item.item_id:
+            return f"item_id {NOT_AN_ID}"
         if item.item_id in where:
             return f"duplicate item_id {item.item_id!r} (first in data row {where[item.item_id]})"
         if not visible(item.title):

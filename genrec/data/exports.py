@@ -19,6 +19,7 @@ from typing import Any
 
 from genrec.data.catalog import Item
 from genrec.data.dataset import Dataset
+from genrec.data.deletions import Deletions
 from genrec.data.events import History, Interaction, join_events
 from genrec.data.refusals import take_refusals
 from genrec.errors import DataError, UnknownUserError
@@ -82,7 +83,7 @@ class Export:
         lists: the lists in the order in which they were shown.
         items: items that were added or changed.
         removed: the ids of items that were removed.
-        deleted: the users whose events in the dataset must not be used.
+        deleted: the events in the dataset that must not be used.
     """
 
     events: Sequence[KeptEvent]
@@ -90,7 +91,7 @@ class Export:
     lists: Sequence[KeptList]
     items: Sequence[Item]
     removed: Sequence[str]
-    deleted: frozenset[str]
+    deleted: Deletions
 
     def history(self, dataset: Dataset, owner: str, *, is_session: bool, before: float) -> History:
         """Return the history of a user or of a session as it was at a time, without refusals.
@@ -104,9 +105,10 @@ class Export:
         mine = self.by_owner.get((owner, is_session), ())
         later = [e.interaction for e in mine if e.received <= before]
         start: tuple[Interaction, ...] = ()
-        if not is_session and owner not in self.deleted:
+        if not is_session and owner not in self.deleted.users:
             with contextlib.suppress(UnknownUserError):
                 start = dataset.interactions.history(owner).interactions
+                start = self.deleted.left(owner, start)
         positions = dataset.info.time_unit == "position"
         events = join_events(start, later, positions=positions)
         whole = History(events, None if is_session else owner)
@@ -220,7 +222,13 @@ def _parsed(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> Export:
             if not row["removed"]
         ],
         [row["item_id"] for row in edits if row["removed"]],
-        frozenset(row["user_id"] for row in tables.get("deleted_users", ())),
+        Deletions(
+            frozenset(row["user_id"] for row in tables.get("deleted_users", ())),
+            frozenset(
+                (row["user_id"], row["item_id"], row["behavior"])
+                for row in tables.get("deleted_events", ())
+            ),
+        ),
     )
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-import numpy as np
 import pyarrow as pa
 
 from genrec.data.dataset import Dataset
+from genrec.data.deletions import Deletions
 from genrec.data.exports import Export, KeptEvent
 from genrec.data.ingest import EventOptions, ingest
 from genrec.data.interactions import Interactions
@@ -26,7 +26,7 @@ def add_feedback(
 ) -> tuple[Dataset, BoolArray]:
     """Return a dataset with the events and the items of a service; all new events belong to train.
 
-    Sessions count as users of their own. Refusals and the events of deleted users are left out.
+    Sessions count as users of their own. Refusals and deleted events are left out.
 
     Users see few of the lower places of a list, so what they took from there was harder to find. With
     ``weights="position"``, an event about an item at rank r of a shown list weighs log2(r + 1) as a target of
@@ -51,7 +51,7 @@ def add_feedback(
     if not events:
         msg = "The export has no events. Expected feedback; send some to the service first."
         raise DataError(msg)
-    data = _without_users(data, export.deleted)
+    data = _without(data, export.deleted)
     columns: dict[str, list[object]] = {
         "user_id": [_owner(e) for e in events],
         **{name: [getattr(e.interaction, name) for e in events] for name in _FIELDS},
@@ -69,12 +69,10 @@ def add_feedback(
     return apply_updates(data, pa.table(kept), export.items, options=EventOptions(time_unit=unit))
 
 
-def _without_users(data: Dataset, user_ids: frozenset[str]) -> Dataset:
-    """Return a dataset without the events of some users."""
+def _without(data: Dataset, deleted: Deletions) -> Dataset:
+    """Return a dataset without the events that were deleted."""
     old = data.interactions
-    kept = np.ones(len(old), dtype=np.bool_)
-    for user_id in user_ids & set(old.user_ids):
-        kept[old.events(user_id)] = False
+    kept = ~deleted.mask(old)
     if kept.all():
         return data
     options = EventOptions(time_unit="position", unit="none" if old.unit_ids is None else "unit")

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from genrec.data.catalog import Catalog
+from genrec.data.catalog import LONGEST_ID, NOT_AN_ID, Catalog
 from genrec.data.events import SPLITS, EventColumns, EventTable
 from genrec.data.readers import arrow
 from genrec.data.readers.dates import check_date_format
@@ -207,6 +207,7 @@ def _find_problems(
     has_text = ~_empty(arrow.to_text(table["text"])) if "text" in table.column_names else False
     return row, [
         (_empty(user), "empty user_id"),
+        (_not_an_id(user), f"user_id {NOT_AN_ID}"),
         (no_item & ~np.asarray(has_text), "empty item_id"),
         ((row < 0) & ~no_item, f"{unknown}:"),
         (_empty(arrow.to_text(table["behavior"])), "empty behavior"),
@@ -246,6 +247,11 @@ def _no_number(table: pa.Table) -> BoolArray:
 
 def _empty(values: pa.ChunkedArray) -> BoolArray:
     return np.asarray(pc.equal(values, ""), dtype=bool)
+
+
+def _not_an_id(values: pa.ChunkedArray) -> BoolArray:
+    long = pc.greater(pc.utf8_length(values), LONGEST_ID)
+    return np.asarray(pc.or_(long, pc.match_substring(values, "\0")), dtype=bool)
 
 
 def _build(

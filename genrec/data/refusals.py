@@ -12,6 +12,7 @@ from collections.abc import Collection
 from genrec.data.events import History
 
 REFUSALS = ("dislike", "not_interested")
+APPROVALS = ("like",)  # they ask for more of the same, and say nothing about having the item
 
 
 def take_refusals(history: History, own: Collection[str] = ()) -> tuple[History, tuple[str, ...]]:

@@ -89,7 +89,7 @@ def rounding_error(question: Question) -> float:
     Args:
         question: the request that is explained.
     """
-    exact = question.model.precise or question.role == EXPLAIN
+    exact = question.role == EXPLAIN or question.model.precise
     return 0.0 if exact else _ROUNDING / question.options.temperature
 
 
@@ -136,6 +136,7 @@ class Explainer:
         case: str = "as_is",
         max_title_tokens: int = 48,
         listed: bool = True,
+        writes: bool = True,
     ) -> None:
         """Check the template's header, and create the writer of the sentences.
 
@@ -148,6 +149,7 @@ class Explainer:
                 truncated.
             listed: True if the items are recommended. If False, the sentences use the template's
                 ``unlisted`` text instead of its ``link`` text.
+            writes: True if the model writes the sentences. If False, all are the template's fixed ones.
 
         Raises:
             PromptError: the template's header is incomplete.
@@ -171,7 +173,7 @@ class Explainer:
             )
             raise PromptError(msg)
         self.catalog = catalog
-        self._model = model
+        self._model, self._writes = model, writes
         self._template = template
         self._encoder = Encoder(model.tokenizer, template.form(case, max_title_tokens))
         self.writer = Writer(model, template, self._encoder, catalog, max_words=int(most))
@@ -215,7 +217,7 @@ class Explainer:
             )
             for parts, o in zip(evidence, before, strict=True)
         ]
-        write = [n for n, indices in enumerate(nameable) if indices]
+        write = [n for n, indices in enumerate(nameable) if indices and self._writes]
         results = self.writer.write(
             [self._prompt(window, rows[n], behavior, nameable[n]).ids for n in write],
             [[self._row(events[i]) for i in sorted(nameable[n])] for n in write],

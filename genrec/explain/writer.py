@@ -20,6 +20,7 @@ import torch
 from genrec.data.catalog import Catalog, Item
 from genrec.decoding.trie import TitleTrie
 from genrec.explain.claims import LETTERS, SPACELESS, Facts, find_problems, has_foreign_word
+from genrec.explain.drafts import Draft, is_heard, tell, whole_words
 from genrec.explain.phrases import LEAST, Phrases
 from genrec.explain.types import Rejected
 from genrec.models.language_model import LanguageModel
@@ -126,17 +127,20 @@ class Writer:
         if not prompts:
             return []
         tree, sentences = self._begin(prompts, named, facts)
-        self._extend(tree, sentences, self._next_of_name)
+        alone = len(prompts) == 1  # listeners hear of a single sentence only
+        self._extend(tree, sentences, self._next_of_name, attempt=1 if alone else 0)
         results: list[tuple[str | None, list[Rejected]]] = [(None, []) for _ in sentences]
         open_indices = list(range(len(sentences)))
-        for step in (self._next_free, self._next_word):
+        for attempt, step in enumerate((self._next_free, self._next_word), start=1):
             drafts = [self._draft(sentences[n]) for n in open_indices]
-            self._extend(tree, drafts, step)
+            self._extend(tree, drafts, step, attempt=attempt if alone else 0)
             for n, draft in zip(open_indices, drafts, strict=True):
                 text = self._text(draft)
                 problems = self._problems(draft, text)
                 if problems:
                     results[n][1].append(Rejected(text, "; ".join(problems)))
+                    if alone:
+                        tell(Draft(text, attempt, rejected="; ".join(problems)))
                 else:
                     results[n] = text, results[n][1]
             open_indices = [n for n in open_indices if results[n][0] is None]
@@ -196,6 +200,8 @@ class Writer:
         tree: TokenTree,
         sentences: Sequence[_Sentence],
         step: Callable[[_Sentence], list[int]],
+        *,
+        attempt: int,
     ) -> None:
         """Extend all sentences together, token by token, until none of them can be extended further.
 
@@ -206,10 +212,17 @@ class Writer:
             sentences: the sentences to extend.
             step: a function that chooses the next tokens of a sentence, or returns an empty list if
                 there are none.
+            attempt: the attempt that a listener is told; 0 to tell nothing.
         """
-        live = list(sentences)
+        live, told = list(sentences), ""
         for _ in range(MAX_TOKENS):
             runs = [(s, run) for s in live if (run := step(s))]
+            if attempt and live and is_heard():
+                text = self._text(live[0])
+                text = text if live[0].ended else whole_words(text)
+                if text != told:
+                    tell(Draft(text, attempt))
+                told = text
             if not runs:
                 break
             live = [s for s, _ in runs]

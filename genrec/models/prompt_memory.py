@@ -116,10 +116,16 @@ class PromptMemory:
                 self._bytes += line.nbytes
                 self._shrink()
 
-    def forget(self, owner: str) -> None:
-        """Drop the prompt of an owner, and keep none from now on, not even of a running request."""
+    def forget(self, owner: str, *, for_good: bool = True) -> None:
+        """Drop the prompt of an owner.
+
+        Args:
+            owner: text that identifies the owner.
+            for_good: True to keep none from now on, not even of a running request.
+        """
         with self._lock:
-            self._gone.add(_key(owner))
+            if for_good:
+                self._gone.add(_key(owner))
             self._drop(_key(owner))
 
     def clear(self) -> None:

@@ -44,9 +44,15 @@ class TextExplanations:
 
     def _explainer(self, style: str) -> TextExplainer:
         """Return the explainer that writes sentences in the given style."""
-        from genrec.explain.styles import load_explain_template
+        from genrec.explain.styles import PLAIN, load_explain_template
         from genrec.explain.text_sentences import TextExplainer
 
+        if style == PLAIN:
+            msg = (
+                f"style={PLAIN!r} needs evidence, and {self._model.name} gives no probabilities to measure "
+                "it with. Choose another style."
+            )
+            raise RequestError(msg)
         settings = self._settings
         template = load_explain_template(style, settings.language, settings.prompts)
         return self._index.made(
@@ -110,7 +116,7 @@ class Explanations:
             listed: True if the sentences are about recommended items.
         """
         from genrec.explain.sentences import Explainer
-        from genrec.explain.styles import load_explain_template
+        from genrec.explain.styles import PLAIN, load_explain_template
 
         settings = self._settings
         return self._index.made(
@@ -122,6 +128,7 @@ class Explanations:
                 case=self._form.case,
                 max_title_tokens=self._form.max_title_tokens,
                 listed=listed,
+                writes=style != PLAIN,
             ),
         )
 
@@ -160,6 +167,7 @@ class Explanations:
             rules: the filters of the rules about the user's own items; see ``ShopRules.filters``.
         """
         from genrec.explain import counterfactuals
+        from genrec.explain.drafts import Draft, tell
         from genrec.explain.sentences import explain_items
 
         index, options = self._index, request.options
@@ -177,6 +185,7 @@ class Explanations:
         def explain(recommended: bool) -> Explanation:
             writer = self._explainer(options.style, recommended)
             (one,) = explain_items(writer, question, [row], request.behavior, options.evidence)
+            tell(Draft(one.text, len(one.rejected) + 1, checked=True))
             return one
 
         item = counterfactuals.examine_item(

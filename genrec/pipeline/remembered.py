@@ -53,12 +53,13 @@ class RememberedPrompts:
         ]
         return tree, sum(read), told
 
-    def forget(self, user_id: str) -> None:
-        """Drop what is kept of a user's prompts, and keep no more of them."""
+    def forget(self, user_id: str, *, for_good: bool = True) -> None:
+        """Drop what is kept of a user's prompts and, if it is for good, keep no more of them."""
         name = self._name(user_id)
-        self._forgotten.add(name)
+        if for_good:
+            self._forgotten.add(name)
         if self._used:  # otherwise, the model may not be loaded yet
-            self._model.memory.forget(name)
+            self._model.memory.forget(name, for_good=for_good)
 
     def _owner(self, request: Request) -> str | None:
         user_id = request.history.user_id

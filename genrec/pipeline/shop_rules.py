@@ -16,9 +16,11 @@ import numpy as np
 
 from genrec.config import QueryOptions, Settings
 from genrec.data.catalog import Catalog
+from genrec.data.column_names import target_words
 from genrec.data.dataset import Dataset
 from genrec.data.events import History
 from genrec.data.info import DatasetInfo
+from genrec.data.refusals import APPROVALS
 from genrec.data.statuses import is_return
 from genrec.decoding.filters import Filter
 from genrec.errors import RequestError
@@ -78,6 +80,18 @@ class ShopRules:
         """The behaviors that do not mark an item as seen; see ``DatasetInfo.lead_in_behaviors``."""
         return self._habit.lead_in_behaviors if self._habit is not None else frozenset()
 
+    @cached_property
+    def _approvals(self) -> frozenset[str]:
+        """The behaviors with which customers of a shop approve of items that they do not have.
+
+        A film that somebody likes was probably watched, so this holds only if items are bought. A
+        behavior that the dataset has itself keeps the meaning that it has there.
+        """
+        if self.behavior not in target_words():
+            return frozenset()
+        own = () if self._dataset is None else self._dataset.interactions.behaviors
+        return frozenset(APPROVALS) - {*own}
+
     def show(self, options: QueryOptions) -> str:
         """Return which items a request is about: ``all``, ``new`` or ``again``.
 
@@ -128,7 +142,7 @@ class ShopRules:
         had = history.had_by(self.behavior)
         denied: dict[str, Collection[str]] = {}
         if show == "new":
-            denied["seen"] = history.had(self.lead_in_behaviors)
+            denied["seen"] = history.had(self.lead_in_behaviors | self._approvals)
         if not (options.allow_returned or is_return(self.behavior)):
             denied["returned"] = history.returned()
         if not options.allow_last_basket:

@@ -110,9 +110,10 @@ class ItemsOut(Answer):
 
 
 class UserOut(Answer):
-    """A user's events, oldest first."""
+    """A user's labels and events, oldest first. Events that came after the dataset have a `sequence`."""
 
     user_id: str
+    labels: dict[str, Any]
     events: int
     history: list[dict[str, Any]]
 
@@ -122,6 +123,22 @@ class UsersOut(Answer):
 
     users: list[str]
     next: str | None
+
+
+class LabelsOut(Answer):
+    """The labels of a user."""
+
+    user_id: str
+    labels: dict[str, Any]
+
+
+class NeighborsOut(Answer):
+    """Users whose items resemble those of a user, most similar first."""
+
+    schema_version: int
+    user_id: str
+    neighbors: list[dict[str, Any]]
+    notes: list[str]
 
 
 class DeletedOut(Answer):
@@ -144,7 +161,7 @@ class ProblemOut(Answer):
 _MODELS: Mapping[str, type[BaseModel]] = {
     "list": ListOut, "batch": BatchOut, "search": ListOut, "similar": SimilarOut,
     "explanation": ExplanationOut, "prompt": PromptOut, "feedback": FeedbackOut, "item": ItemOut, "items": ItemsOut,
-    "user": UserOut, "users": UsersOut, "deleted": DeletedOut, "other": Answer,
+    "user": UserOut, "users": UsersOut, "labels": LabelsOut, "neighbors": NeighborsOut, "deleted": DeletedOut, "other": Answer,
 }  # fmt: skip
 _ALWAYS = (400, 401, 403, 413, 415, 421, 422, 429, 503)
 

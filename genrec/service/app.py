@@ -13,10 +13,12 @@ from starlette.exceptions import HTTPException
 from genrec.errors import GenrecError
 from genrec.service import (
     routes_admin,
+    routes_by_id,
     routes_data,
     routes_experiments,
     routes_lists,
     routes_page,
+    routes_users,
 )
 from genrec.service.answers import Answer, ProblemOut
 from genrec.service.documentation import STYLE_HASH, render_page
@@ -33,9 +35,9 @@ _OPEN = {"/livez", "/readyz", "/healthz", "/docs", "/openapi.json"}
 _SIGNING = {("GET", "/session"), ("POST", "/signin"), ("POST", "/signout")}
 _READING = {
     "recommend", "recommend:batch", "sessions", "rank", "score", "search", "similar", "explain",
-    "prompt",
+    "prompt", "neighbors",
 }  # fmt: skip
-_LISTED = {"shop", "items", "users", "models", "scenarios"}
+_LISTED = {"shop", "item", "items", "user", "users", "models", "scenarios"}
 
 
 def scope_of(method: str, path: str) -> str | None:
@@ -55,7 +57,11 @@ def scope_of(method: str, path: str) -> str | None:
         return READ
     if method in {"GET", "HEAD"} and name in _LISTED:
         return READ
-    if (method == "POST" and path == "/v1/feedback") or (method == "DELETE" and name == "sessions"):
+    if method == "DELETE" and name == "feedback" and len(parts) == 4:
+        return FEEDBACK
+    if (method == "POST" and path == "/v1/feedback") or (
+        method == "DELETE" and name in {"session", "sessions"}
+    ):
         return FEEDBACK
     return ADMIN
 
@@ -81,8 +87,10 @@ def create_app(service: Service) -> Gate:
         lifespan=lifespan,
     )
     app.state.service = service
-    for module in (routes_lists, routes_data, routes_admin, routes_experiments, routes_page):
+    for module in (routes_lists, routes_data, routes_users, routes_by_id, routes_admin):
         app.include_router(module.router)
+    app.include_router(routes_experiments.router)
+    app.include_router(routes_page.router)
     app.include_router(health)
     _add_handlers(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]

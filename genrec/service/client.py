@@ -10,98 +10,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
-from types import TracebackType
-from typing import Any, Self
-from urllib.parse import quote
+from typing import Any
 
 from genrec.data.catalog import Item
 from genrec.data.events import History, Interaction
-from genrec.errors import GenrecError, RequestError, SettingsError
+from genrec.explain.drafts import Draft
 from genrec.explain.types import Evidence, Explanation, Older, Rejected, Without
-from genrec.extras import how_to_install
 from genrec.matching.history_parser import Understood
 from genrec.pipeline.similar import SimilarItem, SimilarList
 from genrec.pipeline.types import Recommendation, RecommendationList
+from genrec.service.client_types import User, UserNeighbor
+from genrec.service.connection import InvalidRequestError as InvalidRequestError
+from genrec.service.connection import ServiceError as ServiceError
+from genrec.service.connection import error_of
+from genrec.service.operations import Operations
 
 HistoryLike = History | str | Sequence[str] | Sequence[Interaction]
+_PAGE = 1000  # items or users in one request of those that list all
 
 
-class ServiceError(GenrecError):
-    """Raised when the service cannot answer.
-
-    Attributes:
-        status: the HTTP status; 0 if there was no answer.
-        problem: the problem details; empty if there are none.
-        retry_after: the number of seconds after which to try again; None if that is unknown.
-    """
-
-    def __init__(
-        self,
-        message: str,
-        status: int = 0,
-        problem: Mapping[str, Any] | None = None,
-        retry_after: float | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.status, self.problem, self.retry_after = status, dict(problem or {}), retry_after
-
-
-class InvalidRequestError(ServiceError, RequestError):
-    """Raised when the service refuses a request because of its content."""
-
-
-class Client:
+class Client(Operations):
     """A client of the service that ``genrec serve`` starts.
 
-    It can be used by several threads, and as a context manager, which closes its connections.
+    It can be used by several threads, and as a context manager, which closes its connections. If the
+    service refuses a request because of its content, methods raise ``InvalidRequestError``, and if it
+    cannot answer, ``ServiceError``.
     """
-
-    def __init__(
-        self,
-        url: str = "http://127.0.0.1:8000",
-        key: str | None = None,
-        *,
-        timeout: float = 60.0,
-        transport: Any = None,
-    ) -> None:
-        """Prepare the connection. Nothing is sent yet.
-
-        Args:
-            url: the address of the service.
-            key: the key; None if the service needs none.
-            timeout: the number of seconds to wait for an answer.
-            transport: a transport of httpx2, for tests.
-
-        Raises:
-            SettingsError: httpx2 is not installed.
-        """
-        try:
-            import httpx2
-        except ImportError as error:
-            msg = f"The client needs the package httpx2. {how_to_install('serve')}"
-            raise SettingsError(msg) from error
-        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        self._failed: type[Exception] = httpx2.HTTPError
-        self._http = httpx2.Client(
-            base_url=url, headers=headers, timeout=timeout, transport=transport
-        )
-
-    def close(self) -> None:
-        """Close all connections."""
-        self._http.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # Lists
 
@@ -144,7 +80,7 @@ class Client:
         answers = self._send("POST", "/v1/recommend:batch", {"requests": each})["answers"]
         for answer in answers:
             if "recommendations" not in answer:
-                raise _error_of(answer["status"], answer, None)
+                raise error_of(answer)
         return [_list_of(answer) for answer in answers]
 
     def recommend_rails(
@@ -160,6 +96,31 @@ class Client:
         asked = _asked(history, {"k": k, "user_id": user_id, "shows": list(shows), **options})
         rails = self._send("POST", "/v1/recommend", asked)["rails"]
         return {show: _list_of(answer) for show, answer in rails.items()}
+
+    def recommend_session(
+        self,
+        events: Sequence[Interaction] = (),
+        k: int | None = None,
+        *,
+        session_id: str | None = None,
+        keep: bool = False,
+        **options: Any,
+    ) -> RecommendationList:
+        """Recommend for an anonymous visitor.
+
+        Args:
+            events: what the visitor did since the last request.
+            k: the number of items; None for that of the scenario, or 10.
+            session_id: a session that was kept; None for a new one.
+            keep: True to store the events. The ``details`` of the list then have the ``session_id``.
+            **options: as in ``recommend``.
+        """
+        given = {"k": k, "session_id": session_id, "keep": keep, **options}
+        return _list_of(self._send("POST", "/v1/sessions", _asked(History(tuple(events)), given)))
+
+    def delete_session(self, session_id: str) -> int:
+        """Delete a session with its events, and return their number."""
+        return int(self._send("DELETE", "/v1/session", query={"id": session_id})["events"])
 
     def rank(
         self,
@@ -226,15 +187,55 @@ class Client:
         k: int | None = None,
         *,
         user_id: str | None = None,
+        told: Callable[[Draft], None] | None = None,
         **options: Any,
     ) -> dict[str, Any]:
         """Explain why an item is or is not recommended.
+
+        Args:
+            history: as in ``recommend``.
+            item_id: the item.
+            k: the length of the list to compare the item with.
+            user_id: the user; None for another history.
+            told: a function that is called with the sentence while the model writes it, word by word.
+                These are drafts: only the last one is ``checked``.
+            **options: as in ``recommend``.
 
         Returns:
             The dictionary that ``ItemExplanation.to_dict`` returns, with the name of the ``run``.
         """
         asked = _asked(history, {"item_id": item_id, "k": k, "user_id": user_id, **options})
-        return self._send("POST", "/v1/explain", asked)
+        if told is None:
+            return self._send("POST", "/v1/explain", asked)
+        for name, values in self._events("POST", "/v1/explain", asked):
+            if name in {"draft", "sentence"}:
+                told(Draft(**values))
+            elif name == "problem":
+                raise error_of(values)
+            elif name == "explanation":
+                return values
+        raise ServiceError("The service ended before the explanation was complete. Ask again.")
+
+    def events_in_prompt(
+        self, history: HistoryLike | None = None, *, user_id: str | None = None, **more: Any
+    ) -> tuple[str, tuple[tuple[int, int], ...]]:
+        """Return the text that the model reads; see ``Recommender.events_in_prompt``.
+
+        Args:
+            history: the history; None for the user's own events.
+            user_id: the user; None for another history.
+            **more: ``session_id``, ``run`` and ``deadline_ms``.
+
+        Returns:
+            The prompt, and the character positions (start, end) of each event in it.
+        """
+        answer = self._send("POST", "/v1/prompt", _asked(history, {"user_id": user_id, **more}))
+        text, spans = "", [(0, 0)] * answer["events"]
+        for piece in answer["pieces"]:
+            if piece["event"] is not None:
+                spans[piece["event"]] = len(text), len(text) + len(piece["text"])
+            text += piece["text"]
+        return text, tuple(spans)
 
     # Events and users
 
@@ -271,16 +272,101 @@ class Client:
         numbers: list[int] = answer["sequences"]
         return numbers
 
+    def delete_event(self, sequence: int) -> None:
+        """Delete one event by its number, which ``feedback`` returned."""
+        self._send("DELETE", f"/v1/feedback/{int(sequence)}")
+
+    def delete_feedback(
+        self,
+        user_id: str | None,
+        item_id: str,
+        behavior: str | None = None,
+        *,
+        session_id: str | None = None,
+    ) -> int:
+        """Delete the events of a user with an item, also those of the dataset.
+
+        Args:
+            user_id: the user; None for a session.
+            item_id: the item.
+            behavior: only events of this behavior; None for all.
+            session_id: the session, in place of a user.
+
+        Returns:
+            The number of events that were deleted or will not be used any more.
+        """
+        given = {"user_id": user_id, "session_id": session_id, "behavior": behavior}
+        query = {"item_id": item_id, **{n: v for n, v in given.items() if v is not None}}
+        return int(self._send("DELETE", "/v1/feedback", query=query)["events"])
+
+    def user(self, user_id: str, limit: int | None = None) -> User:
+        """Return what the service knows about a user.
+
+        Args:
+            user_id: the user.
+            limit: the number of latest events; None for 1,000, which is the highest number.
+
+        Raises:
+            InvalidRequestError: the service knows nothing about such a user.
+        """
+        query = {"id": user_id} if limit is None else {"id": user_id, "limit": limit}
+        answer = self._send("GET", "/v1/user", query=query)
+        names = ("item_id", "behavior", "timestamp", "value", "unit", "text")
+        events = tuple(Interaction(**{n: e[n] for n in names}) for e in answer["history"])
+        numbers = tuple(e["sequence"] for e in answer["history"])
+        history = History(events, answer["user_id"])
+        return User.of({**answer, "history": history, "sequences": numbers})
+
+    def put_labels(self, user_id: str, labels: Mapping[str, Any]) -> dict[str, Any]:
+        """Store the labels of a user, such as a country, in place of earlier ones, and return them.
+
+        Lists do not depend on labels. They are stored, exported and deleted with the user.
+        """
+        return self._label("PUT", user_id, labels)
+
+    def patch_labels(self, user_id: str, labels: Mapping[str, Any]) -> dict[str, Any]:
+        """Change some labels of a user, and return all; a label that is None is removed."""
+        return self._label("PATCH", user_id, labels)
+
+    def _label(self, method: str, user_id: str, labels: Mapping[str, Any]) -> dict[str, Any]:
+        body = {"labels": dict(labels)}
+        answer = self._send(method, "/v1/user", body, query={"id": user_id})
+        kept: dict[str, Any] = answer["labels"]
+        return kept
+
+    def neighbors(self, user_id: str, k: int = 10, *, items: bool = False) -> list[UserNeighbor]:
+        """Return the users whose items resemble those of a user, most similar first.
+
+        Args:
+            user_id: the user.
+            k: the highest number of users.
+            items: True to name the items that both have, which needs the scope ``admin``.
+        """
+        asked = {"user_id": user_id, "k": k, "items": items}
+        return [
+            UserNeighbor.of(one) for one in self._send("POST", "/v1/neighbors", asked)["neighbors"]
+        ]
+
+    def users(self, prefix: str = "") -> Iterator[str]:
+        """Yield the ids of users with events, sorted, or those that begin with ``prefix``."""
+        query = {"prefix": prefix, "limit": _PAGE}
+        return self._pages("/v1/users", query, "users")
+
+    def _pages(self, path: str, query: Mapping[str, Any], name: str) -> Iterator[Any]:
+        """Yield what all pages of a list contain."""
+        after = ""
+        while after is not None:
+            answer = self._send("GET", path, query={**query, "after": after})
+            yield from answer[name]
+            after = answer["next"]
+
     def history(self, user_id: str) -> History:
         """Return a user's latest events, oldest first; see ``Recommender.history``."""
-        answer = self._send("GET", f"/v1/users/{_quoted(user_id)}")
-        names = ("item_id", "behavior", "timestamp", "value", "unit", "text")
-        events = (Interaction(**{n: e[n] for n in names}) for e in answer["history"])
-        return History(tuple(events), answer["user_id"])
+        return self.user(user_id).history
 
     def delete_user(self, user_id: str) -> int:
         """Delete a user's events, and return their number."""
-        return int(self._send("DELETE", f"/v1/users/{_quoted(user_id)}")["events"])
+        return int(self._send("DELETE", "/v1/user", query={"id": user_id})["events"])
 
     # Items
 
@@ -296,49 +382,42 @@ class Client:
         """Remove items; see ``Recommender.remove_items``."""
         self.put_items(remove=item_ids)
 
+    def patch_item(
+        self,
+        item_id: str,
+        *,
+        title: str | None = None,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> Item:
+        """Change the title or some attributes of an item, and return it.
+
+        Args:
+            item_id: the item.
+            title: the new title; None to leave it as it is.
+            attributes: values by column. A value that is None removes the attribute; those that are
+                not named stay.
+        """
+        given = {"title": title, "attributes": None if attributes is None else dict(attributes)}
+        body = {n: v for n, v in given.items() if v is not None}
+        return _stored(self._send("PATCH", "/v1/item", body, query={"id": item_id}))
+
     def item(self, item_id: str) -> Item:
         """Return an item."""
-        answer = self._send("GET", f"/v1/items/{_quoted(item_id)}")
-        return Item(answer["item_id"], answer["title"], answer["attributes"])
+        return _stored(self._send("GET", "/v1/item", query={"id": item_id}))
 
-    # Anything else
+    def items(self, query: str = "", *, order: str = "catalog") -> Iterator[Item]:
+        """Yield the items, or at most 1,000 whose titles have the given words.
 
-    def _send(
-        self,
-        method: str,
-        path: str,
-        body: Mapping[str, Any] | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> dict[str, Any]:
-        """Send a request, and return the answer.
-
-        Raises:
-            ServiceError: there is no answer, or it is a problem.
+        Args:
+            query: words of the title, of which the last may be unfinished; all items if empty.
+            order: ``catalog``, or ``latest`` items first.
         """
-        try:
-            answer = self._http.request(method, path, json=body, headers=headers)
-        except self._failed as error:
-            msg = f"{self._http.base_url} does not answer: {error}. Expected a running `genrec serve`."
-            raise ServiceError(msg) from error
-        try:
-            values = answer.json()
-        except ValueError:
-            values = {"detail": answer.text[:200]}
-        if answer.status_code >= 400:
-            raise _error_of(answer.status_code, values, answer.headers.get("retry-after"))
-        found: dict[str, Any] = values
-        return found
+        asked = {"query": query, "order": order, "limit": _PAGE}
+        return map(_stored, self._pages("/v1/items", asked, "items"))
 
 
-def _quoted(name: str) -> str:
-    """Return an id as part of a path."""
-    return quote(name, safe="")
-
-
-def _error_of(status: int, values: Mapping[str, Any], retry_after: str | None) -> ServiceError:
-    kind = InvalidRequestError if status in {400, 404, 413, 422} else ServiceError
-    seconds = float(retry_after) if retry_after and retry_after.isdigit() else None
-    return kind(str(values.get("detail", f"status {status}")), status, values, seconds)
+def _stored(answer: Mapping[str, Any]) -> Item:
+    return Item(answer["item_id"], answer["title"], answer["attributes"])
 
 
 def _asked(history: HistoryLike | None, given: Mapping[str, Any]) -> dict[str, Any]:

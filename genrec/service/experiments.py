@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import chain, groupby, repeat
 from typing import Any
 
 import numpy as np
@@ -161,24 +163,33 @@ class Experiments:
         return results(experiment, found, time.time())
 
 
-def results(experiment: Experiment, lists: Sequence[Outcome], now: float) -> dict[str, Any]:
+def results(experiment: Experiment, lists: Iterable[Outcome], now: float) -> dict[str, Any]:
     """Return the results of an experiment as values for JSON.
+
+    The lists are read one by one. A few numbers for each user stay in memory.
 
     Args:
         experiment: the experiment.
-        lists: its lists, oldest first.
+        lists: its lists; those of a user come together, oldest first.
         now: the time in seconds since 1970.
 
     Returns:
         For each arm, all its lists under ``arms``; and under ``comparisons``, for each arm but the
         first, the test against the first one, with the users whose ``window_hours`` have passed.
     """
-    by_arm: dict[str, list[Outcome]] = {arm.name: [] for arm in experiment.arms}
-    for one in lists:
-        if one.arm in by_arm:
-            by_arm[one.arm].append(one)
-    arms = [_describe(name, shown, experiment.behaviors) for name, shown in by_arm.items()]
-    units, which, values = _complete_users(experiment, lists, now)
+    tallies = {arm.name: _Tally(experiment.behaviors) for arm in experiment.arms}
+    complete: list[tuple[float, str, str, float]] = []  # a user's first list, its arm and its value
+    for _, group in groupby(lists, key=lambda one: one.unit):
+        mine = list(group)
+        for name, tally in tallies.items():
+            if shown := [one for one in mine if one.arm == name]:
+                tally.add(shown)
+        value = _value(experiment, mine, now)
+        if value is not None:
+            complete.append((mine[0].shown, mine[0].list_id, mine[0].arm, value))
+    complete.sort()
+    which = np.array([arm for _, _, arm, _ in complete], dtype=object)
+    values = np.array([value for _, _, _, value in complete], dtype=np.float64)
     first, *others = experiment.arms
     level = 1 - (1 - LEVEL) / max(len(others), 1)  # so that all statements hold together
     compared = []
@@ -191,62 +202,80 @@ def results(experiment: Experiment, lists: Sequence[Outcome], now: float) -> dic
             planned=experiment.planned_users,
         )
         compared.append(_verdict(first.name, arm.name, found, level))
-    return {"arms": arms, "comparisons": compared, "complete_users": len(units)}
+    arms = [{"arm": name, **tally.to_dict()} for name, tally in tallies.items()]
+    return {"arms": arms, "comparisons": compared, "complete_users": len(complete)}
 
 
-def _describe(arm: str, lists: Sequence[Outcome], behaviors: Sequence[str]) -> dict[str, Any]:
-    """Summarize all lists of an arm."""
-    wanted = set(behaviors)
-    seen = dict.fromkeys(b for one in lists for b in one.taken)
-    apart = {}
-    for behavior in sorted({*behaviors, *seen}):
-        shares = _shares(lists, {behavior})
-        taken = sum(behavior in one.taken for one in lists)
-        accepting = sum(share > 0 for share in shares.values())
-        apart[behavior] = {
-            "lists": taken, "users": accepting, "per_user": mean_per_user(shares.values()),
-        }  # fmt: skip
-    shares = _shares(lists, wanted)
-    return {
-        "arm": arm,
-        "users": len(shares),
-        "lists": len(lists),
-        "fallbacks": sum(one.fallback for one in lists),
-        "lists_accepted": sum(bool(wanted & one.taken.keys()) for one in lists),
-        "per_user": mean_per_user(shares.values()),
-        "behaviors": apart,
-    }
+class _Tally:
+    """Summarizes all lists of an arm, user by user."""
+
+    def __init__(self, behaviors: Sequence[str]) -> None:
+        """Store the behaviors that count as accepting a list."""
+        self._wanted = frozenset(behaviors)
+        self._users = self._lists = self._fallbacks = self._accepted = 0
+        self._shares = array("d")  # of the users with an accepted list
+        self._taken = Counter(dict.fromkeys(behaviors, 0))  # lists by behavior
+        self._apart = defaultdict[str, "array[float]"](
+            lambda: array("d")
+        )  # as _shares, by behavior
+
+    def add(self, lists: Sequence[Outcome]) -> None:
+        """Add all lists of a user."""
+        self._users += 1
+        self._lists += len(lists)
+        self._fallbacks += sum(one.fallback for one in lists)
+        accepted = sum(bool(self._wanted & one.taken.keys()) for one in lists)
+        self._accepted += accepted
+        if accepted:
+            self._shares.append(accepted / len(lists))
+        for behavior, n in Counter(b for one in lists for b in one.taken).items():
+            self._taken[behavior] += n
+            self._apart[behavior].append(n / len(lists))
+
+    def _per_user(self, shares: array[float]) -> dict[str, float | None]:
+        return mean_per_user(chain(shares, repeat(0.0, self._users - len(shares))))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the summary as values for JSON."""
+        apart = {
+            behavior: {
+                "lists": taken,
+                "users": len(self._apart[behavior]),
+                "per_user": self._per_user(self._apart[behavior]),
+            }
+            for behavior, taken in sorted(self._taken.items())
+        }
+        return {
+            "users": self._users,
+            "lists": self._lists,
+            "fallbacks": self._fallbacks,
+            "lists_accepted": self._accepted,
+            "per_user": self._per_user(self._shares),
+            "behaviors": apart,
+        }
 
 
-def _shares(lists: Sequence[Outcome], behaviors: set[str]) -> dict[str, float]:
-    """Return the share of each user's lists that were followed by feedback of some behaviors."""
-    taken: dict[str, list[bool]] = defaultdict(list)
-    for one in lists:
-        taken[one.unit].append(bool(behaviors & one.taken.keys()))
-    return {unit: sum(each) / len(each) for unit, each in taken.items()}
+def _value(experiment: Experiment, lists: Sequence[Outcome], now: float) -> float | None:
+    """Return the share of a user's lists within the window that were accepted within it.
 
-
-def _complete_users(
-    experiment: Experiment, lists: Sequence[Outcome], now: float
-) -> tuple[list[str], Any, Any]:
-    """Return the users whose window has passed, with their arms and values.
+    Args:
+        experiment: the experiment.
+        lists: all lists of the user, oldest first.
+        now: the time in seconds since 1970.
 
     Returns:
-        The users in the order of their first lists; the (n,) names of their arms; and their (n,)
-        values, each the share of the lists shown within the window that were accepted within it.
+        The share; None if the window has not passed.
     """
-    window = experiment.window_hours * 3600
+    end = lists[0].shown + experiment.window_hours * 3600
+    if end > now:
+        return None
     wanted = set(experiment.behaviors)
-    began: dict[str, Outcome] = {}
-    taken: dict[str, list[bool]] = defaultdict(list)
-    for one in lists:
-        first = began.setdefault(one.unit, one)
-        end = first.shown + window
-        if one.shown <= end <= now:
-            taken[one.unit].append(any(b in wanted and t <= end for b, t in one.taken.items()))
-    units = [unit for unit in began if unit in taken]
-    values = np.array([sum(taken[u]) / len(taken[u]) for u in units], dtype=np.float64)
-    return units, np.array([began[u].arm for u in units], dtype=object), values
+    taken = [
+        any(b in wanted and t <= end for b, t in one.taken.items())
+        for one in lists
+        if one.shown <= end
+    ]
+    return sum(taken) / len(taken)
 
 
 def _verdict(against: str, arm: str, found: Comparison, level: float) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from genrec.config import EXPLAIN, QueryOptions
 from genrec.data.events import History
+from genrec.explain.drafts import Draft, listen
 from genrec.recommender import Recommender
 from genrec.service.experiments import Arm
 from genrec.service.problems import Problem
@@ -102,6 +103,30 @@ def job_of(recommender: Recommender, ready: Prepared, shows: Sequence[str] | Non
 
     same = json.dumps(asdict(options), default=str), options.limited, options.groups
     return Job(lists, given, (id(recommender), same))
+
+
+def explanation_job(
+    ready: Prepared,
+    item_id: str,
+    finish: Callable[[dict[str, Any]], dict[str, Any]],
+    told: Callable[[Draft], None] | None,
+) -> Job:
+    """Return the job that explains an item.
+
+    Args:
+        ready: the request.
+        item_id: the item.
+        finish: a function that completes the answer.
+        told: a function that is called with each draft of the sentence, on the model's thread; None for
+            none.
+    """
+
+    def run(_: Sequence[Any]) -> Sequence[Any]:
+        with listen(told):
+            found = ready.engine.recommender.explain(ready.history, item_id, options=ready.options)
+        return [finish(found.to_dict())]
+
+    return Job(run, None)
 
 
 def _alone(run: Callable[[Sequence[Given]], Sequence[Any]], one: Given) -> Any:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from statistics import NormalDist
 from typing import Any
 
@@ -133,27 +134,33 @@ def acceptance(
     return list(groups.values())
 
 
-def outcomes(store: Store, experiment: str, since: float) -> list[Outcome]:
-    """Return the lists of an experiment that were shown since a time, oldest first."""
+def outcomes(store: Store, experiment: str, since: float) -> Iterator[Outcome]:
+    """Yield the lists of an experiment that were shown since a time.
+
+    Those of a user come together, oldest first. The database joins, groups and sorts them, so only one
+    of them is in memory at a time.
+    """
     shown, place, event = tables.lists, tables.impressions, tables.events
-    chosen = (shown.c.experiment == experiment) & (shown.c.shown >= since)
-    wanted = sa.select(
-        shown.c.list_id, shown.c.arm, _unit().label("unit"), shown.c.shown, shown.c.fallback
-    ).where(chosen).order_by(shown.c.shown, shown.c.list_id)  # fmt: skip
-    source = shown.join(place, place.c.list_id == shown.c.list_id).join(
+    told = place.join(
         event, (event.c.list_id == place.c.list_id) & (event.c.item_id == place.c.item_id)
     )
-    first = sa.func.min(event.c.received)
-    told = sa.select(shown.c.list_id, event.c.behavior, first).select_from(source).where(chosen)
-    taken: dict[str, dict[str, float]] = defaultdict(dict)
+    source = shown.outerjoin(told, place.c.list_id == shown.c.list_id)
+    unit = _unit().label("unit")
+    one = shown.c.list_id, shown.c.arm, unit, shown.c.shown, shown.c.fallback
+    wanted = (
+        sa.select(*one, event.c.behavior, sa.func.min(event.c.received).label("received"))
+        .select_from(source)
+        .where((shown.c.experiment == experiment) & (shown.c.shown >= since))
+        .group_by(*one, event.c.behavior)
+        .order_by(unit, shown.c.shown, shown.c.list_id)
+    )
     with store.reading("The lists cannot be read") as connection:
-        grouped = told.group_by(shown.c.list_id, event.c.behavior)
-        for list_id, behavior, received in connection.execute(grouped):
-            taken[list_id][behavior] = float(received)
-        return [
-            Outcome(r.list_id, r.arm, r.unit, r.shown, bool(r.fallback), taken.get(r.list_id, {}))
-            for r in connection.execute(wanted)
-        ]
+        found = connection.execute(wanted, execution_options={"yield_per": 1000})
+        for list_id, rows in groupby(found, key=lambda row: row.list_id):
+            each = list(rows)
+            r = each[0]
+            taken = {row.behavior: float(row.received) for row in each if row.behavior is not None}
+            yield Outcome(list_id, r.arm, r.unit, r.shown, bool(r.fallback), taken)
 
 
 def _unit() -> Any:

@@ -172,8 +172,8 @@ def acceptance(
 def export(request: Request) -> Response:
     """Return everything that came after the dataset, as one JSON object per line.
 
-    Each line names its `table`: items, events, scenarios, blocks, lists, impressions or
-    deleted_users. The last line is `{"table": "end"}`; without it, the export is not complete.
+    Each line names its `table`: items, events, users, scenarios, blocks, lists, impressions,
+    experiments, deleted_users or deleted_events. The last line is `{"table": "end"}`; without it, the export is not complete.
     """
     service = service_of(request)
     service.recorder.flush()

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic import AfterValidator
 
 from genrec.data.behaviors import shipped_verbs
-from genrec.data.catalog import Item
+from genrec.data.catalog import LONGEST_ID, Item
 from genrec.data.refusals import REFUSALS
 from genrec.json_text import to_json
 from genrec.service import examples
@@ -20,12 +20,12 @@ from genrec.service.attributes import describe_columns, plain_value
 from genrec.service.http import StrictRoute, json_response
 from genrec.service.problems import Problem
 from genrec.service.schemas import (
-    LONGEST_ID,
     Feedback,
     FeedbackEvent,
     ItemEdits,
     ItemIn,
     ItemPatch,
+    check_id,
     check_printable,
 )
 from genrec.service.service import Service, service_of
@@ -33,8 +33,7 @@ from genrec.service.store import Event
 
 router = APIRouter(prefix="/v1", route_class=StrictRoute, tags=["Data"])
 
-ItemId = Annotated[str, Path(min_length=1, max_length=LONGEST_ID), AfterValidator(check_printable)]
-UserId = ItemId
+ItemId = Annotated[str, Path(min_length=1, max_length=LONGEST_ID), AfterValidator(check_id)]
 Page = Annotated[int, Query(ge=1, le=1000)]
 Words = Annotated[str, Query(max_length=200), AfterValidator(check_printable)]
 
@@ -130,7 +129,7 @@ def _shows(service: Service) -> list[str]:
     )
 
 
-# Items
+# Items. The routes of a single one are also in ``routes_by_id``.
 
 
 def _describe(service: Service, item: Item) -> dict[str, Any]:
@@ -231,48 +230,3 @@ def _edit(service: Service, put: list[Item], remove: list[str]) -> None:
         some = ", ".join(map(repr, unknown[:5]))
         raise Problem(404, f"The catalog does not have {some}. Nothing was changed.")
     service.shop.edit(put, remove)
-
-
-# Users
-
-
-@router.get("/users", responses=ANSWERS["users"])
-def list_users(
-    request: Request, prefix: Words = "", after: Words = "", limit: Page = 100
-) -> Response:
-    """List the ids of users with events, sorted, or those that begin with `prefix`."""
-    found = service_of(request).shop.user_ids(prefix, after, limit + 1)
-    more = found[limit - 1] if len(found) > limit else None
-    return json_response({"users": found[:limit], "next": more})
-
-
-@router.get("/users/{user_id:path}", responses=ANSWERS["user"])
-def get_user(user_id: UserId, request: Request, limit: Page = 1000) -> Response:
-    """Return the latest events of a user, oldest first, with the titles of their items."""
-    service = service_of(request)
-    history = service.shop.history(user_id)
-    if not history.interactions:
-        raise Problem(404, f"There are no events of a user {user_id[:100]!r}.")
-    catalog = service.shop.catalog
-    events = []
-    for e in history.latest(limit).interactions:
-        title = None if e.item_id is None else catalog[catalog.row(e.item_id)].title
-        events.append(
-            {
-                "item_id": e.item_id, "title": title, "behavior": e.behavior,
-                "timestamp": e.timestamp, "value": e.value, "unit": e.unit, "text": e.text,
-            }
-        )  # fmt: skip
-    return json_response(
-        {"user_id": history.user_id, "events": len(history.interactions), "history": events}
-    )
-
-
-@router.delete("/users/{user_id:path}", responses=ANSWERS["deleted"])
-def delete_user(user_id: UserId, request: Request) -> Response:
-    """Delete a user's events: from the store, from the histories and from the counts of the prior.
-
-    The files of the dataset are not changed, but the user's events in them are not used any more.
-    """
-    gone = service_of(request).shop.delete_user(user_id)
-    return json_response({"user_id": user_id, "events": gone})

@@ -6,11 +6,13 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from starlette.responses import StreamingResponse
 
+from genrec.explain.drafts import Draft
 from genrec.json_text import to_json
 from genrec.service import examples
 from genrec.service.answers import ANSWERS, answers_of
@@ -171,15 +173,23 @@ async def explain(asked: Explain, request: Request) -> Response:
     """Explain why an item is or is not recommended; see `Recommender.explain`.
 
     With `Accept: text/event-stream`, the answer is a stream of server-sent events: `progress` while
-    the explanation is computed, then `explanation` or `problem`. Sentences are sent when they have
-    been checked, not while they are written.
+    the explanation is computed, `draft` with each word of the sentence that the model writes, `sentence`
+    when it has been checked, and at last `explanation` or `problem`. A draft has not been checked, so
+    the sentence may be another one.
     """
     service = service_of(request)
     ready = await service.ready(asked, asked.scenario, asked.given())
-    job = service.explain_job(ready, asked.item_id)
     if "text/event-stream" not in request.headers.get("accept", ""):
+        job = service.explain_job(ready, asked.item_id)
         return json_response(await service.wait(request, job, asked.deadline_ms))
-    stream = _stream(service, request, job, asked.deadline_ms)
+    drafts: asyncio.Queue[Draft] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+
+    def told(draft: Draft) -> None:
+        loop.call_soon_threadsafe(drafts.put_nowait, draft)
+
+    job = service.explain_job(ready, asked.item_id, told)
+    stream = _stream(service, request, job, drafts, asked.deadline_ms)
     first = await anext(stream)  # a full queue is an ordinary answer, not a stream
     return StreamingResponse(_after(first, stream), media_type="text/event-stream")
 
@@ -191,7 +201,11 @@ async def _after(first: str, stream: AsyncIterator[str]) -> AsyncIterator[str]:
 
 
 async def _stream(
-    service: Service, request: Request, job: Any, deadline_ms: int | None
+    service: Service,
+    request: Request,
+    job: Job,
+    drafts: asyncio.Queue[Draft],
+    deadline_ms: int | None,
 ) -> AsyncIterator[str]:
     """Yield the server-sent events of an explanation."""
     seconds = service.limits.deadline if deadline_ms is None else deadline_ms / 1000
@@ -199,14 +213,29 @@ async def _stream(
     job.deadline = began + seconds
     future = service.worker.submit(job)
     waiting = asyncio.wrap_future(future)
+    hearing = asyncio.ensure_future(drafts.get())
+    due = began
     try:
         while not waiting.done():
             passed = time.monotonic() - began
             if passed > seconds:
                 raise Problem(504, "The model did not answer before the deadline.")
-            state = "running" if future.running() else "waiting"
-            yield _event("progress", {"state": state, "seconds": round(passed, 1)})
-            await asyncio.wait({waiting}, timeout=min(_TICK, seconds - passed + 0.01))
+            if began + passed >= due:
+                state = "running" if future.running() else "waiting"
+                yield _event("progress", {"state": state, "seconds": round(passed, 1)})
+                due += _TICK
+            await asyncio.wait(
+                {waiting, hearing},
+                timeout=min(due - began, seconds + 0.01) - passed,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if hearing.done():
+                yield _draft(hearing.result())
+                hearing = asyncio.ensure_future(drafts.get())
+        if hearing.done():
+            yield _draft(hearing.result())
+        while not drafts.empty():
+            yield _draft(drafts.get_nowait())
         yield _event("explanation", waiting.result())
     except Exception as error:
         yield _event(
@@ -216,7 +245,12 @@ async def _stream(
         if not future.done():
             service.worker.leave(job)
         waiting.cancel()
+        hearing.cancel()
         service.metrics.count_job(job)
+
+
+def _draft(draft: Draft) -> str:
+    return _event("sentence" if draft.checked else "draft", asdict(draft))
 
 
 def _event(name: str, value: Any) -> str:

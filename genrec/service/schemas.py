@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from genrec.config import EVIDENCE, EXPLAIN, SHOWS, SIMILAR_BY, SIMILAR_OPTIONS, QueryOptions
-from genrec.data.catalog import Item
+from genrec.data.catalog import LONGEST_ID, Item
 from genrec.data.events import Interaction
 
 MOST_ITEMS = 1000  # items in a list, and in each list of ids of an option
@@ -25,7 +25,6 @@ MOST_ARMS = 10  # of an experiment
 MOST_REQUESTS = 100  # requests in a batch
 MOST_EDITS = 10_000  # items in a bulk edit
 MOST_TEXT = 20_000  # characters of a typed history
-LONGEST_ID = 256  # characters of an id
 SERVER_ONLY = ("stock",)  # options that name something on the server
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -39,12 +38,20 @@ def check_printable(text: str) -> str:
     return text
 
 
+def check_id(text: str) -> str:
+    """Return an id from an address, or raise a ValueError if no dataset can contain it."""
+    if "\0" in text:
+        raise ValueError("must not contain a NUL character")
+    return text
+
+
 def _about(name: str, **limits: Any) -> Any:
     """Describe the field for an option of ``QueryOptions``, which is unset unless given."""
     return Field(default=None, description=_HELP[name], **limits)
 
 
-Id = Annotated[str, Field(min_length=1, max_length=LONGEST_ID), AfterValidator(check_printable)]
+Id = Annotated[str, Field(min_length=1, max_length=LONGEST_ID)]  # whatever a dataset may contain
+Label = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(check_printable)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Condition = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(check_printable)]
 Ids = Annotated[list[Id], Field(max_length=MOST_ITEMS)]
@@ -111,12 +118,12 @@ class EventIn(Model):
     """An event of a history, under the names of ``Interaction``."""
 
     item_id: Id | None = Field(None, description="Item of the event; leave out for a text.")
-    behavior: Id = Field(description="What the user did, such as buy or view.")
+    behavior: Label = Field(description="What the user did, such as buy or view.")
     timestamp: Number | None = Field(
         None, description="Time in seconds since 1970; now if it is left out."
     )
     value: Number | None = Field(None, description="A number such as a rating or a quantity.")
-    unit: Id | None = Field(None, description="Basket or session of the event.")
+    unit: Label | None = Field(None, description="Basket or session of the event.")
     text: Annotated[str, Field(min_length=1, max_length=2000)] | None = Field(
         None, description="A search query or a comment."
     )
@@ -138,7 +145,7 @@ class FeedbackEvent(EventIn):
 
     user_id: Id | None = Field(None, description="The user; or give a session_id.")
     session_id: Id | None = Field(None, description="An anonymous session; or give a user_id.")
-    list_id: Id | None = Field(
+    list_id: Label | None = Field(
         None, description="The list that showed the item, as its answer named it."
     )
 
@@ -300,6 +307,26 @@ Title = Annotated[str, Field(min_length=1, max_length=2000)]
 Attributes = Annotated[dict[Column, Any], Field(max_length=200)]
 
 
+class Labels(Model):
+    """What a shop says about a user, such as a country or a tier."""
+
+    labels: Attributes = Field(
+        description="Values by name. In a change, a label that is null is removed."
+    )
+
+
+class NeighborsOf(Model):
+    """A request for users whose items resemble those of a user."""
+
+    user_id: Id
+    k: Count = Field(10, description="The highest number of users.")
+    items: bool = Field(
+        False,
+        description="Whether to name the items that both users have. This tells what others did, so "
+        "it needs the scope admin.",
+    )
+
+
 class ItemIn(Model):
     """The title and the attributes of an item."""
 
@@ -389,7 +416,7 @@ class ExperimentIn(Model):
         description="Text that is hashed with the id of a user; the name if it is left out. "
         "Experiments with the same salt and weights give a user the arm at the same place.",
     )
-    behaviors: Annotated[list[Id], Field(min_length=1, max_length=20)] | None = Field(
+    behaviors: Annotated[list[Label], Field(min_length=1, max_length=20)] | None = Field(
         None, description="Feedback that counts; the target behavior if it is left out."
     )
     window_hours: Annotated[float, Field(gt=0, le=24 * 90)] = Field(

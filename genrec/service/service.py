@@ -17,11 +17,13 @@ from starlette.concurrency import run_in_threadpool
 from genrec.data.events import History
 from genrec.data.refusals import take_refusals
 from genrec.errors import GenrecError, ModelError
+from genrec.explain.drafts import Draft
+from genrec.explain.styles import PLAIN
 from genrec.pipeline.types import RecommendationList
 from genrec.recommender import Recommender
 from genrec.service.attributes import add_attributes
 from genrec.service.experiments import Arm, Experiments
-from genrec.service.jobs import Prepared, job_of, maker_of
+from genrec.service.jobs import Prepared, explanation_job, job_of, maker_of
 from genrec.service.limits import Limits
 from genrec.service.observe import LOG, Metrics
 from genrec.service.problems import Problem
@@ -348,8 +350,12 @@ class Service:
     async def _count(
         self, fallback: Recommender, asked: Recommend, ready: Prepared
     ) -> Mapping[str, RecommendationList]:
-        """Return the lists that counting alone makes, on the thread of the request."""
-        plain = replace(ready, options=replace(ready.options, explain=False))
+        """Return the lists that counting alone makes, on the thread of the request.
+
+        They are explained only if no model has to write the sentences.
+        """
+        explain = ready.options.explain and ready.options.style == PLAIN
+        plain = replace(ready, options=replace(ready.options, explain=explain))
         job = job_of(fallback, plain, asked.shows)
         with self.metrics.stage("counting"):
             (lists,) = await run_in_threadpool(job.run, [job.given])
@@ -457,14 +463,11 @@ class Service:
             add_attributes(self.shop.catalog, answer["similar"])
         return {**answer, "run": engine.name}
 
-    def explain_job(self, ready: Prepared, item_id: str) -> Job:
-        """Return the job that explains an item."""
-
-        def run(_: Sequence[Any]) -> Sequence[Any]:
-            found = ready.engine.recommender.explain(ready.history, item_id, options=ready.options)
-            return [self._other(found.to_dict(), ready)]
-
-        return Job(run, None)
+    def explain_job(
+        self, ready: Prepared, item_id: str, told: Callable[[Draft], None] | None = None
+    ) -> Job:
+        """Return the job that explains an item; see ``jobs.explanation_job``."""
+        return explanation_job(ready, item_id, lambda v: self._other(v, ready), told)
 
     def _other(self, values: dict[str, Any], ready: Prepared) -> dict[str, Any]:
         self.metrics.count_reading(values)

@@ -8,10 +8,9 @@ knows nothing of HTTP.
 
 from __future__ import annotations
 
-import functools
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -19,16 +18,17 @@ import numpy as np
 from genrec.config import EXPLAIN
 from genrec.data.catalog import Catalog, Item
 from genrec.data.dataset import Dataset
-from genrec.data.events import History, Interaction, join_events
-from genrec.errors import RequestError, UnknownUserError
+from genrec.data.events import History, Interaction
+from genrec.errors import RequestError
 from genrec.pipeline.predicates import Predicate
 from genrec.priors.collaborative import CollaborativePrior
 from genrec.recommender import Recommender
+from genrec.service.histories import Histories
+from genrec.service.neighbors import Neighbor, NeighborIndex
 from genrec.service.store import Event, Store
 from genrec.text import normalized
 from genrec.types import Log
 
-_HISTORIES = 4096  # histories of users in the dataset that are kept in memory
 _WIDE = "\u2e80"  # scripts from here on do not put spaces between words
 
 
@@ -70,12 +70,10 @@ class Engine:
         return (self.recommender, *counting, *self.drawing.values())
 
 
-class Shop:
+class Shop(Histories):
     """The recommenders, the store, and the state that both share.
 
     Attributes:
-        store: everything that came after the dataset.
-        dataset: the dataset.
         engines: the recommenders, keyed by name. The mapping is replaced, never changed.
         default: the name of the engine that answers if a request names none.
         behavior: the target behavior of the dataset, whose events the prior counts.
@@ -102,14 +100,15 @@ class Shop:
             RequestError: the block list and the removed items leave no item.
             StoreError: the store cannot be read.
         """
-        self.dataset, self.store, self._log = dataset, store, log
+        super().__init__(dataset, store)
+        self._log = log
         self.engines: Mapping[str, Engine] = {}
         self.default = engines[0].name
         self.behavior = engines[0].recommender.behavior
         self.editing = threading.RLock()
         self._counting = threading.RLock()
+        self._neighbors: tuple[NeighborIndex, int] | None = None  # and the last event in it
         self._counted: dict[int, int] = {}  # the last event counted by each prior, by its identity
-        self._deleted = store.deleted_users()
         self._blocks = store.blocks()
         self._catalog = dataset.catalog
         self._removed: set[str] = set()
@@ -186,38 +185,6 @@ class Shop:
 
     # Users
 
-    def user_id(self, given: str) -> str:
-        """Return a user's id as it is written in the dataset, or the given id of another user."""
-        try:
-            return self.dataset.interactions.known_id(given)
-        except UnknownUserError:
-            return given
-
-    def knows(self, user_id: str) -> bool:
-        """Return True if the dataset has events of a user that were not deleted."""
-        try:
-            return self.dataset.interactions.known_id(user_id) not in self._deleted
-        except UnknownUserError:
-            return False
-
-    def history(self, given: str) -> History:
-        """Return a user's events in the dataset and in the store; empty for an unknown user."""
-        user_id = self.user_id(given)
-        start = self._start_of(user_id) if self.knows(user_id) else ()
-        later = [e.interaction for e in self.store.events_of(user_id=user_id)]
-        positions = self.dataset.info.time_unit == "position"
-        return History(join_events(start, later, positions=positions), user_id)
-
-    def session(self, session_id: str) -> History:
-        """Return the events of an anonymous session, oldest first."""
-        events = [e.interaction for e in self.store.events_of(session_id=session_id)]
-        return History(tuple(sorted(events, key=lambda i: i.timestamp)))
-
-    @functools.cached_property
-    def _start_of(self) -> Callable[[str], tuple[Interaction, ...]]:
-        read = self.dataset.interactions.history
-        return functools.lru_cache(_HISTORIES)(lambda user_id: read(user_id).interactions)
-
     def delete_user(self, given: str) -> int:
         """Delete a user's events from the store, the dataset's histories and the counts.
 
@@ -225,9 +192,10 @@ class Shop:
             The number of events that were deleted or will not be used any more.
         """
         user_id = self.user_id(given)
-        start = len(self._start_of(user_id)) if self.knows(user_id) else 0
-        gone = start + self.store.delete_user(user_id)
-        self._deleted = self._deleted | {user_id}
+        gone = len(self.start_of(user_id)) + self.store.delete_user(user_id)
+        self.deleted = self.deleted.with_user(user_id)
+        with self._counting:
+            self._neighbors = None
         for engine in self.engines.values():
             for recommender in engine.all:
                 recommender.forget_user(user_id)
@@ -235,11 +203,78 @@ class Shop:
             self.recount()
         return gone
 
-    def user_ids(self, prefix: str, after: str, limit: int) -> list[str]:
-        """Return ids of users with events, sorted; see ``Store.user_ids``."""
-        ours = (u for u in self.dataset.interactions.user_ids if u.startswith(prefix) and u > after)
-        known = sorted(u for u in ours if u not in self._deleted)[:limit]
-        return sorted({*known, *self.store.user_ids(prefix, after, limit)})[:limit]
+    def delete_events(
+        self,
+        item_id: str,
+        behavior: str | None = None,
+        *,
+        user_id: str | None = None,
+        session_id: str | None = None,
+    ) -> int:
+        """Delete a user's or a session's events with an item, also those of the dataset.
+
+        The next list of the user and the counts do not have them any more.
+
+        Args:
+            item_id: the item.
+            behavior: only events of this behavior; None for all.
+            user_id: the user; None for a session.
+            session_id: the session; None for a user.
+
+        Returns:
+            The number of events that were deleted or will not be used any more.
+        """
+        if user_id is None:
+            later = self.store.events_of(session_id=session_id)
+            start: tuple[Interaction, ...] = ()
+        else:
+            user_id = self.user_id(user_id)
+            later = self.store.events_of(user_id=user_id)
+            start = self.start_of(user_id)
+        fits = [
+            e.behavior
+            for e in (*start, *(one.interaction for one in later))
+            if e.item_id == item_id and behavior in {None, e.behavior}
+        ]
+        named = set(fits)
+        old = [e for e in start if e.item_id == item_id and e.behavior in named]
+        owner = {"user_id": user_id, "session_id": session_id}
+        self.store.delete_events(item_id, sorted(named), **owner, remember=bool(old))
+        if user_id is not None:
+            if old:
+                self.deleted = self.deleted.with_events([(user_id, item_id, b) for b in named])
+            self._forget_events(user_id, named)
+        return len(fits)
+
+    def delete_event(self, sequence: int) -> Event | None:
+        """Delete the event with a number in the store, and return it; None if there is none."""
+        found = self.store.delete_event(sequence)
+        if found is not None and found.user_id is not None:
+            self._forget_events(found.user_id, {found.interaction.behavior})
+        return found
+
+    def neighbors(self, given: str, k: int) -> list[Neighbor]:
+        """Return the users whose items resemble those of a user; see ``NeighborIndex.find``."""
+        user_id = self.user_id(given)
+        with self._counting:
+            if self._neighbors is None:
+                start = self._without_deleted().interactions
+                self._neighbors = NeighborIndex(start, self.behavior), 0
+            index, last = self._neighbors
+            later = list(self.store.events_after(last, self.behavior))
+            index.add(later)
+            self._neighbors = index, later[-1].sequence if later else last
+        return index.find(user_id, k)
+
+    def _forget_events(self, user_id: str, behaviors: Collection[str]) -> None:
+        """Drop everything that was computed from a user's deleted events."""
+        with self._counting:
+            self._neighbors = None
+        for engine in self.engines.values():
+            for recommender in engine.all:
+                recommender.forget_user(user_id, for_good=False)
+        if self.behavior in behaviors:
+            self.recount()
 
     # Events
 
@@ -280,7 +315,7 @@ class Shop:
         return list(found.values())
 
     def _update(self, prior: CollaborativePrior) -> int:
-        if id(prior) not in self._counted and self._deleted:
+        if id(prior) not in self._counted and self.deleted:
             self.recount()
             return 0
         events, last = self._events_after(self._counted.get(id(prior), 0))
@@ -300,14 +335,10 @@ class Shop:
         return events, last
 
     def _without_deleted(self) -> Dataset:
-        interactions = self.dataset.interactions
-        hidden = np.zeros(len(interactions), dtype=np.bool_)
-        for user_id in self._deleted & set(interactions.user_ids):
-            hidden[interactions.events(user_id)] = True
         info = self.dataset.info
         if info.target_behavior != self.behavior:
-            info = info.with_target(self.behavior, interactions)
-        return replace(self.dataset, interactions=interactions.withhold(hidden), info=info)
+            info = info.with_target(self.behavior, self.dataset.interactions)
+        return replace(self.deleted.withhold(self.dataset), info=info)
 
     @property
     def _example(self) -> History:

@@ -17,6 +17,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from genrec.data.catalog import Item
+from genrec.data.deletions import Deletions
 from genrec.data.events import Interaction
 from genrec.service import tables
 from genrec.service.tables import StoreError, file_of, identity, open_engine, store_errors
@@ -119,7 +120,7 @@ class Store:
             yield connection
 
     @contextlib.contextmanager
-    def _writing(self, failed: str) -> Iterator[sa.Connection]:
+    def writing(self, failed: str) -> Iterator[sa.Connection]:
         """Hold a transaction while the ``with`` block runs; ``failed`` says what an error prevents."""
         with store_errors(failed), self._one_writer, self._engine.begin() as connection:
             yield connection
@@ -196,7 +197,7 @@ class Store:
     def forget_requests(self, now: float) -> None:
         """Forget the keys of requests that are older than a week."""
         old = tables.requests.c.received < now - _REMEMBERED
-        with self._writing("Old requests were not removed") as connection:
+        with self.writing("Old requests were not removed") as connection:
             connection.execute(tables.requests.delete().where(old))
 
     def events_of(
@@ -229,7 +230,7 @@ class Store:
     # Users
 
     def delete_user(self, user_id: str) -> int:
-        """Delete a user's events and shown lists, and remember not to use those of the dataset.
+        """Delete a user's events, shown lists and labels, and remember not to use those of the dataset.
 
         Returns:
             The number of deleted events.
@@ -241,7 +242,7 @@ class Store:
         return self._delete("session_id", session_id)
 
     def _delete(self, column: str, value: str, *, remember: bool = False) -> int:
-        with self._writing("Nothing was deleted") as connection:
+        with self.writing("Nothing was deleted") as connection:
             shown = sa.select(tables.lists.c.list_id).where(tables.lists.c[column] == value)
             of_them = tables.impressions.c.list_id.in_(shown)
             connection.execute(tables.impressions.delete().where(of_them))
@@ -249,35 +250,69 @@ class Store:
             old = tables.events.delete().where(tables.events.c[column] == value)
             gone = connection.execute(old).rowcount
             if remember:
-                users = tables.deleted_users
-                connection.execute(users.delete().where(users.c.user_id == value))
-                connection.execute(users.insert().values(user_id=value, deleted=time.time()))
+                for table in (tables.deleted_users, tables.deleted_events, tables.users):
+                    connection.execute(table.delete().where(table.c.user_id == value))
+                row = {"user_id": value, "deleted": time.time()}
+                connection.execute(tables.deleted_users.insert(), row)
             return int(gone)
 
-    def deleted_users(self) -> frozenset[str]:
-        """Return the ids of the users whose events in the dataset must not be used."""
-        return frozenset(self._column(tables.deleted_users.c.user_id))
-
-    def user_ids(self, prefix: str, after: str, limit: int) -> list[str]:
-        """Return the ids of users with events in the store, sorted.
+    def delete_events(
+        self,
+        item_id: str,
+        behaviors: Iterable[str],
+        *,
+        user_id: str | None = None,
+        session_id: str | None = None,
+        remember: bool = False,
+    ) -> int:
+        """Delete the events of a user or a session with an item.
 
         Args:
-            prefix: the beginning of the ids.
-            after: only ids that come after this one.
-            limit: the highest number of ids.
+            item_id: the item.
+            behaviors: only events of these behaviors.
+            user_id: the user; None for a session.
+            session_id: the session; None for a user.
+            remember: True to remember not to use such events of the dataset.
+
+        Returns:
+            The number of deleted events.
         """
-        c = tables.events.c
-        wanted = sa.select(c.user_id).distinct().where(c.user_id > after)
-        wanted = wanted.where(c.user_id.startswith(prefix, autoescape=True))
-        with self.reading("The users cannot be read") as connection:
-            return [str(u) for u in connection.scalars(wanted.order_by(c.user_id).limit(limit))]
+        c, old = tables.events.c, tables.deleted_events
+        which = c.user_id == user_id if session_id is None else c.session_id == session_id
+        named = list(behaviors)
+        which &= (c.item_id == item_id) & c.behavior.in_(named)
+        with self.writing("Nothing was deleted") as connection:
+            if remember:
+                same = (old.c.user_id == user_id) & (old.c.item_id == item_id)
+                connection.execute(old.delete().where(same & old.c.behavior.in_(named)))
+                row = {"user_id": user_id, "item_id": item_id, "deleted": time.time()}
+                connection.execute(old.insert(), [{**row, "behavior": b} for b in named])
+            return int(connection.execute(tables.events.delete().where(which)).rowcount)
+
+    def delete_event(self, sequence: int) -> Event | None:
+        """Delete the event with a number, and return it; None if there is none."""
+        which = tables.events.c.sequence == sequence
+        found = next(self._events(which), None)
+        with self.writing("The event was not deleted") as connection:
+            gone = connection.execute(tables.events.delete().where(which)).rowcount
+        return found if gone else None
+
+    def deletions(self) -> Deletions:
+        """Return which events of the dataset must not be used."""
+        users, c = tables.deleted_users.c, tables.deleted_events.c
+        with self.reading("The store cannot be read") as connection:
+            events = connection.execute(sa.select(c.user_id, c.item_id, c.behavior)).all()
+            return Deletions(
+                frozenset(connection.scalars(sa.select(users.user_id))),
+                frozenset((user, item, behavior) for user, item, behavior in events),
+            )
 
     # Items
 
     def put_items(self, put: Iterable[Item], removed: Iterable[Item] = ()) -> None:
         """Store added, changed and removed items, all or none of them."""
         rows = [_item_row(item, False) for item in put] + [_item_row(i, True) for i in removed]
-        with self._writing("The items were not stored") as connection:
+        with self.writing("The items were not stored") as connection:
             for row in rows:
                 changed = tables.items.update().where(tables.items.c.item_id == row["item_id"])
                 if not connection.execute(changed.values(**row)).rowcount:
@@ -303,7 +338,7 @@ class Store:
     def put_scenario(self, name: str, options: Mapping[str, Any] | None) -> bool:
         """Store a scenario, or delete it if the options are None; return True if it existed."""
         scenarios = tables.scenarios
-        with self._writing("The scenario was not stored") as connection:
+        with self.writing("The scenario was not stored") as connection:
             old = connection.execute(scenarios.delete().where(scenarios.c.name == name))
             if options is not None:
                 row = {"name": name, "options": json.dumps(options)}
@@ -321,7 +356,7 @@ class Store:
     def put_blocks(self, entries: Mapping[str, Sequence[str]]) -> None:
         """Replace the block list."""
         rows = [{"kind": k, "value": v} for k in KINDS for v in dict.fromkeys(entries.get(k, ()))]
-        with self._writing("The block list was not stored") as connection:
+        with self.writing("The block list was not stored") as connection:
             connection.execute(tables.blocks.delete())
             if rows:
                 connection.execute(tables.blocks.insert(), rows)
@@ -349,7 +384,7 @@ class Store:
     ) -> None:
         """Store an experiment in place of that of the same name, or only delete it if it is None."""
         kept = tables.experiments
-        with self._writing("The experiment was not stored") as connection:
+        with self.writing("The experiment was not stored") as connection:
             connection.execute(kept.delete().where(kept.c.name == name))
             if definition is not None:
                 text = json.dumps(definition)
@@ -372,7 +407,7 @@ class Store:
                 {"list_id": one.list_id, "rank": rank, "item_id": item, "propensity": chance}
                 for rank, (item, chance) in enumerate(items, start=1)
             ]
-        with self._writing("The lists were not stored") as connection:
+        with self.writing("The lists were not stored") as connection:
             connection.execute(tables.lists.insert(), rows)
             if places:
                 connection.execute(tables.impressions.insert(), places)
@@ -388,10 +423,6 @@ class Store:
                 found = connection.execute(table.select().order_by(*table.primary_key.columns))
                 for row in found.yield_per(1000):
                     yield table.name, {str(k): v for k, v in row._mapping.items()}
-
-    def _column(self, column: Any) -> list[str]:
-        with self.reading("The store cannot be read") as connection:
-            return [str(value) for value in connection.scalars(sa.select(column))]
 
 
 _OF_INTERACTION = ("item_id", "behavior", "timestamp", "value", "unit", "text")

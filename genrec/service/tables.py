@@ -22,6 +22,9 @@ FORMAT = "1"
 FILE = "service.db"  # the SQLite file in the dataset folder
 _WAIT = 10.0  # seconds to wait for another process that is writing
 
+# Users are listed in the order of code points, as Python sorts them, whatever the database's language.
+_ID = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+
 metadata = sa.MetaData()
 meta = sa.Table(
     "meta", metadata,
@@ -39,7 +42,7 @@ items = sa.Table(
 events = sa.Table(
     "events", metadata,
     sa.Column("sequence", sa.Integer, primary_key=True, autoincrement=True),
-    sa.Column("user_id", sa.Text, index=True),
+    sa.Column("user_id", _ID, index=True),
     sa.Column("session_id", sa.Text, index=True),
     sa.Column("item_id", sa.Text),
     sa.Column("behavior", sa.Text, nullable=False, index=True),
@@ -62,6 +65,18 @@ deleted_users = sa.Table(
     "deleted_users", metadata,
     sa.Column("user_id", sa.Text, primary_key=True),
     sa.Column("deleted", sa.Double, nullable=False),
+)  # fmt: skip
+deleted_events = sa.Table(
+    "deleted_events", metadata,
+    sa.Column("user_id", sa.Text, primary_key=True),
+    sa.Column("item_id", sa.Text, primary_key=True),
+    sa.Column("behavior", sa.Text, primary_key=True),
+    sa.Column("deleted", sa.Double, nullable=False),
+)  # fmt: skip
+users = sa.Table(
+    "users", metadata,
+    sa.Column("user_id", _ID, primary_key=True),
+    sa.Column("labels", sa.Text, nullable=False),  # JSON
 )  # fmt: skip
 scenarios = sa.Table(
     "scenarios", metadata,

@@ -209,7 +209,7 @@ def test_users_are_compared_when_their_window_has_passed() -> None:
         )
         late = Outcome(f"l{n}", arm, f"u:{n}", 3 * hour + n, False, {"buy": 4 * hour})
         lists += [first, late]
-    lists.sort(key=lambda one: one.shown)
+    lists.sort(key=lambda one: (one.unit, one.shown))
     early = results(experiment(weights=(1, 1), **window), lists, now=10.0 + 2 * hour + 99.5)
     assert early["complete_users"] == 100
     found = results(experiment(weights=(1, 1), **window), lists, now=9 * hour)
@@ -232,7 +232,7 @@ def test_one_busy_user_is_one_user(tmp_path: Path) -> None:
         store.add_lists([shown])
         if n < 30:
             store.add_events([Event(Interaction("i1", "buy", 1.0), user, list_id=f"l{n}")])
-    found = outcomes(store, "e", since=6.0)
+    found = list(outcomes(store, "e", since=6.0))
     store.close()
     assert len(found) == 39  # those before the experiment belong to another one of the same name
     (arm, _) = results(experiment(started=6.0), found, now=1e9)["arms"]
@@ -240,6 +240,54 @@ def test_one_busy_user_is_one_user(tmp_path: Path) -> None:
     assert arm["per_user"] == mean_per_user([1.0] + [0.0] * 10)
     assert arm["per_user"]["mean"] == pytest.approx(1 / 11)
     assert arm["per_user"]["high"] < 0.6
+
+
+def test_results_are_those_of_all_lists_in_memory(tmp_path: Path) -> None:
+    """Compare what is read user by user with plain counting over everything."""
+    rng = np.random.default_rng(0)
+    store = Store(sqlite_url(tmp_path))
+    shown, events = [], []
+    for n in range(120):
+        user = int(rng.integers(12))
+        owner = f"u{user}" if user % 3 else None
+        session = None if owner else f"s{user}"
+        arm = f"a{user % 2}"
+        fallback = bool(rng.random() < 0.2)
+        shown.append(
+            ShownList(
+                f"l{n}", float(n), owner, session, None, "r", arm, fallback, ("i1", "i2"), "e"
+            )
+        )
+        for behavior in ("buy", "view"):
+            if rng.random() < 0.4:
+                item = Interaction(str(rng.choice(["i1", "i2", "i3"])), behavior, 1.0)
+                events.append(Event(item, owner, session, list_id=f"l{n}"))
+    store.add_lists(shown)
+    store.add_events(events)
+    taken = {
+        (e.list_id, e.interaction.behavior) for e in events if e.interaction.item_id != "i3"
+    }  # i3 was not in the lists
+    found = results(experiment(weights=(1, 1), window_hours=1e6), outcomes(store, "e", 0.0), 1e12)
+    store.close()
+    for arm in found["arms"]:
+        mine = [one for one in shown if one.arm == arm["arm"]]
+        users = {one.user_id or one.session_id for one in mine}
+        assert (arm["users"], arm["lists"]) == (len(users), len(mine))
+        assert arm["fallbacks"] == sum(one.fallback for one in mine)
+        for behavior in ("buy", "view"):
+            shares = []
+            for user in users:
+                lists = [one for one in mine if user in {one.user_id, one.session_id}]
+                accepted = [(one.list_id, behavior) in taken for one in lists]
+                shares.append(sum(accepted) / len(accepted))
+            apart = arm["behaviors"][behavior]
+            assert apart["lists"] == sum((one.list_id, behavior) in taken for one in mine)
+            assert apart["users"] == sum(share > 0 for share in shares)
+            assert apart["per_user"]["mean"] == pytest.approx(np.mean(shares))
+            if behavior == "buy":
+                assert arm["per_user"] == pytest.approx(mean_per_user(shares))
+                assert arm["lists_accepted"] == apart["lists"]
+    assert found["complete_users"] == sum(arm["users"] for arm in found["arms"])
 
 
 def test_the_interval_of_a_mean_is_never_empty() -> None:

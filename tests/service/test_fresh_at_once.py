@@ -46,6 +46,20 @@ def test_it_is_the_list_that_the_library_makes_of_the_same_history(client: TestC
     }  # fmt: skip
 
 
+def test_a_liked_item_stays_new_until_it_is_bought(client: TestClient, tmp_path: Path) -> None:
+    like = {"user_id": "u1", "item_id": "i11", "behavior": "like"}
+    assert client.post("/v1/feedback", json=like).status_code == 200
+    assert "i11" in ids(recommend(client, user_id="u1", k=ALL, show="new"))
+    assert "i11" not in ids(recommend(client, user_id="u1", k=ALL, show="again"))
+    assert recommend(client, user_id="u1", k=1)["prompt"]["events"] == 6  # the model reads it
+    buy(client, "u1", "i11")
+    assert "i11" not in ids(recommend(client, user_id="u1", k=ALL, show="new"))
+    films = recommender(made_shop(target="watch"))
+    liked = History((Interaction("i0", "watch"), Interaction("i11", "like")))
+    new = films.recommend(liked, ALL, show="new")
+    assert "i11" not in [r.item_id for r in new]  # who likes a film has watched it
+
+
 def test_events_are_in_the_order_of_their_times(client: TestClient) -> None:
     buy(client, "new", "i3", timestamp=30.0)
     buy(client, "new", "i1", timestamp=10.0)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
+from support import served
+from support.amount import FULL
 from support.served import buy, ids, recommend
 
 from genrec import Dataset, Recommender
@@ -17,6 +20,7 @@ from genrec.models.language_model import LanguageModel
 from genrec.models.packaged import DEFAULT_MODEL
 from genrec.runs import shipped_run
 from genrec.service.app import create_app
+from genrec.service.limits import Limits
 from genrec.service.security import Guard
 from genrec.service.service import Service
 from genrec.service.shop import Engine, Shop
@@ -51,6 +55,24 @@ def test_lists_events_and_explanations(
         told = client.post("/v1/explain", json=body).json()
         assert told["rank"] == 1
         assert told["explanation"]["text"]
+
+
+@pytest.mark.model
+@pytest.mark.skipif(not FULL, reason="two hundred requests to a real model take minutes")
+def test_answers_are_as_documented(
+    demo_data: Dataset,
+    smollm2: LanguageModel,
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
+) -> None:
+    made = Recommender(demo_data, smollm2, encoder="ngrams", model_role="fuse")
+    shop = Shop(demo_data, Store(sqlite_url(tmp_path)), [Engine.of("real", made)])
+    limits = Limits(deadline=600.0)
+    with TestClient(create_app(Service(shop, Guard(()), limits))) as client:
+        routes, sent = served.conform(client, 4)
+        record_property("requests", f"{sent} to {routes} routes")  # see --junitxml
+        assert sent >= 200
+        assert client.get("/healthz").status_code == 200
 
 
 @pytest.mark.model

@@ -116,7 +116,7 @@ def test_a_deleted_user_leaves_nothing_but_the_id(store: Store) -> None:
     assert store.delete_user("u") == 0
     tables = [name for name, row in store.export() if "u" in row.values() or "l1" in row.values()]
     assert tables == ["deleted_users"]
-    assert store.deleted_users() == {"u"}
+    assert store.deletions().users == {"u"}
     assert len(store.events_of(user_id="v")) == 1
     numbers, _ = store.add_events([bought("w", "a")])
     assert numbers == [3]  # numbers are not used again

@@ -29,7 +29,7 @@ TITLES = [
 ]  # fmt: skip
 
 
-def made_shop(users: int = 20) -> Dataset:
+def made_shop(users: int = 20, *, target: str = "buy") -> Dataset:
     """A dataset of purchases and views with prices, in which every user has five events."""
     rng = np.random.default_rng(0)
     n = len(TITLES)
@@ -46,7 +46,7 @@ def made_shop(users: int = 20) -> Dataset:
             values = (
                 f"u{user}",
                 f"i{row}",
-                "view" if time == 2 else "buy",
+                "view" if time == 2 else target,
                 1.6e9 + time * 100 + user,
             )
             for name, value in zip(rows, values, strict=True):
@@ -109,6 +109,45 @@ def buy(client: TestClient, user: str, *items: str, **more: Any) -> Sequence[int
     assert answer.status_code == 200, answer.text
     sequences: list[int] = answer.json()["sequences"]
     return sequences
+
+
+def conform(client: TestClient, examples: int) -> tuple[int, int]:
+    """Send requests that fit the OpenAPI document, and check that the answers do, too.
+
+    Args:
+        client: a client of the service.
+        examples: the number of requests to each route.
+
+    Returns:
+        The number of routes and of requests.
+    """
+    import schemathesis
+    from hypothesis import HealthCheck, given, settings
+    from schemathesis.checks import not_a_server_error
+    from schemathesis.specs.openapi import checks
+
+    schema = schemathesis.openapi.from_asgi("/openapi.json", client.app)
+    routes, sent = 0, 0
+    for found in schema.get_all_operations():
+        operation: Any = found.ok()  # type: ignore[union-attr]
+
+        @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
+        @given(case=operation.as_strategy())
+        def conforms(case: Any) -> None:
+            nonlocal sent
+            sent += 1
+            case.call_and_validate(
+                checks=[
+                    not_a_server_error,
+                    checks.status_code_conformance,
+                    checks.content_type_conformance,
+                    checks.response_schema_conformance,
+                ]
+            )
+
+        conforms()
+        routes += 1
+    return routes, sent
 
 
 @pytest.fixture

@@ -55,8 +55,11 @@ export function address(path, query) {
   return given.length ? `${path}?${new URLSearchParams(given)}` : path;
 }
 
-/** Send a request that is answered by a stream, and call `progress` until the answer comes. */
-export async function follow(path, body, name, progress, signal) {
+/**
+ * Send a request that is answered by a stream, and return the message called `name`.
+ * `hear` is called with the name and the value of each message before it.
+ */
+export async function follow(path, body, name, hear, signal) {
   const answer = await send(path, { body, signal, accept: "text/event-stream" });
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
@@ -67,12 +70,12 @@ export async function follow(path, body, name, progress, signal) {
     rest = messages.pop();
     for (const message of messages) {
       const [, kind, data] = message.match(/^event: (\w+)\ndata: (.*)$/s) ?? [];
-      if (kind === "progress") progress(JSON.parse(data));
       if (kind === "problem") {
         const problem = JSON.parse(data);
         throw new Problem(problem.status, problem.detail);
       }
       if (kind === name) return JSON.parse(data);
+      if (kind) hear(kind, JSON.parse(data));
     }
   }
 }

@@ -1,6 +1,6 @@
 // The page of an item: what goes with it, and why it is or is not in the list.
 import { html, useState } from "./html.js";
-import { ask, follow } from "./api.js";
+import { address, ask, follow } from "./api.js";
 import { Card, details, moveFocus, Picture, Price } from "./cards.js";
 import { nats, percent } from "./format.js";
 import { Failure, Icon, Select, Working } from "./parts.js";
@@ -13,7 +13,7 @@ const TOLD = [["up", "like"], ["down", "dislike"], ["cross", "not_interested"]];
 export function ItemView({ itemId, subject, choose, options }) {
   const { t, shop, language, can, say } = useShared();
   const state = useAnswer(
-    (signal) => ask(`/v1/items/${encodeURIComponent(itemId)}`, undefined, { signal }), [itemId]);
+    (signal) => ask(address("/v1/item", { id: itemId }), undefined, { signal }), [itemId]);
   const [by, setBy] = useState("both");
   const similar = useAnswer(
     (signal) => ask("/v1/similar", { items: [itemId], by, k: 8, attributes: true }, { signal }),
@@ -70,13 +70,15 @@ function WhyNot({ item, subject, options }) {
   const { t, shop } = useShared();
   const [wanted, setWanted] = useState(null);
   const [progress, setProgress] = useState(null);
+  const [draft, setDraft] = useState(null); // the sentence so far, and whether it was checked
+  const hear = (kind, value) => kind === "progress" ? setProgress(value) : setDraft(value);
   const { k, run, where, boosts, scenario } = options;
   const state = useAnswer(
     (signal) => wanted === null ? null : follow("/v1/explain", {
       ...historyOf(subject), item_id: item.item_id, k, show: shop.shows[0], evidence: "fast",
       ...(run ? { run } : {}), ...(where ? { where } : {}), ...(boosts ? { boosts } : {}),
       ...(scenario ? { scenario } : {}),
-    }, "explanation", setProgress, signal),
+    }, "explanation", hear, signal),
     [wanted, item.item_id],
   );
   const now = JSON.stringify([historyOf(subject), subject.version, options]);
@@ -85,14 +87,23 @@ function WhyNot({ item, subject, options }) {
   const title = told?.listed ? t("why listed") : t("why not");
   return html`<section class="panel" aria-labelledby="why-not">
     <h2 id="why-not">${title}</h2>
-    <div aria-live="polite">
-      ${!told && !running && html`<button type="button" onClick=${() => setWanted(now)}>${t("why not start")}</button>`}
+    <div aria-live="polite" aria-busy=${running && draft && !draft.checked ? "true" : "false"}>
+      ${!told && !running && html`<button type="button" onClick=${() => { setDraft(null); setWanted(now); }}>${t("why not start")}</button>`}
       ${running && html`<${Working} since=${state.since}
         text=${t(progress?.state === "waiting" ? "waiting" : "explaining")} />`}
+      ${running && draft && html`<${Draft} draft=${draft} />`}
       ${state.error && html`<${Failure} error=${state.error} />`}
       ${told && html`<${Told} told=${told} />`}
     </div>
   </section>`;
+}
+
+/** A sentence while it is written. Until it has been checked, it is marked as a draft. */
+export function Draft({ draft }) {
+  const { t } = useShared();
+  return html`<p class=${draft.checked ? "sentence" : "sentence draft"}>
+    ${draft.text}${" "}<span class="chip" title=${t(draft.checked ? "checked about" : "draft about")}>
+      ${t(draft.checked ? "checked" : "draft")}</span></p>`;
 }
 
 function Told({ told }) {

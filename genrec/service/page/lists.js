@@ -5,20 +5,22 @@ import { Card, moveFocus } from "./cards.js";
 import { Controls, optionsOf } from "./controls.js";
 import { nats } from "./format.js";
 import { Failure, Working } from "./parts.js";
+import { Reasons } from "./reasons.js";
 import { give, historyOf, useAnswer, useLatest, useShared } from "./state.js";
 import { History, match, Subject, VISIBLE } from "./subject.js";
 
 const MOST_EVENTS = 200;
 const PATIENCE = 150; // milliseconds before a request follows the pointer or a control
 const FRESH = 60_000; // milliseconds for which one comes back to the same lists
-const reasons = new WeakMap(); // for each answer, the reasons that were asked for, by item
+const SOON = 40; // milliseconds before counting is asked, which costs little
+const reasons = new WeakMap(); // for each answer, the reasons that were asked for
 let latest = { key: "", time: 0, answer: null };
 
 async function listsFor(key, body, signal) {
   if (latest.key === key && performance.now() - latest.time < FRESH) return latest.answer;
   const answer = await ask("/v1/recommend", body, { signal });
   latest = { key, time: performance.now(), answer };
-  reasons.set(answer, new Map());
+  reasons.set(answer, new Reasons());
   return answer;
 }
 
@@ -45,11 +47,26 @@ export function Lists({ subject, choose, controls, change, models, scenarios }) 
     if (told.current) focusAgain(told.current);
     told.current = null;
   }, [answer]);
-  const reason = useAnswer(
-    (signal) => pointed ? reasonFor(pointed, subject, reasons.get(answer), signal) : null,
-    [pointed?.item.item_id, pointed?.show, answer], PATIENCE,
+  const which = [pointed?.item.item_id, pointed?.show, answer];
+  const counts = useAnswer(
+    (signal) => pointed && shop.counts ? reasons.get(answer).count(pointed, subject, signal) : null,
+    which, SOON,
   );
-  const current = reason.data?.item_id === pointed?.item.item_id ? reason.data : null;
+  const reason = useAnswer(
+    (signal) => pointed ? reasons.get(answer).ask(pointed, subject, signal) : null, which, PATIENCE);
+  const current = [reason.data, counts.data].find((one) =>
+    one && one.of === reasons.get(answer) && one.item_id === pointed?.item.item_id) ?? null;
+  useEffect(() => {
+    if (!answer || pointed) return undefined;
+    const stop = new AbortController();
+    const cards = Object.entries(answer.rails).flatMap(([show, list]) =>
+      list.recommendations.map((item) => ({ show, item, run: list.run })));
+    reasons.get(answer).prepare(cards, subject, stop.signal);
+    return () => stop.abort();
+  }, [answer, pointed]);
+  useLayoutEffect(() => {
+    if (current) performance.mark(`reason ${current.counted ? "counted" : "whole"}`);
+  }, [current]);
   const shares = useMemo(() => match(events, shop.refusals, current), [events, current]);
   useLayoutEffect(() => {
     if (lists.data) performance.mark("lists shown");
@@ -104,25 +121,8 @@ const WORDS = { like: "up", dislike: "down", not_interested: "cross" };
 
 async function eventsOf(subject, signal) {
   if (subject.kind !== "customer" || subject.id === "") return [];
-  const path = `/v1/users/${encodeURIComponent(subject.id)}`;
-  return (await ask(address(path, { limit: MOST_EVENTS }), undefined, { signal })).history;
-}
-
-/** Ask which events speak for an item, and keep the answer until the lists change. */
-async function reasonFor({ show, item, run }, subject, known, signal) {
-  if (known.has(item.item_id)) return known.get(item.item_id);
-  const answer = await ask("/v1/recommend", {
-    ...historyOf(subject), run, show, k: 1, allow: [item.item_id],
-    explain: true, evidence: "fast", impression: false,
-  }, { signal });
-  const [found] = answer.recommendations;
-  if (!found?.explanation) return null;
-  const reason = {
-    item_id: item.item_id, title: item.title, explanation: found.explanation,
-    events: answer.prompt.events,
-  };
-  known.set(item.item_id, reason);
-  return reason;
+  const path = address("/v1/user", { id: subject.id, limit: MOST_EVENTS });
+  return (await ask(path, undefined, { signal })).history;
 }
 
 function Rail({ show, list, pointed, point, told, busy }) {
@@ -156,15 +156,16 @@ function Why({ pointed, reason, state, close }) {
   const strong = evidence.filter((one) => one.nats >= VISIBLE).sort((a, b) => b.nats - a.nats).slice(0, 3);
   const against = evidence.filter((one) => one.nats <= -VISIBLE).sort((a, b) => a.nats - b.nats).slice(0, 1);
   const written = reason?.explanation.source === "generated";
+  const source = reason?.counted ? "counted" : written ? "checked" : "template";
   return html`<section class=${pointed ? "panel why open" : "panel why"} aria-labelledby="why">
     ${pointed && html`<button type="button" class="small" aria-label=${t("close")} onClick=${close}>×</button>`}
     <div class="said" aria-live="polite">
       <h2 id="why">${t("why")}${pointed && html` <span class="quiet">${pointed.item.title}</span>`}</h2>
       ${!pointed && html`<p class="quiet">${t("why hint")}</p>`}
-      ${pointed && !reason && !state.error && html`<${Working} since=${state.since} text=${t("measuring")} />`}
+      ${pointed && (!reason || reason.counted) && !state.error && html`<${Working} since=${state.since} text=${t("measuring")} />`}
       ${pointed && state.error && html`<${Failure} error=${state.error} />`}
       ${reason && html`<p class="sentence">${reason.explanation.text} <span class="chip"
-        title=${t(written ? "checked about" : "template about")}>${t(written ? "checked" : "template")}</span></p>`}
+        title=${t(`${source} about`)}>${t(source)}</span></p>`}
     </div>
     ${reason && html`<div class="sides">
       ${strong.length === 0 && html`<p class="quiet">${t("nothing speaks")}</p>`}

@@ -1,0 +1,94 @@
+"""Know the events of users: those of the dataset that were not deleted, and those that came after it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+
+from genrec.data.dataset import Dataset
+from genrec.data.deletions import Deletions
+from genrec.data.events import History, Interaction, join_events
+from genrec.errors import UnknownUserError
+from genrec.service import users
+from genrec.service.store import Event, Store
+
+_HISTORIES = 4096  # histories of users in the dataset that are kept in memory
+
+
+class Histories:
+    """The events of all users of a dataset and of a store.
+
+    Attributes:
+        dataset: the dataset.
+        store: everything that came after it.
+        deleted: the events of the dataset that must not be used any more.
+    """
+
+    def __init__(self, dataset: Dataset, store: Store) -> None:
+        """Read what was deleted from the store.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        self.dataset, self.store = dataset, store
+        self.deleted: Deletions = store.deletions()
+
+    def user_id(self, given: str) -> str:
+        """Return a user's id as it is written in the dataset, or the given id of another user."""
+        try:
+            return self.dataset.interactions.known_id(given)
+        except UnknownUserError:
+            return given
+
+    def knows(self, user_id: str) -> bool:
+        """Return True if the dataset has events of a user that were not deleted."""
+        try:
+            return self.dataset.interactions.known_id(user_id) not in self.deleted.users
+        except UnknownUserError:
+            return False
+
+    def history(self, given: str) -> History:
+        """Return a user's events in the dataset and in the store; empty for an unknown user."""
+        return self._joined(given, self.store.events_of(user_id=self.user_id(given)))
+
+    def _joined(self, given: str, stored: Sequence[Event]) -> History:
+        user_id = self.user_id(given)
+        later = [e.interaction for e in stored]
+        positions = self.dataset.info.time_unit == "position"
+        return History(join_events(self.start_of(user_id), later, positions=positions), user_id)
+
+    def numbered(self, given: str) -> list[tuple[Interaction, int | None]]:
+        """Return a user's events as in ``history``, each with its number in the store.
+
+        The number of an event of the dataset is None.
+        """
+        later = self.store.events_of(user_id=self.user_id(given))
+        numbers = {id(e.interaction): e.sequence for e in later}
+        return [(e, numbers.get(id(e))) for e in self._joined(given, later).interactions]
+
+    def session(self, session_id: str) -> History:
+        """Return the events of an anonymous session, oldest first."""
+        events = [e.interaction for e in self.store.events_of(session_id=session_id)]
+        return History(tuple(sorted(events, key=lambda i: i.timestamp)))
+
+    def start_of(self, user_id: str) -> tuple[Interaction, ...]:
+        """Return a user's events in the dataset that were not deleted."""
+        if not self.knows(user_id):
+            return ()
+        return self.deleted.left(user_id, self._start_of(user_id))
+
+    def user_ids(self, prefix: str, after: str, limit: int) -> list[str]:
+        """Return ids of users with events or labels, sorted; see ``users.stored_user_ids``."""
+        gone = self.deleted.users
+        known = users.sorted_ids_after(self._sorted_ids, prefix, after, limit, gone)
+        stored = users.stored_user_ids(self.store, prefix, after, limit)
+        return sorted({*known, *stored})[:limit]
+
+    @functools.cached_property
+    def _sorted_ids(self) -> list[str]:
+        return sorted(self.dataset.interactions.user_ids)
+
+    @functools.cached_property
+    def _start_of(self) -> Callable[[str], tuple[Interaction, ...]]:
+        read = self.dataset.interactions.history
+        return functools.lru_cache(_HISTORIES)(lambda user_id: read(user_id).interactions)
