@@ -43,10 +43,18 @@ def listen(listener: Listener | None) -> Iterator[None]:
     """Call a function with each draft of a sentence that this thread writes in the block.
 
     Args:
-        listener: the function; None for none. It is called between two forward passes of the model, so
+        listener: the function; None for none. It hears nothing twice in a row, and is called between two forward passes of the model, so
             it should be fast. If several sentences are written together, it hears of none of them.
     """
-    token = _LISTENER.set(listener)
+    last: Draft | None = None
+
+    def once(draft: Draft) -> None:
+        nonlocal last
+        if listener is not None and draft != last:
+            last = draft
+            listener(draft)
+
+    token = _LISTENER.set(None if listener is None else once)
     try:
         yield
     finally:

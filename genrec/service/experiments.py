@@ -178,7 +178,8 @@ def results(experiment: Experiment, lists: Iterable[Outcome], now: float) -> dic
         first, the test against the first one, with the users whose ``window_hours`` have passed.
     """
     tallies = {arm.name: _Tally(experiment.behaviors) for arm in experiment.arms}
-    complete: list[tuple[float, str, str, float]] = []  # a user's first list, its arm and its value
+    began, which, values = array("d"), array("l"), array("d")  # of the users to compare
+    place = {arm.name: n for n, arm in enumerate(experiment.arms)}
     for _, group in groupby(lists, key=lambda one: one.unit):
         mine = list(group)
         for name, tally in tallies.items():
@@ -186,24 +187,25 @@ def results(experiment: Experiment, lists: Iterable[Outcome], now: float) -> dic
                 tally.add(shown)
         value = _value(experiment, mine, now)
         if value is not None:
-            complete.append((mine[0].shown, mine[0].list_id, mine[0].arm, value))
-    complete.sort()
-    which = np.array([arm for _, _, arm, _ in complete], dtype=object)
-    values = np.array([value for _, _, _, value in complete], dtype=np.float64)
+            began.append(mine[0].shown)
+            which.append(place.get(mine[0].arm, -1))
+            values.append(value)
+    order = np.argsort(began, kind="stable")  # in the order of their first lists
+    arm_of, value_of = np.array(which)[order], np.array(values)[order]
     first, *others = experiment.arms
     level = 1 - (1 - LEVEL) / max(len(others), 1)  # so that all statements hold together
     compared = []
     for arm in others:
-        either = (which == first.name) | (which == arm.name)
+        either = (arm_of == 0) | (arm_of == place[arm.name])
         found = compare(
-            values[either],
-            which[either] == arm.name,
+            value_of[either],
+            arm_of[either] != 0,
             level=level,
             planned=experiment.planned_users,
         )
         compared.append(_verdict(first.name, arm.name, found, level))
     arms = [{"arm": name, **tally.to_dict()} for name, tally in tallies.items()]
-    return {"arms": arms, "comparisons": compared, "complete_users": len(complete)}
+    return {"arms": arms, "comparisons": compared, "complete_users": len(values)}
 
 
 class _Tally:

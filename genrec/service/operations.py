@@ -140,7 +140,7 @@ class Operations(Connection):
             "planned_users": planned_users,
             "salt": salt,
         }
-        body = {n: v for n, v in given.items() if v is not None}
+        body: dict[str, Any] = {n: v for n, v in given.items() if v is not None}
         body["arms"] = [_arm(arm) for arm in arms]
         return RunningExperiment.of(self._send("PUT", f"/v1/experiments/{_named(name)}", body))
 

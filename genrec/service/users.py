@@ -73,7 +73,7 @@ def stored_user_ids(store: Store, prefix: str, after: str, limit: int) -> list[s
     found: set[str] = set()
     with store.reading("The users cannot be read") as connection:
         for table in (tables.events, tables.users):
-            column = table.c.user_id
+            column: Any = table.c.user_id
             if connection.dialect.name == "postgresql":  # stores of earlier versions
                 column = column.collate("C")
             wanted = sa.select(column).distinct().where(column > after)

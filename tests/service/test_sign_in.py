@@ -192,6 +192,7 @@ def test_both_languages_have_all_words() -> None:
     tables = re.findall(r"^const (?:EN|ZH) = \{$(.*?)^\};$", text, re.M | re.S)
     names = [re.findall(r'^  "([^"]+)": "(.*)",$', table, re.M) for table in tables]
     english, chinese = (dict(pairs) for pairs in names)
+    assert [len(pairs) for pairs in names] == [len(english), len(chinese)]  # none twice
     assert len(english) > 150
     assert english.keys() == chinese.keys()
     for name, words in english.items():

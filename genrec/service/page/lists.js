@@ -156,7 +156,7 @@ function Why({ pointed, reason, state, close }) {
   const strong = evidence.filter((one) => one.nats >= VISIBLE).sort((a, b) => b.nats - a.nats).slice(0, 3);
   const against = evidence.filter((one) => one.nats <= -VISIBLE).sort((a, b) => a.nats - b.nats).slice(0, 1);
   const written = reason?.explanation.source === "generated";
-  const source = reason?.counted ? "counted" : written ? "checked" : "template";
+  const source = reason?.counted ? "only counts" : written ? "checked" : "template";
   return html`<section class=${pointed ? "panel why open" : "panel why"} aria-labelledby="why">
     ${pointed && html`<button type="button" class="small" aria-label=${t("close")} onClick=${close}>×</button>`}
     <div class="said" aria-live="polite">
