@@ -276,8 +276,8 @@ def test_results_are_those_of_all_lists_in_memory(tmp_path: Path) -> None:
         assert arm["fallbacks"] == sum(one.fallback for one in mine)
         for behavior in ("buy", "view"):
             shares = []
-            for user in users:
-                lists = [one for one in mine if user in {one.user_id, one.session_id}]
+            for who in users:
+                lists = [one for one in mine if who in {one.user_id, one.session_id}]
                 accepted = [(one.list_id, behavior) in taken for one in lists]
                 shares.append(sum(accepted) / len(accepted))
             apart = arm["behaviors"][behavior]
