@@ -9,6 +9,8 @@ overhead  requests for a list alternate with requests to /livez, which does noth
           busy machine.
 shared    two services, of which one lets eight requests share a pass and one lets each run alone, answer
           eight clients in turn.
+workers   two services, one of one process and one with two workers, answer eight clients in turn with lists made by
+          counting, and then store events.
 load      requests arrive at random times at .5, .7 and 2 times the rate of the shared service above.
 """
 
@@ -39,7 +41,7 @@ from benchmarks.common import ROOT, commit
 from genrec.data.datasets import load as load_dataset
 from genrec.recommender import Recommender
 
-PARTS = ("overhead", "shared", "load")
+PARTS = ("overhead", "shared", "load", "workers")
 CLIENTS = 8
 
 
@@ -68,6 +70,13 @@ def main() -> None:
             )
             with service(work, model, "--model-role", "explain") as served:
                 measure_overhead(served, users, arguments.requests, recommender)
+        if "workers" in arguments.parts:
+            counting = ("--model-role", "explain", "--prior", "collaborative")
+            with (
+                service(work, model, *counting) as one,
+                service(work, model, *counting, "--workers", "2") as several,
+            ):
+                asyncio.run(compare_workers(one, several, users, arguments))
         if not {"shared", "load"} & set(arguments.parts):
             return
         fused = ("--model-role", "fuse", "--prior", "collaborative")
@@ -111,9 +120,14 @@ class Served:
     pid: int
 
     def used(self) -> float:
-        """Return the processor time that the service has used, in seconds."""
-        times = psutil.Process(self.pid).cpu_times()
-        return float(times.user + times.system)
+        """Return the processor time that all processes of the service have used, in seconds."""
+        return sum(self.used_each())
+
+    def used_each(self) -> list[float]:
+        """Return the processor time of each process: the first one, and those that it started."""
+        parent = psutil.Process(self.pid)
+        times = [p.cpu_times() for p in [parent, *parent.children()]]
+        return [float(t.user + t.system) for t in times]
 
 
 @contextmanager
@@ -121,21 +135,28 @@ def service(work: Path, model: str, *arguments: str) -> Iterator[Served]:
     """Serve a copy of the shop until the block ends."""
     shop = work / f"shop-{next(_NUMBER)}"
     shutil.copytree(work / "shop", shop)
+    with serve_folder(shop, work / "log", model, *arguments) as served:
+        yield served
+
+
+@contextmanager
+def serve_folder(shop: Path, log: Path, model: str, *arguments: str) -> Iterator[Served]:
+    """Serve a dataset folder until the block ends, and append what it says to a log."""
     command = [
         sys.executable, "-m", "genrec", "serve", str(shop), "--port", "0", "--model", model,
         "--threads", "1", "--encoder", "ngrams", *arguments,
     ]  # fmt: skip
     with (
-        (work / "log").open("a") as log,
+        log.open("a") as said,
         subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT
+            command, stdout=subprocess.PIPE, stderr=said, text=True, cwd=ROOT
         ) as process,
     ):
         try:
             assert process.stdout is not None
             found = re.search(r"http://\S+:\d+", process.stdout.readline())
             if found is None:
-                raise SystemExit((work / "log").read_text())
+                raise SystemExit(log.read_text())
             yield Served(found[0], process.pid)
         finally:
             process.terminate()
@@ -144,6 +165,10 @@ def service(work: Path, model: str, *arguments: str) -> Iterator[Served]:
 
 def body(user: str) -> dict[str, Any]:
     return {"user_id": user, "k": 10, "fallback": False}
+
+
+def event_of(user: str) -> dict[str, Any]:
+    return {"user_id": user, "item_id": "22720", "behavior": "view"}
 
 
 def metric(text: str, name: str) -> float:
@@ -199,6 +224,30 @@ def describe(seconds: Sequence[float]) -> str:
     return " ".join(f"{1000 * cuts[p - 1]:9.2f}" for p in (50, 95, 99))
 
 
+async def compare_workers(
+    one: Served, several: Served, users: Sequence[str], arguments: argparse.Namespace
+) -> None:
+    """Let clients ask both services in turn, and compare rates and processor time."""
+    for name, path in (("lists", "/v1/recommend"), ("events", "/v1/feedback")):
+        for served in (one, several):
+            await saturate(served.url, users, 2.0, path)
+        for number in range(arguments.rounds):
+            for title, served in (("one process", one), ("two workers", several)):
+                before = served.used_each()
+                rate = await saturate(served.url, users, arguments.seconds, path)
+                answered = rate * arguments.seconds + CLIENTS
+                spent = [
+                    1000 * (b - a) / answered
+                    for a, b in zip(before, served.used_each(), strict=True)
+                ]
+                each = ", ".join(f"{s:.2f}" for s in spent)
+                print(
+                    f"workers, round {number + 1}, {name}, {title}: {rate:.1f}/s, processor milliseconds each "
+                    f"{sum(spent):.2f} (by process: {each})",
+                    flush=True,
+                )
+
+
 async def compare_shared(
     together: Served, alone: Served, users: Sequence[str], arguments: argparse.Namespace
 ) -> float:
@@ -234,7 +283,9 @@ def describe_ratios(ratios: Sequence[float]) -> str:
     return f"{statistics.median(ratios):.2f} times ({', '.join(f'{r:.2f}' for r in ratios)})"
 
 
-async def saturate(url: str, users: Sequence[str], seconds: float) -> float:
+async def saturate(
+    url: str, users: Sequence[str], seconds: float, path: str = "/v1/recommend"
+) -> float:
     """Let clients ask one request after the other, and return the answers per second."""
     answered = 0
     end = time.perf_counter() + seconds
@@ -242,7 +293,8 @@ async def saturate(url: str, users: Sequence[str], seconds: float) -> float:
     async def ask(client: httpx2.AsyncClient, number: int) -> None:
         nonlocal answered
         for user in itertools.cycle(users[number::CLIENTS]):
-            answer = await client.post("/v1/recommend", json=body(user), timeout=120)
+            sent = body(user) if path == "/v1/recommend" else event_of(user)
+            answer = await client.post(path, json=sent, timeout=120)
             answer.raise_for_status()
             if time.perf_counter() > end:
                 return

@@ -92,7 +92,7 @@ def create_app(service: Service) -> Gate:
     app.include_router(routes_experiments.router)
     app.include_router(routes_page.router)
     app.include_router(health)
-    _add_handlers(app)
+    add_handlers(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return Gate(
         app,
@@ -103,7 +103,9 @@ def create_app(service: Service) -> Gate:
     )
 
 
-def _add_handlers(app: FastAPI) -> None:
+def add_handlers(app: FastAPI) -> None:
+    """Let an application describe all errors as problems."""
+
     async def failed(request: Request, error: Exception) -> Response:
         problem = problem_of(error)
         return problem_response(problem, request.url.path, request.state.request_id)
@@ -158,7 +160,17 @@ async def livez() -> Response:
 @health.get("/healthz", responses=_HEALTH)
 async def healthz(request: Request) -> Response:
     """Say whether the thread of the model works. This never waits for it."""
-    service = service_of(request)
+    return json_response(*health_of(service_of(request)))
+
+
+@health.get("/readyz", responses=_HEALTH)
+def readyz(request: Request) -> Response:
+    """Say whether requests can be answered: the store answers, and the service is not stopping."""
+    return json_response(*readiness_of(service_of(request)))
+
+
+def health_of(service: Service) -> tuple[dict[str, Any], int]:
+    """Return whether the thread of the model works, and the HTTP status. This never waits for it."""
     problem = service.worker.problem()
     values = {
         "status": "failing" if problem else "ok",
@@ -166,13 +178,11 @@ async def healthz(request: Request) -> Response:
         "waiting": service.worker.waiting,
         "running_seconds": round(service.worker.running, 3),
     }
-    return json_response(values, 503 if problem else 200)
+    return values, 503 if problem else 200
 
 
-@health.get("/readyz", responses=_HEALTH)
-def readyz(request: Request) -> Response:
-    """Say whether requests can be answered: the store answers, and the service is not stopping."""
-    service = service_of(request)
+def readiness_of(service: Service) -> tuple[dict[str, Any], int]:
+    """Return whether requests can be answered, and the HTTP status."""
     problem = "the service is stopping" if service.stopping else service.worker.problem()
     if not problem:
         try:
@@ -180,7 +190,7 @@ def readyz(request: Request) -> Response:
         except GenrecError as error:
             problem = str(error)
     status = {"status": "not ready" if problem else "ok", "problem": problem or None}
-    return json_response(status, 503 if problem else 200)
+    return status, 503 if problem else 200
 
 
 @health.get("/metrics", responses={200: {"content": {"text/plain": {}}}}, response_class=Response)

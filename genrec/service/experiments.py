@@ -10,7 +10,7 @@ import hashlib
 import time
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain, groupby, repeat
 from typing import Any
@@ -120,18 +120,27 @@ class Experiment:
 
 
 class Experiments:
-    """The experiments of a service, in memory and in the store."""
+    """The experiments of a service, in memory and in the store.
 
-    def __init__(self, store: Store) -> None:
-        """Read the experiments from the store.
+    Attributes:
+        on_change: a function that is called after each change, before it is acknowledged.
+    """
+
+    def __init__(self, store: Store, known: Sequence[Experiment] | None = None) -> None:
+        """Read the experiments from the store, unless they are given.
+
+        Args:
+            store: the store.
+            known: the experiments; None to read them.
 
         Raises:
             StoreError: they cannot be read.
         """
         self._store = store
-        self._known: Mapping[str, Experiment] = {
-            name: Experiment.of(name, *values) for name, values in store.experiments().items()
-        }
+        self.on_change: Callable[[], None] = lambda: None
+        if known is None:
+            known = [Experiment.of(n, *values) for n, values in store.experiments().items()]
+        self._known: Mapping[str, Experiment] = {e.name: e for e in known}
 
     def all(self) -> list[Experiment]:
         """Return all experiments, the oldest first."""
@@ -151,11 +160,13 @@ class Experiments:
         e = experiment
         self._store.put_experiment(e.name, e.definition(), e.started, e.stopped)
         self._known = {**self._known, e.name: e}
+        self.on_change()
 
     def delete(self, name: str) -> None:
         """Forget an experiment. The lists that it showed stay in the store."""
         self._store.put_experiment(name, None)
         self._known = {n: e for n, e in self._known.items() if n != name}
+        self.on_change()
 
     def results(self, experiment: Experiment) -> dict[str, Any]:
         """Return the results of each arm, and the comparison of each other arm with the first."""

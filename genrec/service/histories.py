@@ -1,10 +1,11 @@
-"""Know the events of users: those of the dataset that were not deleted, and those that came after it."""
+"""Know all items and the events of users: those of the dataset, and those that came after it."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
+from genrec.data.catalog import Catalog, Item
 from genrec.data.dataset import Dataset
 from genrec.data.deletions import Deletions
 from genrec.data.events import History, Interaction, join_events
@@ -22,16 +23,34 @@ class Histories:
         dataset: the dataset.
         store: everything that came after it.
         deleted: the events of the dataset that must not be used any more.
+        default: the name of the model that answers if a request names none.
     """
 
-    def __init__(self, dataset: Dataset, store: Store) -> None:
+    def __init__(self, dataset: Dataset, store: Store, default: str) -> None:
         """Read what was deleted from the store.
 
         Raises:
             StoreError: the store cannot be read.
         """
-        self.dataset, self.store = dataset, store
+        self.dataset, self.store, self.default = dataset, store, default
         self.deleted: Deletions = store.deletions()
+        self._catalog = dataset.catalog
+
+    @property
+    def models(self) -> Sequence[str]:
+        """The names of the models."""
+        raise NotImplementedError
+
+    @property
+    def catalog(self) -> Catalog:
+        """All items, including removed and blocked ones."""
+        return self._catalog
+
+    def check_events(self, events: Iterable[Event]) -> list[str]:
+        """Return the ids of items in events that the catalog does not have."""
+        catalog = self._catalog
+        ids = dict.fromkeys(e.interaction.item_id for e in events)
+        return [i for i in ids if i is not None and i not in catalog]
 
     def user_id(self, given: str) -> str:
         """Return a user's id as it is written in the dataset, or the given id of another user."""
@@ -49,7 +68,12 @@ class Histories:
 
     def history(self, given: str) -> History:
         """Return a user's events in the dataset and in the store; empty for an unknown user."""
-        return self._joined(given, self.store.events_of(user_id=self.user_id(given)))
+        return self.numbered_history(given)[0]
+
+    def numbered_history(self, given: str) -> tuple[History, int]:
+        """Return a user's events, and the number of the last one in the store; 0 if there is none."""
+        stored = self.store.events_of(user_id=self.user_id(given))
+        return self._joined(given, stored), max((e.sequence for e in stored), default=0)
 
     def _joined(self, given: str, stored: Sequence[Event]) -> History:
         user_id = self.user_id(given)
@@ -92,3 +116,10 @@ class Histories:
     def _start_of(self) -> Callable[[str], tuple[Interaction, ...]]:
         read = self.dataset.interactions.history
         return functools.lru_cache(_HISTORIES)(lambda user_id: read(user_id).interactions)
+
+
+def with_items(catalog: Catalog, items: Sequence[Item]) -> Catalog:
+    """Return a catalog in which items were added or replaced."""
+    return catalog.edited(
+        [i for i in items if i.item_id not in catalog], [i for i in items if i.item_id in catalog]
+    )

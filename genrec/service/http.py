@@ -23,7 +23,7 @@ DEEPEST = 12  # levels of nesting in the JSON of a request
 _LARGEST = 2**63  # numbers in attributes must be smaller than this
 _SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_HEADERS = {
+HEADERS = {
     "content-security-policy": "default-src 'none'; base-uri 'none'; frame-ancestors 'none'; form-action 'none'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
@@ -142,7 +142,7 @@ class Gate:
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
             return
-        headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
+        headers = read_headers(scope)
         given = headers.get("x-request-id", "")
         request_id = given if _SAFE_ID.fullmatch(given) else uuid.uuid4().hex
         state = scope.setdefault("state", {})
@@ -155,7 +155,7 @@ class Gate:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 own = {k for k, _ in message["headers"]}
-                more = {**_HEADERS, "x-request-id": request_id}
+                more = {**HEADERS, "x-request-id": request_id}
                 added = [(k.encode(), v.encode()) for k, v in more.items() if k.encode() not in own]
                 message = {**message, "headers": [*message["headers"], *added]}
             await send(message)
@@ -205,6 +205,11 @@ class Gate:
             return message
 
         return limited
+
+
+def read_headers(scope: Scope) -> dict[str, str]:
+    """Return the headers of a request, by their names in lower case."""
+    return {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
 
 
 def json_response(value: Any, status: int = 200, **headers: str) -> Response:

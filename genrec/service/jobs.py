@@ -8,11 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from genrec.config import EXPLAIN, QueryOptions
+from genrec.config import QueryOptions
 from genrec.data.events import History
 from genrec.explain.drafts import Draft, listen
 from genrec.recommender import Recommender
-from genrec.service.experiments import Arm
 from genrec.service.problems import Problem
 from genrec.service.schemas import Recommend
 from genrec.service.shop import Engine, Shop
@@ -26,44 +25,76 @@ class Prepared:
     """A request whose history and options have been found.
 
     Attributes:
-        engine: the recommender that answers.
+        run: the name of the model that answers.
         history: the events, or typed text.
         options: the options.
         notes: remarks for the client.
         experiment: the name of the experiment that the request takes part in; None if there is none.
         arm: the name of the arm that makes the list; None if there is no experiment.
-        maker: the recommender that makes the list; None for that of the engine.
+        counting: True if counting alone makes the list.
+        draws: True if the items are drawn at random.
+        sequence: the number of the user's last event in the store; 0 if there is none.
     """
 
-    engine: Engine
+    run: str
     history: History | str | list[str]
     options: QueryOptions
     notes: tuple[str, ...] = ()
     experiment: str | None = None
     arm: str | None = None
-    maker: Recommender | None = None
-
-    @property
-    def recommender(self) -> Recommender:
-        """The recommender that makes the list."""
-        return self.engine.recommender if self.maker is None else self.maker
+    counting: bool = False
+    draws: bool = False
+    sequence: int = 0
 
 
-def maker_of(shop: Shop, engine: Engine, arm: Arm | None, asked: Recommend) -> Recommender | None:
-    """Return the recommender that makes the lists of an arm, or of a request without one.
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """How a request for a list wants to be answered.
 
-    None stands for the engine's own recommender.
+    Attributes:
+        shows: the lists, as in ``Recommender.recommend_rails``; None for a single list.
+        counting: True if the client asked for a list by counting alone.
+        fallback: True if counting may make the list when the model does not answer.
+        deadline_ms: the milliseconds after which the request is given up; None for the service's own.
+    """
+
+    shows: tuple[str, ...] | None
+    counting: bool
+    fallback: bool
+    deadline_ms: int | None
+
+    @classmethod
+    def of(cls, asked: Recommend) -> Wanted:
+        """Read the fields of a request."""
+        shows = None if asked.shows is None else tuple(asked.shows)
+        return cls(shows, asked.counting, asked.fallback, asked.deadline_ms)
+
+
+class StaleError(Problem):
+    """Raised when a request has an older history of its user than an earlier request had."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            503, "The user's history is changing. Try again.", headers={"Retry-After": "1"}
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Say how another process makes it again."""
+        return StaleError, ()
+
+
+def maker_of(shop: Shop, engine: Engine, ready: Prepared) -> Recommender:
+    """Return the recommender that makes the list of a request.
 
     Raises:
         Problem: counting alone should make the list, but there are no counts.
     """
-    role, search = (None, asked.search) if arm is None else (arm.model_role, arm.search)
-    counting = asked.counting or role == EXPLAIN
-    if counting and engine.fallback is None:
+    if ready.counting and engine.fallback is None:
         raise Problem(409, f"The model {engine.name!r} has no counts. Leave out counting.")
-    if search is not None:
-        return shop.drawing(engine, counting=counting)
-    return engine.fallback if counting else None
+    if ready.draws:
+        return shop.drawing(engine, counting=ready.counting)
+    alone = engine.fallback if ready.counting else None
+    return engine.recommender if alone is None else alone
 
 
 def job_of(recommender: Recommender, ready: Prepared, shows: Sequence[str] | None) -> Job:
@@ -106,6 +137,7 @@ def job_of(recommender: Recommender, ready: Prepared, shows: Sequence[str] | Non
 
 
 def explanation_job(
+    recommender: Recommender,
     ready: Prepared,
     item_id: str,
     finish: Callable[[dict[str, Any]], dict[str, Any]],
@@ -114,6 +146,7 @@ def explanation_job(
     """Return the job that explains an item.
 
     Args:
+        recommender: the recommender.
         ready: the request.
         item_id: the item.
         finish: a function that completes the answer.
@@ -123,7 +156,7 @@ def explanation_job(
 
     def run(_: Sequence[Any]) -> Sequence[Any]:
         with listen(told):
-            found = ready.engine.recommender.explain(ready.history, item_id, options=ready.options)
+            found = recommender.explain(ready.history, item_id, options=ready.options)
         return [finish(found.to_dict())]
 
     return Job(run, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -19,12 +20,14 @@ from prometheus_client import (
     generate_latest,
 )
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.metrics_core import GaugeMetricFamily
+from prometheus_client.multiprocess import MultiProcessCollector
 
-from genrec.service.recorder import Recorder
 from genrec.service.tracing import Tracing
 from genrec.service.worker import Job, Worker
 
 LOG = logging.getLogger("genrec.service")
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # the variable that names the folder in which processes count together
 _OTHERS = "opentelemetry"  # the logger of a library that the service uses
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -33,14 +36,16 @@ class Metrics:
     """The metrics of one service.
 
     Attributes:
-        registry: the registry that holds them.
+        registry: the registry of what is counted.
+        levels: the registry of what is read at the moment: the queue, and this process.
         tracing: receives the parts of requests, too.
     """
 
     def __init__(self, tracing: Tracing | None = None) -> None:
         self.registry = r = CollectorRegistry()
+        self.levels = CollectorRegistry()
         self.tracing = tracing or Tracing()
-        ProcessCollector(registry=r)
+        ProcessCollector(registry=self.levels)
         self.requests = Counter(
             "genrec_requests", "Requests by route and status.", ["route", "status"], registry=r
         )
@@ -66,8 +71,6 @@ class Metrics:
             buckets=_SECONDS,
             registry=r,
         )
-        self.queue = Gauge("genrec_queue", "Requests that wait for the model.", registry=r)
-        self.places = Gauge("genrec_queue_places", "Requests that may wait at most.", registry=r)
         self.lists = Counter(
             "genrec_lists",
             "Lists by certainty: exact, uncertain or fallback.",
@@ -96,28 +99,19 @@ class Metrics:
         )
         self.events = Counter("genrec_events", "Events that were stored.", registry=r)
         self.counted = Counter("genrec_events_counted", "Events added to the prior.", registry=r)
-        self.dropped = Gauge("genrec_left", "Requests whose client left the queue.", registry=r)
-        self.late = Gauge(
-            "genrec_late", "Requests whose deadline passed before their turn.", registry=r
-        )
-        self.stopped = Gauge(
-            "genrec_stopped", "Passes that stopped because nobody waited for them.", registry=r
-        )
         self.unstored = Gauge(
-            "genrec_lists_not_stored", "Shown lists that could not be stored.", registry=r
+            "genrec_lists_not_stored",
+            "Shown lists that could not be stored.",
+            multiprocess_mode="sum",
+            registry=r,
         )
         self.background = Counter(
             "genrec_background_errors", "Failures of tasks in the background.", registry=r
         )
 
-    def watch(self, worker: Worker, recorder: Recorder) -> None:
-        """Let the gauges show what these two say when the metrics are read."""
-        self.places.set(worker.size)
-        self.queue.set_function(lambda: worker.waiting)
-        self.dropped.set_function(lambda: worker.tally.left)
-        self.late.set_function(lambda: worker.tally.late)
-        self.stopped.set_function(lambda: worker.tally.stopped)
-        self.unstored.set_function(lambda: recorder.dropped)
+    def watch(self, worker: Worker) -> None:
+        """Let the gauges show what the thread of the model says when the metrics are read."""
+        self.levels.register(_Levels(worker))
 
     def count_pass(self, jobs: int, seconds: float) -> None:
         """Count a pass of the model's thread."""
@@ -174,8 +168,35 @@ class Metrics:
             self.lines.labels(source).inc(attention.get(source, 0))
 
     def render(self) -> tuple[bytes, str]:
-        """Return the metrics in Prometheus's text format, and its content type."""
-        return generate_latest(self.registry), CONTENT_TYPE_PLAIN_0_0_4
+        """Return the metrics in Prometheus's text format, and its content type.
+
+        If several processes count in the files of one folder, their counts are added up.
+        """
+        counted = self.registry
+        if FOLDER in os.environ:
+            counted = CollectorRegistry()
+            MultiProcessCollector(counted)
+        text = generate_latest(counted) + generate_latest(self.levels)
+        return text, CONTENT_TYPE_PLAIN_0_0_4
+
+
+class _Levels:
+    """The gauges of the queue of the model."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Yield the gauges with their present values."""
+        worker, tally = self._worker, self._worker.tally
+        for name, text, value in (
+            ("queue", "Requests that wait for the model.", worker.waiting),
+            ("queue_places", "Requests that may wait at most.", worker.size),
+            ("left", "Requests whose client left the queue.", tally.left),
+            ("late", "Requests whose deadline passed before their turn.", tally.late),
+            ("stopped", "Passes that stopped because nobody waited for them.", tally.stopped),
+        ):
+            yield GaugeMetricFamily(f"genrec_{name}", text, value)
 
 
 class JsonLines(logging.Formatter):

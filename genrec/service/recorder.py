@@ -22,9 +22,20 @@ class Recorder:
         dropped: the number of lists that were not stored.
     """
 
-    def __init__(self, store: Store, failed: Callable[[Exception], None]) -> None:
-        """Start the thread; ``failed`` is called with each error."""
-        self._store, self._failed = store, failed
+    def __init__(
+        self,
+        store: Store,
+        failed: Callable[[Exception], None],
+        lost: Callable[[int], None] = lambda lists: None,
+    ) -> None:
+        """Start the thread.
+
+        Args:
+            store: the store.
+            failed: a function that is called with each error.
+            lost: a function that is called with the number of lists that were not stored.
+        """
+        self._store, self._failed, self._lost = store, failed, lost
         self._queue: queue.Queue[ShownList | None] = queue.Queue(_MOST)
         self.dropped = 0
         self._thread = threading.Thread(target=self._run, name="genrec-lists", daemon=True)
@@ -35,7 +46,11 @@ class Recorder:
         try:
             self._queue.put_nowait(shown)
         except queue.Full:
-            self.dropped += 1
+            self._drop(1)
+
+    def _drop(self, lists: int) -> None:
+        self.dropped += lists
+        self._lost(lists)
 
     def flush(self) -> None:
         """Wait until all lists that were added have been stored."""
@@ -59,7 +74,7 @@ class Recorder:
                 if lists:
                     self._store.add_lists(lists)
             except Exception as error:
-                self.dropped += len(lists)
+                self._drop(len(lists))
                 self._failed(error)
             for _ in taken:
                 self._queue.task_done()

@@ -18,6 +18,7 @@ from genrec.service import examples
 from genrec.service.answers import ANSWERS
 from genrec.service.attributes import describe_columns, plain_value
 from genrec.service.http import StrictRoute, json_response
+from genrec.service.lists import lists_of
 from genrec.service.problems import Problem
 from genrec.service.schemas import (
     Feedback,
@@ -57,9 +58,9 @@ async def feedback(
     into account. A request with an `Idempotency-Key` may be repeated for a week; its events are
     stored only once.
     """
-    service, now = service_of(request), time.time()
+    service, now = lists_of(request), time.time()
     given = asked.events if isinstance(asked, Feedback) else [asked]
-    shop = service.shop
+    shop = service.known
     events = [
         Event(
             e.interaction(now),

@@ -17,6 +17,7 @@ from genrec.json_text import to_json
 from genrec.service import examples
 from genrec.service.answers import ANSWERS, answers_of
 from genrec.service.http import StrictRoute, json_response
+from genrec.service.lists import lists_of
 from genrec.service.problems import Problem, problem_of
 from genrec.service.schemas import (
     Explain,
@@ -44,7 +45,7 @@ async def recommend(asked: Recommend, request: Request) -> Response:
     The answer is that of `Recommender.recommend`, with the id of the list, the model, and the reason
     if counting alone made the list.
     """
-    return json_response(await service_of(request).recommend(request, asked))
+    return json_response(await lists_of(request).recommend(request, asked))
 
 
 @router.post("/recommend:batch", responses=ANSWERS["batch"], openapi_extra=examples.body("batch"))
@@ -53,7 +54,7 @@ async def recommend_batch(asked: RecommendBatch, request: Request) -> Response:
 
     Each answer is a list, or the problem of this request alone.
     """
-    service = service_of(request)
+    service = lists_of(request)
     free = max(1, service.limits.queue // 2)
 
     async def one(each: Recommend) -> dict[str, Any]:
@@ -74,7 +75,7 @@ async def session(asked: Session, request: Request) -> Response:
 
     With `keep`, the events are stored, and the answer has the `session_id` for the next request.
     """
-    service = service_of(request)
+    service = lists_of(request)
     if not asked.keep:
         return json_response(await service.recommend(request, asked, record=False))
     key = request.state.key
@@ -91,7 +92,7 @@ async def session(asked: Session, request: Request) -> Response:
     service.check_items([e.interaction.item_id for e in events if e.interaction.item_id])
     if events:
         with service.metrics.stage("store"):
-            await asyncio.to_thread(service.shop.store.add_events, events)
+            await asyncio.to_thread(service.known.store.add_events, events)
         service.metrics.events.inc(len(events))
     kept = asked.model_copy(update={"history": None, "session_id": name})
     return json_response(await service.recommend(request, kept) | {"session_id": name})
@@ -141,7 +142,7 @@ async def prompt(asked: PromptFor, request: Request) -> Response:
     ready = await service.ready(asked, None, {})
 
     def read(_: Sequence[Any]) -> Sequence[Any]:
-        recommender = ready.engine.recommender
+        recommender = service.engine(ready.run).recommender
         text, spans = recommender.events_in_prompt(ready.history)
         answer = {
             "schema_version": 1,
@@ -149,7 +150,7 @@ async def prompt(asked: PromptFor, request: Request) -> Response:
             "events": len(spans),
             "tokens": recommender.prompt(ready.history).n_tokens,
             "notes": list(ready.notes),
-            "run": ready.engine.name,
+            "run": ready.run,
         }
         return [answer]
 

@@ -11,20 +11,20 @@ import ipaddress
 import json
 import math
 import secrets
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from genrec.errors import SettingsError
-from genrec.extras import how_to_install
 from genrec.files import write_text
 from genrec.service.problems import Problem
+from genrec.service.rates import RateLimit
+from genrec.service.shared import Shared
 from genrec.service.sign_in import SignIn, SignIns
 
 READ, FEEDBACK, ADMIN = SCOPES = ("read", "feedback", "admin")
 _PREFIX = "genrec_"
-_EVERYONE = "everyone"  # the name under which requests without keys are counted
+EVERYONE = "everyone"  # the name under which requests without keys are counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +104,16 @@ class Guard:
     Attributes:
         keys: the keys; empty if none is needed.
         sign_ins: those who have signed in to the page with a key.
+        shared: the numbers in which several processes count requests; None if there is one process.
     """
 
     def __init__(
-        self, keys: Sequence[Key], *, rate: str | None = None, hosts: Sequence[str] = ()
+        self,
+        keys: Sequence[Key],
+        *,
+        rate: str | None = None,
+        hosts: Sequence[str] = (),
+        shared: Shared | None = None,
     ) -> None:
         """Store the keys and the limits.
 
@@ -116,25 +122,15 @@ class Guard:
             rate: how many requests a key may send, such as ``600/minute``; None for no limit.
             hosts: names by which clients may call the service; empty for any. Without keys, this
                 keeps web pages from reaching a service on this machine by another name.
+            shared: the numbers in which several processes count requests; None to count in this one.
 
         Raises:
             SettingsError: the rate is not valid.
         """
         self.keys, self._hosts = tuple(keys), frozenset(h.lower() for h in hosts)
         self.sign_ins = SignIns()
-        self._rate = self._limiter = None
-        if rate is not None:
-            try:
-                import limits
-            except ImportError as error:
-                raise SettingsError(f"--rate needs limits. {how_to_install('serve')}") from error
-            try:
-                self._rate = limits.parse(rate)
-            except ValueError as error:
-                msg = f"rate={rate!r} is not valid. Expected a number of requests, such as 600/minute."
-                raise SettingsError(msg) from error
-            storage = limits.storage.MemoryStorage()
-            self._limiter = limits.strategies.SlidingWindowCounterRateLimiter(storage)
+        self.shared = shared
+        self._limit = None if rate is None else RateLimit(rate, shared)
 
     def check_host(self, headers: Mapping[str, str]) -> None:
         """Check the name under which the client called, and the page that it comes from.
@@ -172,7 +168,7 @@ class Guard:
             if not key.allows(scope):
                 msg = f"The key {key.name!r} does not have the scope {scope!r} that this needs."
                 raise Problem(403, msg)
-        self._count(_EVERYONE if key is None else key.name)
+        self._count(EVERYONE if key is None else key.name)
         return key
 
     def sign_in(self, given: str) -> tuple[str, SignIn, Key]:
@@ -186,7 +182,7 @@ class Guard:
         """
         if not self.keys:
             raise Problem(409, "This service needs no keys, so there is nothing to sign in to.")
-        self._count(_EVERYONE)
+        self._count(EVERYONE)
         key = self._find(given.strip())
         if key is None:
             raise Problem(401, "This is not a key of this service. Check it, or ask for a new one.")
@@ -222,11 +218,9 @@ class Guard:
         Raises:
             Problem: the key was used too often.
         """
-        limiter, rate = self._limiter, self._rate
-        if limiter is not None and rate is not None and not limiter.hit(rate, name):
-            until = limiter.get_window_stats(rate, name).reset_time
-            seconds = str(max(1, math.ceil(until - time.time())))
-            msg = f"The key {name!r} may send {rate}. Try again in {seconds} seconds."
+        if self._limit is not None and (wait := self._limit.hit(name)):
+            seconds = str(math.ceil(wait))
+            msg = f"The key {name!r} may send {self._limit}. Try again in {seconds} seconds."
             raise Problem(429, msg, headers={"Retry-After": seconds})
 
     def _find(self, given: str) -> Key | None:

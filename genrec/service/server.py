@@ -7,11 +7,11 @@ import socket
 from collections.abc import Callable
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from genrec.errors import SettingsError
 from genrec.files import describe_error
-from genrec.service.app import create_app
-from genrec.service.service import Service
+from genrec.service.lists import ListMaker
 
 _MOST_CONNECTIONS = 1000
 
@@ -19,7 +19,9 @@ _MOST_CONNECTIONS = 1000
 class _Server(uvicorn.Server):
     """A server that says when it accepts requests, and when it stops."""
 
-    def __init__(self, config: uvicorn.Config, service: Service, ready: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, service: ListMaker, ready: Callable[[], None]
+    ) -> None:
         super().__init__(config)
         self._service, self._ready = service, ready
 
@@ -60,19 +62,22 @@ def listen(host: str, port: int) -> socket.socket:
     return opened
 
 
-def serve(service: Service, opened: socket.socket, ready: Callable[[], None]) -> None:
+def serve(
+    app: ASGIApp, service: ListMaker, opened: socket.socket, ready: Callable[[], None]
+) -> None:
     """Answer requests until SIGTERM or SIGINT.
 
     On either signal, no new connections are accepted, all requests that were accepted are answered,
     and the service is closed.
 
     Args:
-        service: the service.
+        app: the application.
+        service: what the application answers with; its ``stopping`` is set at the beginning of the end.
         opened: the socket; see ``listen``.
         ready: a function that is called when requests are accepted.
     """
     config = uvicorn.Config(
-        create_app(service),
+        app,
         log_config=None,
         access_log=False,
         server_header=False,

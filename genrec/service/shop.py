@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -23,7 +23,7 @@ from genrec.errors import RequestError
 from genrec.pipeline.predicates import Predicate
 from genrec.priors.collaborative import CollaborativePrior
 from genrec.recommender import Recommender
-from genrec.service.histories import Histories
+from genrec.service.histories import Histories, with_items
 from genrec.service.neighbors import Neighbor, NeighborIndex
 from genrec.service.store import Event, Store
 from genrec.text import normalized
@@ -75,9 +75,10 @@ class Shop(Histories):
 
     Attributes:
         engines: the recommenders, keyed by name. The mapping is replaced, never changed.
-        default: the name of the engine that answers if a request names none.
         behavior: the target behavior of the dataset, whose events the prior counts.
         editing: the lock under which the catalog is edited.
+        on_change: a function that is called after each change of the models, the deleted users or
+            the items, with the items that were put; and before the change is acknowledged.
     """
 
     def __init__(
@@ -100,21 +101,20 @@ class Shop(Histories):
             RequestError: the block list and the removed items leave no item.
             StoreError: the store cannot be read.
         """
-        super().__init__(dataset, store)
+        super().__init__(dataset, store, engines[0].name)
         self._log = log
         self.engines: Mapping[str, Engine] = {}
-        self.default = engines[0].name
+        self.on_change: Callable[[Sequence[Item]], None] = lambda put: None
         self.behavior = engines[0].recommender.behavior
         self.editing = threading.RLock()
         self._counting = threading.RLock()
         self._neighbors: tuple[NeighborIndex, int] | None = None  # and the last event in it
         self._counted: dict[int, int] = {}  # the last event counted by each prior, by its identity
         self._blocks = store.blocks()
-        self._catalog = dataset.catalog
         self._removed: set[str] = set()
         stored = store.items()
         if stored:
-            self._catalog = _with(self._catalog, [item for item, _ in stored])
+            self._catalog = with_items(self._catalog, [item for item, _ in stored])
             self._removed = {item.item_id for item, removed in stored if removed}
         self._changed = {item.item_id for item, _ in stored}
         self._blocked = self._find_blocked(self._catalog, self._blocks)
@@ -125,15 +125,26 @@ class Shop(Histories):
 
     # Engines
 
+    @property
+    def models(self) -> Sequence[str]:
+        """The names of the models."""
+        return tuple(self.engines)
+
+    @property
+    def changed_items(self) -> list[Item]:
+        """The items that differ from those of the dataset."""
+        return [i for i in self._catalog if i.item_id in self._changed]
+
     def add(self, engine: Engine) -> None:
         """Add a recommender, or replace that of the same name, after bringing it up to date."""
         with self.editing:
             gone = [*(self._removed | self._blocked)]
             for each in engine.all:
-                changed = [i for i in self._catalog if i.item_id in self._changed]
+                changed = self.changed_items
                 if changed or gone:
                     each.put_items(changed, gone)
             self.engines = {**self.engines, engine.name: engine}
+            self.on_change(())
         self.refresh()
 
     def remove(self, name: str) -> None:
@@ -150,6 +161,7 @@ class Shop(Histories):
                 msg = f"{name!r} is the default model. Expected another one; change the default first."
                 raise RequestError(msg)
             self.engines = {n: e for n, e in self.engines.items() if n != name}
+            self.on_change(())
 
     def choose(self, name: str) -> None:
         """Make a recommender the default one.
@@ -161,6 +173,7 @@ class Shop(Histories):
             if name not in self.engines:
                 raise KeyError(name)
             self.default = name
+            self.on_change(())
 
     def drawing(self, engine: Engine, *, counting: bool) -> Recommender:
         """Return the recommender that draws items at random, which is made when it is first needed.
@@ -199,6 +212,7 @@ class Shop(Histories):
         for engine in self.engines.values():
             for recommender in engine.all:
                 recommender.forget_user(user_id)
+        self.on_change(())
         if gone:
             self.recount()
         return gone
@@ -243,6 +257,7 @@ class Shop(Histories):
         if user_id is not None:
             if old:
                 self.deleted = self.deleted.with_events([(user_id, item_id, b) for b in named])
+                self.on_change(())
             self._forget_events(user_id, named)
         return len(fits)
 
@@ -277,12 +292,6 @@ class Shop(Histories):
             self.recount()
 
     # Events
-
-    def check_events(self, events: Iterable[Event]) -> list[str]:
-        """Return the ids of items in events that the catalog does not have."""
-        catalog = self._catalog
-        ids = dict.fromkeys(e.interaction.item_id for e in events)
-        return [i for i in ids if i is not None and i not in catalog]
 
     def refresh(self) -> int:
         """Add the events that came since the last call to the counts of all priors.
@@ -380,11 +389,6 @@ class Shop(Histories):
     # Items
 
     @property
-    def catalog(self) -> Catalog:
-        """All items, including removed and blocked ones."""
-        return self._catalog
-
-    @property
     def hidden(self) -> set[str]:
         """The ids of the items that cannot be recommended."""
         return self._removed | self._blocked
@@ -406,7 +410,7 @@ class Shop(Histories):
             StoreError: nothing was changed.
         """
         with self.editing:
-            catalog = _with(self._catalog, put)
+            catalog = with_items(self._catalog, put)
             for item_id in remove:
                 catalog.row(item_id)
             removed = (self._removed - {i.item_id for i in put}) | set(remove)
@@ -421,6 +425,8 @@ class Shop(Histories):
             self._catalog, self._removed, self._blocked = catalog, removed, blocked
             self._changed |= changed
             self._edit_engines(put, hidden)
+            if put:
+                self.on_change(put)
 
     def block(self, entries: Mapping[str, Sequence[str]]) -> int:
         """Replace the block list.
@@ -485,10 +491,3 @@ def _contains(title: str, phrase: str) -> bool:
     if any(c >= _WIDE for c in phrase):
         return phrase in title
     return f" {phrase} " in f" {title} "
-
-
-def _with(catalog: Catalog, items: Sequence[Item]) -> Catalog:
-    """Return a catalog in which items were added or replaced."""
-    return catalog.edited(
-        [i for i in items if i.item_id not in catalog], [i for i in items if i.item_id in catalog]
-    )

@@ -88,6 +88,11 @@ class SignIns:
             self._known.pop(_hash(_cookie(headers)), None)
 
 
+def has_cookie(headers: Mapping[str, str]) -> bool:
+    """Return True if a request carries the cookie of a sign-in."""
+    return bool(_cookie(headers))
+
+
 def make_cookie(session_id: str, *, secure: bool) -> str:
     """Return the value of ``Set-Cookie`` for a session id; an empty one removes the cookie.
 

@@ -208,6 +208,13 @@ class Store:
         which = c.user_id == user_id if session_id is None else c.session_id == session_id
         return list(self._events(which))
 
+    def last_event_of(self, user_id: str) -> int:
+        """Return the number of a user's last event in the store; 0 if there is none."""
+        c = tables.events.c
+        wanted = sa.select(sa.func.max(c.sequence)).where(c.user_id == user_id)
+        with self.reading("The events cannot be read") as connection:
+            return int(connection.scalar(wanted) or 0)
+
     def events_after(self, sequence: int, behavior: str | None = None) -> Iterator[Event]:
         """Yield the events after a number, in the order in which they were stored.
 

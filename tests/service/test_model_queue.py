@@ -179,3 +179,30 @@ def test_a_pass_stops_when_nobody_waits_for_it(make: Callable[..., Worker]) -> N
     waiting = Job(work.run, 5)
     worker.leave(waiting)
     assert waiting.future.cancelled()
+
+
+def test_clients_that_come_back_at_once_share_the_next_pass(make: Callable[..., Worker]) -> None:
+    """Eight clients that ask one request after the other fill every pass but the first ones."""
+    worker = make(size=20, most_shared=8)
+    sizes: list[int] = []
+    ended = threading.Event()
+
+    def run(given: Sequence[Any]) -> Sequence[Any]:
+        sizes.append(len(given))
+        time.sleep(0.2)
+        return given
+
+    def ask() -> None:
+        while not ended.is_set():
+            worker.submit(Job(run, 0, "same")).result(20)
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    until = time.monotonic() + 20
+    while not (full := sizes[-3:] == [8, 8, 8]) and time.monotonic() < until:
+        time.sleep(0.01)
+    ended.set()
+    for thread in threads:
+        thread.join()
+    assert full, sizes  # without the wait, passes of one and of seven would alternate

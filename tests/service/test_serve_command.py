@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import socket
 import threading
 import time
@@ -16,7 +15,7 @@ from typing import Any
 import pytest
 from support.amount import FULL
 from support.commands import Run
-from support.running import Running, running
+from support.running import running, stop_under_load
 
 import genrec
 from genrec.data.dataset import Dataset
@@ -46,43 +45,13 @@ def post(url: str, path: str, body: Any) -> Any:
         return json.load(answer)
 
 
-def stop_under_load(service: Running) -> None:
-    """Send SIGTERM while four clients ask, and check that nobody loses an answer."""
-    answered, refused = [], []
-
-    def load() -> None:
-        with genrec.Client(service.url) as own:
-            for number in range(200):
-                try:
-                    own.recommend(user_id="12493", k=3, deny=[] if number % 2 else ["22720"])
-                    answered.append(number)
-                except ServiceError as error:
-                    refused.append((error.status, str(error.__cause__ or error)))
-                    return
-
-    threads = [threading.Thread(target=load) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    while len(answered) < 10:
-        time.sleep(0.01)
-    service.process.send_signal(signal.SIGTERM)
-    for thread in threads:
-        thread.join(60)
-    assert service.process.wait(60) == 0
-    # Later requests were refused before they were accepted.
-    assert len(refused) == 4
-    for status, reason in refused:
-        assert status in {0, 503}, reason
-        assert not re.search("read|incomplete", reason, re.I), reason
-
-
 @pytest.mark.skipif(
     not FULL, reason="the guide's test has one round; scripts/test --full has 20 more"
 )
 @pytest.mark.parametrize("number", range(20))
 def test_sigterm_under_load(shop: Path, model: Path, number: int) -> None:
     with running(shop, "--model", model, *ROLE) as service:
-        stop_under_load(service)
+        stop_under_load(service, "12493", "22720")
     assert not (shop / f"{FILE}-wal").exists()
 
 
@@ -127,7 +96,7 @@ def test_the_guide_kill_9_a_restart_and_sigterm(
         assert "22720" not in [
             r.item_id for r in client.recommend(user_id="killed", show="new", k=50)
         ]
-        stop_under_load(service)
+        stop_under_load(service, "12493", "22720")
     assert (shop / FILE).is_file()
     assert not (shop / f"{FILE}-wal").exists()  # the store was closed
 
