@@ -175,7 +175,7 @@ class Metrics:
         counted = self.registry
         if FOLDER in os.environ:
             counted = CollectorRegistry()
-            MultiProcessCollector(counted)
+            MultiProcessCollector(counted)  # type: ignore[no-untyped-call]
         text = generate_latest(counted) + generate_latest(self.levels)
         return text, CONTENT_TYPE_PLAIN_0_0_4
 

@@ -4,16 +4,19 @@ A model is used by one thread at a time. Each request waits in a queue of limite
 deadline. The thread takes the oldest request together with others of the same kind. Between two passes, it
 waits a moment for clients that ask again at once, if that has paid lately. A request whose
 client has left is dropped from the queue, and a pass that nobody waits for stops before the model's
-next forward pass. This module knows nothing of HTTP or recommenders.
+next forward pass. A pass that takes much longer than others lets the others pass between two forward
+passes. This module knows nothing of HTTP or recommenders.
 """
 
 from __future__ import annotations
 
+import statistics
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +25,9 @@ from genrec.models.stopping import StoppedError, stop_when
 _PATIENCE = 0.2  # of the time of the last pass, which may be spent waiting for more jobs
 _LONGEST_WAIT = 0.05  # seconds
 _PAYS = 0.3  # the share of the latest waits that brought a job, from which on the thread waits
+_LONG, _LONGER = 0.5, 4.0  # a pass is long after these seconds, and as many times the median pass
+_LATEST = 20  # passes of which the median is taken
+_DEEPEST = 4  # passes that may be interrupted at the same time
 _TRIES_EVERY = 20  # passes after which it tries again to wait if that has not paid
 
 
@@ -83,6 +89,7 @@ class Tally:
         passes: the number of passes.
         answered: the number of jobs that these passes answered.
         shared: the number of passes with more than one job.
+        interrupted: how often a long pass let another one pass.
         left: the number of jobs that were dropped because their client had left.
         stopped: the number of passes that were stopped because nobody waited for them any more.
         late: the number of jobs that were dropped because their deadline had passed.
@@ -93,11 +100,25 @@ class Tally:
     passes: int = 0
     answered: int = 0
     shared: int = 0
+    interrupted: int = 0
     left: int = 0
     stopped: int = 0
     late: int = 0
     seconds: float = 0.0
     waited: float = 0.0
+
+
+@dataclass(slots=True)
+class _Pass:
+    """A pass that is running.
+
+    Attributes:
+        jobs: what it answers.
+        began: the time when it began, by ``time.monotonic``, without the time of the passes inside it.
+    """
+
+    jobs: Sequence[Job]
+    began: float
 
 
 class Worker:
@@ -130,6 +151,8 @@ class Worker:
         self._changed = threading.Condition()
         self._closed = False
         self._began: float | None = None
+        self._seconds: deque[float] = deque(maxlen=_LATEST)  # of the latest passes
+        self._depth = 0  # passes that are interrupted at the moment
         self._pass = 0.1  # seconds that a job takes, as an average that follows the latest ones
         self._ended, self._patience = (
             0.0,
@@ -272,13 +295,37 @@ class Worker:
         self._queue = rest
         return taken
 
+    def _may_stop(self, running: _Pass) -> bool:
+        """Return True if a pass should stop; if it is a long one, let others pass first.
+
+        It is called before each forward pass of the model. All that a pass knows is its own, so another one
+        can run in the middle of it.
+        """
+        if _abandoned(running.jobs):
+            return True
+        now = time.monotonic()
+        long = _LONGER * statistics.median(self._seconds) if self._seconds else 0.0
+        if self._queue and self._depth < _DEEPEST and now - running.began > max(_LONG, long):
+            with self._changed:
+                jobs = self._take()
+            if jobs:
+                self._depth += 1
+                self.tally.interrupted += 1
+                Context().run(self._run, jobs)  # without what the long pass has set for itself
+                self._depth -= 1
+            running.began += time.monotonic() - now
+            self._began = running.began
+        return False
+
     def _run(self, jobs: list[Job]) -> None:
         began = time.monotonic()
         for job in jobs:
             job.began, job.shared = began, len(jobs)
         answers: Sequence[Any]
+        running = _Pass(jobs, began)
+        self._began = began
         try:
-            with stop_when(lambda: _abandoned(jobs)):
+            with stop_when(lambda: self._may_stop(running)):
                 answers = jobs[0].run([job.given for job in jobs])
         except StoppedError:
             self.tally.stopped += 1
@@ -286,8 +333,9 @@ class Worker:
         except BaseException as error:
             answers = [error] * len(jobs)
         ended = time.monotonic()
-        seconds = ended - began
+        seconds = ended - running.began
         self._began = None
+        self._seconds.append(seconds)
         self._ended, self._patience = ended, min(_PATIENCE * seconds, _LONGEST_WAIT)
         self._company = len(jobs) + len(self._queue)
         tally = self.tally

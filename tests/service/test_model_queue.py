@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -206,3 +207,34 @@ def test_clients_that_come_back_at_once_share_the_next_pass(make: Callable[..., 
     for thread in threads:
         thread.join()
     assert full, sizes  # without the wait, passes of one and of seven would alternate
+
+
+HEARD: ContextVar[str] = ContextVar("HEARD", default="nobody")
+
+
+def test_a_long_pass_lets_others_pass(make: Callable[..., Worker]) -> None:
+    """Also a second long one; what the first has set for itself does not hold for the others."""
+    worker, first, second = make(), Passes(), Passes()
+
+    def hear(given: Sequence[Any]) -> Sequence[Any]:
+        first.model.prefill([3])
+        return [HEARD.get()]
+
+    def run_first(given: Sequence[Any]) -> Sequence[Any]:
+        token = HEARD.set("the first")
+        answer = first.run(given)
+        HEARD.reset(token)
+        return answer
+
+    one, two = worker.submit(Job(run_first, 1)), worker.submit(Job(second.run, 2))
+    assert first.began.wait(20)
+    assert worker.submit(Job(hear, 0)).result(20) == "nobody"
+    assert second.began.wait(20)  # the second one was the older of the two that waited
+    assert worker.submit(Job(hear, 0)).result(20) == "nobody"
+    assert not one.done()
+    assert not two.done()
+    assert worker.tally.interrupted >= 2
+    first.end.set()
+    second.end.set()
+    assert (one.result(20), two.result(20)) == (1, 2)
+    assert worker.running == 0
