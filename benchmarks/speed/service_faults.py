@@ -1,7 +1,7 @@
 """Disturb the service for a long time over HTTP, and check what it still promises.
 
 python -m benchmarks.speed.service_faults                      # a tiny random model, all parts at the counts asked
-python -m benchmarks.speed.service_faults --parts fresh --serve --workers 2
+python -m benchmarks.speed.service_faults --parts fresh --serve="--workers 2"
 
 catalog   eight items are added and removed in turn, ten changes a second, while four clients ask for lists of these
           items. An item that was removed before a request began must not be in its list, and one that was
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import shlex
 import shutil
 import signal
 import statistics
@@ -52,14 +53,12 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=10_000, help="requests to measure memory")
     parser.add_argument("--events", type=int, default=100, help="events to measure freshness")
     parser.add_argument("--seconds", type=float, default=30.0, help="each half of poison")
-    parser.add_argument(
-        "--serve", nargs="*", default=[], help="options for genrec serve, without --"
-    )
+    parser.add_argument("--serve", default="", help='more options, such as --serve="--workers 2"')
     arguments = parser.parse_args()
     print(f"commit {commit()}, {arguments}", flush=True)
     dataset = load_dataset("online_retail_demo")
     users = dataset.interactions.user_ids
-    more = [f"--{one}" if not one.isdigit() else one for one in arguments.serve]
+    more = shlex.split(arguments.serve)
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         dataset.save(work / "shop")

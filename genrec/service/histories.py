@@ -26,7 +26,7 @@ class Histories:
         default: the name of the model that answers if a request names none.
     """
 
-    def __init__(self, dataset: Dataset, store: Store, default: str) -> None:
+    def __init__(self, dataset: Dataset, store: Store, default: str = "") -> None:
         """Read what was deleted from the store.
 
         Raises:

@@ -118,9 +118,9 @@ class ListMaker(ABC):
             given = {**given, **arm.options}
         run = self.check_model(asked.run if arm is None else arm.run)
         options = merge(named, given, self.fixed)
-        how = _how(asked, arm)
+        counting, draws = _how(asked, arm)
         if (typed := asked.typed) is not None:
-            return Prepared(run, typed, options, **how)
+            return Prepared(run, typed, options, counting=counting, draws=draws)
         now = time.time()
         more = tuple(event.interaction(now) for event in asked.events)
         self.check_items([e.item_id for e in more if e.item_id is not None])
@@ -139,7 +139,17 @@ class ListMaker(ABC):
         if unwanted and not refused:
             options = replace(options, deny=(*options.deny, *unwanted))
         name = None if arm is None else arm.name
-        return Prepared(run, events, options, notes, experiment, name, sequence=sequence, **how)
+        return Prepared(
+            run,
+            events,
+            options,
+            notes,
+            experiment,
+            name,
+            counting=counting,
+            draws=draws,
+            sequence=sequence,
+        )
 
     def check_model(self, name: str | None) -> str:
         """Return the name of a model, or that of the default one.
@@ -259,12 +269,12 @@ class ListMaker(ABC):
         self.recorder.add(shown)
 
 
-def _how(asked: ForHistory, arm: Arm | None) -> dict[str, bool]:
-    """Return which recommender makes the list, as arguments of ``Prepared``."""
+def _how(asked: ForHistory, arm: Arm | None) -> tuple[bool, bool]:
+    """Return whether counting alone makes the list, and whether its items are drawn at random."""
     if not isinstance(asked, Recommend):
-        return {}
+        return False, False
     role, search = (None, asked.search) if arm is None else (arm.model_role, arm.search)
-    return {"counting": asked.counting or role == EXPLAIN, "draws": search is not None}
+    return asked.counting or role == EXPLAIN, search is not None
 
 
 async def disconnected(request: Request) -> None:

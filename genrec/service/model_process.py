@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Scope
 from genrec.errors import GenrecError
 from genrec.service.app import create_app, health_of, readiness_of
 from genrec.service.jobs import Prepared, StaleError, Wanted
-from genrec.service.link import Call, LinkServer
+from genrec.service.link import Call, Handler, LinkServer
 from genrec.service.lists import Answered
 from genrec.service.mirror import Journal, State
 from genrec.service.service import Service
@@ -78,7 +78,7 @@ class ModelProcess:
             ready: a function that is called when calls are accepted.
             stop: can be read when it is time to stop.
         """
-        handlers = {
+        handlers: dict[str, Handler] = {
             "lists": self._lists, "state": self._state, "health": self._health, "http": self._http,
         }  # fmt: skip
         server, stopped = LinkServer(handlers), asyncio.Event()

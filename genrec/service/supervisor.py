@@ -241,7 +241,7 @@ def _watch(children: Sequence[_Child], woken: int) -> None:
         if woken in found:
             return
         for sentinel in found:
-            if (ended := alive.get(sentinel)) is not None:  # type: ignore[call-overload]
+            if (ended := alive.get(sentinel)) is not None:
                 ended.note_end()
         now = time.monotonic()
         for child in children:
