@@ -114,14 +114,14 @@ def _explain(url: str, items: int) -> tuple[list[float], list[float]]:
     first, checked = [], []
     with genrec.Client(url, timeout=600) as client:
         user = next(client.users())
-        for item in client.recommend(user_id=user, k=items, impression=False):
+        for item in client.recommend(user_id=user, k=items, show="new", impression=False):
             began = time.perf_counter()
             heard: list[tuple[float, bool]] = []
 
             def told(draft: Draft, heard: list[tuple[float, bool]] = heard) -> None:
                 heard.append((time.perf_counter(), draft.checked))
 
-            client.explain(None, item.item_id, user_id=user, evidence="fast", told=told)
+            client.explain(None, item.item_id, user_id=user, show="new", evidence="fast", told=told)
             if len(heard) > 1:
                 first.append((heard[0][0] - began) * 1000)
                 checked.append((heard[-1][0] - began) * 1000)

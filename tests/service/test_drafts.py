@@ -34,7 +34,7 @@ def check(drafts: Sequence[Draft], explanation: Any) -> None:
 def test_the_sentence_grows_word_by_word(shared: TestClient) -> None:
     asking = Client("http://testserver", transport=shared._transport)
     written = 0
-    for item in range(6):
+    for item in range(3):
         heard: list[Draft] = []
         found = asking.explain(None, f"i{item}", user_id="u1", told=heard.append, **WANTED)
         plain = asking.explain(None, f"i{item}", user_id="u1", **WANTED)

@@ -142,7 +142,8 @@ def conform(client: TestClient, examples: int) -> tuple[int, int]:
                     checks.status_code_conformance,
                     checks.content_type_conformance,
                     checks.response_schema_conformance,
-                ]
+                ],
+                timeout=600,
             )
 
         conforms()
