@@ -69,7 +69,7 @@ def test_answers_are_as_documented(
     shop = Shop(demo_data, Store(sqlite_url(tmp_path)), [Engine.of("real", made)])
     limits = Limits(deadline=600.0)
     with TestClient(create_app(Service(shop, Guard(()), limits))) as client:
-        routes, sent = served.conform(client, 4)
+        routes, sent = served.conform(client, 6)
         record_property("requests", f"{sent} to {routes} routes")  # see --junitxml
         assert sent >= 200
         assert client.get("/healthz").status_code == 200
