@@ -27,25 +27,53 @@ from genrec.decoding.search import search
 from genrec.decoding.shared_prefix import Branches, Paths
 from genrec.evaluation import evaluator
 from genrec.models.lazy_model import lazy_model, lazy_run
+from genrec.models.logits import Outputs
 from genrec.models.token_tree import TokenTree
 from genrec.priors.positions import PositionWeights
 from genrec.prompts.encoder import shared_start
 
 DATA = "online_retail_demo"
-# (width, fill); the first is today's
-GRID = ((16, 32), (16, 0), (16, 16), (16, 24), (8, 16), (8, 32), (32, 32), (24, 24), (1, 0))
+# (width, fill, ahead); the first is today's, the second was used before tokens were read ahead
+GRID = (
+    (24, 64, 48), (16, 32, 0), (16, 64, 0), (24, 64, 0), (24, 64, 32), (24, 64, 64), (32, 64, 48),
+    (16, 64, 48), (24, 48, 48), (32, 96, 48), (1, 0, 0),
+)  # fmt: skip
 RECENT = (0, 2, 4, 8)
 
 
 class _Counting(TokenTree):
-    """A token tree that counts the passes and tokens that a search asks for."""
+    """A token tree that counts the passes and tokens that a search asks for.
+
+    Attributes:
+        passes: number of tokens in each pass.
+        ahead: number of tokens that are read together with the end of the prompt.
+    """
 
     def __init__(self, tree: TokenTree) -> None:
-        self.root, self._tree = tree.root, tree
+        self._tree = tree
         self.passes: list[int] = []
+        self.ahead = 0
+        self._unread = True
+
+    @property
+    def root(self) -> Outputs:
+        self._unread = False
+        return self._tree.root
+
+    @property
+    def users(self) -> int:
+        return 1
+
+    @property
+    def unread(self) -> bool:
+        return self._unread
 
     def grow(self, user: Any, parents: Any, runs: Any, *, every: bool = False) -> Any:
-        self.passes.append(sum(map(len, runs)))
+        size = sum(map(len, runs))
+        if self._unread:
+            self.ahead, self._unread = size, False
+        else:
+            self.passes.append(size)
         return self._tree.grow(user, parents, runs, every=every)
 
     def mark(self) -> int:
@@ -84,7 +112,7 @@ def count_lists(ours: Recommender, histories: Sequence[History], k: int) -> None
     """Count the passes and tokens of searches for K items."""
     trie = ours.trie
     paths = Paths.to(trie, np.arange(trie.n_positions), vocab=False)
-    found: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
+    found: dict[tuple[int, int, int], list[tuple[int, int, int]]] = defaultdict(list)
     for history in histories:
         branches = Branches(ours.model, [ours.prompt(history).ids], paths)
         (request,) = ours._requests.build([history], replace(PROTOCOL, k=k))
@@ -92,17 +120,21 @@ def count_lists(ours: Recommender, histories: Sequence[History], k: int) -> None
         if ours.prior is not None:
             prior = PositionWeights([ours.prior.weights(history)], trie)
         first = None
-        for width, fill in GRID:
+        for width, fill, ahead in GRID:
             tree = _Counting(branches.view([0]))
             options = replace(ours._search.options(request), width=width, fill=fill)
+            options = replace(options, ahead=ahead)
             filters = Filters([request.allowed])
             (ranking,) = search(trie, tree, k, allowed=filters, prior=prior, options=options)
             first = ranking.rows.tolist() if first is None else first
             assert ranking.rows.tolist() == first
-            found[width, fill].append((len(tree.passes), sum(tree.passes)))
-    for (width, fill), values in found.items():
-        passes, tokens = np.mean(values, axis=0)
-        print(f"K={k} width {width:2} fill {fill:2}: {passes:5.2f} passes, {tokens:5.1f} tokens")
+            found[width, fill, ahead].append((len(tree.passes), sum(tree.passes), tree.ahead))
+    for (width, fill, most), values in found.items():
+        passes, tokens, ahead = np.mean(values, axis=0)
+        print(
+            f"K={k} width {width:2} fill {fill:2} ahead {most:2}: {passes:5.2f} passes, {tokens:5.1f} tokens "
+            f"after the prompt, {ahead:4.1f} with it"
+        )
 
 
 def count_evidence(ours: Recommender, histories: Sequence[History]) -> None:

@@ -24,8 +24,10 @@ from torch import Tensor
 
 from genrec.decoding.filters import Filters
 from genrec.decoding.trie import TitleTrie
+from genrec.decoding.types import Allowed, Options, Prior, Trie
 from genrec.models.cached_tree import CachedTree
 from genrec.models.logits import Outputs
+from genrec.models.token_tree import TokenTree
 from genrec.types import FloatArray, IntArray
 
 NOTHING = float("-inf")
@@ -276,6 +278,25 @@ class Beam:
         self.score = best.values
         self.leaf = torch.cat([self.leaf, child], dim=1).gather(1, best.indices)
         self.logprob = torch.cat([self.logprob, value], dim=1).gather(1, best.indices)
+
+
+def applies(
+    trie: Trie, tree: TokenTree, allowed: Allowed | None, prior: Prior | None, options: Options
+) -> bool:
+    """Check whether a search should and can run on the model's device."""
+    plain = (options.search, options.normalization, options.draw) == ("beam", "catalog", None)
+    if not plain or (prior is not None and options.beta) or options.on_device is False:
+        return False
+    if options.boosts is not None:
+        return False
+    supported = isinstance(trie, TitleTrie) and isinstance(allowed, Filters | None)
+    if not (supported and isinstance(tree, CachedTree) and tree.whole):
+        return False
+    assert isinstance(trie, TitleTrie)
+    if not (options.on_device or tree.device.type == "cuda"):
+        return False
+    copied = copy_to_device(trie, tree.device)
+    return fits_limit(copied, tree.users, options.beam_size, tree.n_prompt)
 
 
 def fits_limit(trie: DeviceTrie, users: int, size: int, prompt: int) -> bool:

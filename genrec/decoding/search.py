@@ -25,10 +25,11 @@ from genrec.decoding.filters import Filters
 from genrec.decoding.frontier import Frontier
 from genrec.decoding.gumbel import perturb
 from genrec.decoding.normalizers import group_logsumexp, run_logprobs, vocabulary_norms
+from genrec.decoding.rankings import Work, build_rankings
 from genrec.decoding.scored_items import Items, TopItems
 from genrec.decoding.subtrees import Subtrees
 from genrec.decoding.trie import TitleTrie, ranges
-from genrec.decoding.types import Allowed, Certificate, Options, Prior, Ranking, Trie
+from genrec.decoding.types import Allowed, Options, Prior, Ranking, Trie
 from genrec.errors import ModelError
 from genrec.models.cached_tree import CachedTree
 from genrec.models.logits import NOT_FINITE, Outputs
@@ -36,6 +37,9 @@ from genrec.models.token_tree import ROOT, TokenTree, below
 from genrec.types import FloatArray, IntArray
 
 _PASS = 512  # maximum number of tokens in one forward pass of the model
+_TOGETHER = 192  # number of prefixes that users follow together in one forward pass
+_LEAST = 6  # number of prefixes that each of them may follow at least
+_FEW = 2  # with more prompts, a pass is full without prefixes that may not be needed
 
 
 def search(
@@ -67,33 +71,14 @@ def search(
     Raises:
         ModelError: the model's logits are not finite.
     """
-    users = len(tree.root)
+    users = tree.users
     counts = np.full(users, k) if isinstance(k, int | np.integer) else np.asarray(k)
     options = options or Options()
-    if _runs_on_device(trie, tree, allowed, prior, options):
+    if gpu_beam.applies(trie, tree, allowed, prior, options):
         rankings = _Search(trie, tree, counts, allowed, None, options).run_on_device()
         if rankings is not None:
             return rankings
     return _Search(trie, tree, counts, allowed, prior, options).run()
-
-
-def _runs_on_device(
-    trie: Trie, tree: TokenTree, allowed: Allowed | None, prior: Prior | None, options: Options
-) -> bool:
-    """Check whether a search should and can run on the model's device; see ``gpu_beam``."""
-    plain = (options.search, options.normalization, options.draw) == ("beam", "catalog", None)
-    if not plain or (prior is not None and options.beta) or options.on_device is False:
-        return False
-    if options.boosts is not None:
-        return False
-    supported = isinstance(trie, TitleTrie) and isinstance(allowed, Filters | None)
-    if not (supported and isinstance(tree, CachedTree) and tree.whole):
-        return False
-    assert isinstance(trie, TitleTrie)
-    if not (options.on_device or tree.device.type == "cuda"):
-        return False
-    copied = gpu_beam.copy_to_device(trie, tree.device)
-    return gpu_beam.fits_limit(copied, len(tree.root), options.beam_size, tree.n_prompt)
 
 
 def score(
@@ -108,7 +93,14 @@ def score(
 
     The arguments and results are the same as for ``search``, but all allowed items are returned.
     """
-    exact = replace(options or Options(), search="exact", width=1 << 40, max_nodes=1 << 40)
+    exact = replace(
+        options or Options(),
+        search="exact",
+        width=1 << 40,
+        max_nodes=1 << 40,
+        fill=_PASS,  # all prefixes are needed
+        ahead=_PASS,
+    )
     return search(trie, tree, trie.n_items, allowed=allowed, prior=prior, options=exact)
 
 
@@ -127,7 +119,7 @@ class _Search:
         self._trie, self._tree = trie, tree
         self._allowed, self._options = allowed, options
         self._prior = prior if options.beta else None
-        self._subtrees = Subtrees(trie, allowed, self._prior, options.boosts)
+        self._subtrees = Subtrees(trie, allowed, self._prior, options)
         self._users = len(k)
         self._nodes = np.zeros(self._users, dtype=np.int64)
         self._tokens = np.zeros(self._users, dtype=np.int64)
@@ -188,9 +180,20 @@ class _Search:
 
     def _start(self) -> Frontier:
         """Score the first tokens of all titles and return the prefixes that begin with them."""
-        user, zero = np.arange(self._users), np.zeros(self._users)
-        root, handle = np.full(self._users, self._trie.root), np.full(self._users, ROOT)
-        return self._children(Frontier(user, root, handle, zero, zero, zero), self._tree.root)
+        options, n = self._options, self._users
+        user, zero = np.arange(n), np.zeros(n)
+        root, handle = np.full(n, self._trie.root), np.full(n, ROOT)
+        start = Frontier(user, root, handle, zero, zero, zero)
+        room = options.ahead if n <= _FEW or options.ahead >= _PASS else 0
+        if not self._tree.unread or options.normalization != "catalog":
+            room = 0
+        users, ahead, above = self._subtrees.likely_descendants(start, self._top.worst, room)
+        if not len(ahead):
+            return self._children(start, self._tree.root)
+        parents = [ROOT if i < n else below(i - n) for i in above.tolist()]
+        handles, outputs = self._grow(users, ahead, parents)
+        reached = self._children(start, self._tree.root)
+        return self._score_ahead(reached, users, ahead, handles, outputs)
 
     def _prune(self, rest: Frontier) -> Frontier:
         """Drop the prefixes whose items can no longer enter a list."""
@@ -208,7 +211,11 @@ class _Search:
             within_limits = self._nodes[rest.user] < options.max_nodes
             if options.search == "auto":
                 within_limits &= self._tokens[rest.user] < options.budget
-            chosen = rest.best(options.width, within_limits)
+            width = options.width
+            if width <= _TOGETHER:  # in a batch, passes are full with fewer prefixes of each user
+                active = len(np.unique(rest.user[within_limits]))
+                width = min(width, max(_TOGETHER // max(active, 1), _LEAST))
+            chosen = rest.best(width, within_limits)
             if not len(chosen):
                 break
             if options.search != "auto" and not self._fits(rest[chosen], 0):
@@ -320,20 +327,38 @@ class _Search:
 
         The same forward pass also processes longer prefixes that will probably be needed next.
         """
-        n = len(part)
-        nodes_ahead, above = self._subtrees.likely_descendants(part, self._top.worst, fill)
-        user = part.user.tolist()
-        for parent in above:
-            user.append(user[parent])
-        nodes = np.concatenate([part.node, np.array(nodes_ahead, dtype=np.int64)])
+        n, fill = len(part), 0 if self._tree.rereads else fill
+        users, ahead, above = self._subtrees.likely_descendants(part, self._top.worst, fill)
+        parents = part.parent.tolist() + [below(i) for i in above.tolist()]
+        every = np.append(part.user, users), np.append(part.node, ahead)
+        handles, outputs = self._grow(*every, parents)
+        reached = self._children(replace(part, parent=handles[:n]), outputs.some(np.arange(n)))
+        rest = outputs.some(np.arange(n, len(outputs)))
+        return self._score_ahead(reached, users, ahead, handles[n:], rest)
+
+    def _grow(
+        self, users: IntArray, nodes: IntArray, parents: Sequence[int]
+    ) -> tuple[IntArray, Outputs]:
+        """Run the model on the tokens of L prefixes; see ``TokenTree.grow``."""
         runs = self._trie.runs(nodes)
-        users = np.array(user)
         self._nodes += np.bincount(users, minlength=self._users)
         self._count_tokens(users, runs)
-        parents = part.parent.tolist() + [below(i) for i in above]
-        handles, outputs = self._tree.grow(user, parents, runs)
-        reached = self._children(replace(part, parent=handles[:n]), outputs.some(np.arange(n)))
-        waiting = np.arange(n, len(nodes))
+        return self._tree.grow(users.tolist(), parents, runs)
+
+    def _score_ahead(
+        self,
+        reached: Frontier,
+        users: IntArray,
+        nodes: IntArray,
+        handles: IntArray,
+        outputs: Outputs,
+    ) -> Frontier:
+        """Continue from those of L prefixes, read ahead, that are among the given open prefixes.
+
+        Returns:
+            The open prefixes, with longer ones in place of those from which the search continued.
+        """
+        waiting = np.arange(len(nodes))
         while len(waiting):  # proceed level by level, since a node is scored with its siblings
             index = reached.find(users[waiting], nodes[waiting])
             known = np.flatnonzero(index >= 0)
@@ -462,26 +487,6 @@ class _Search:
 
     def _rankings(self, rest: Frontier) -> list[Ranking]:
         """Build each user's ranking, with a certificate based on the prefixes that are left."""
-        tolerance, k = self._options.tolerance, self._top.k
-        bound, mass = rest.highest_bounds(self._users), rest.masses(self._users)
-        rankings = []
-        for user in range(self._users):
-            items, spare = self._top.of_user(user)
-            scores, best = items.score, float(bound[user])
-            full = len(scores) == int(k[user])
-            worst = float(scores[-1]) if full else -np.inf
-            exact = best == -np.inf or best <= worst + tolerance
-            outside = max([best, float(self._pruned[user]), *spare.score.tolist()])
-            certificate = Certificate(
-                exact=exact,
-                ties=exact and full and outside > worst - tolerance,
-                certain_ranks=int((scores >= best - tolerance).sum()),
-                missed_mass_bound=float(min(mass[user], 1.0)),
-                nodes=int(self._nodes[user]),
-                tokens=int(self._tokens[user]),
-            )
-            prior = None if self._prior is None else items.prior
-            rankings.append(
-                Ranking(items.row, items.logprob, scores, certificate, items.alone, prior)
-            )
-        return rankings
+        work = Work(self._pruned, self._nodes, self._tokens)
+        with_prior = self._prior is not None
+        return build_rankings(self._top, rest, work, self._options.tolerance, with_prior)

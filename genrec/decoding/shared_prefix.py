@@ -16,9 +16,10 @@ import numpy as np
 
 from genrec.decoding.block_reading import ByEvent
 from genrec.decoding.types import Trie
-from genrec.models.cached_tree import Prefix
+from genrec.models.cached_tree import CachedTree
 from genrec.models.language_model import LanguageModel
 from genrec.models.logits import Outputs
+from genrec.models.prefix import Prefix
 from genrec.models.token_tree import ROOT, WITHIN, TokenTree, below
 from genrec.prompts.encoder import EncodedPrompt, shared_start
 from genrec.types import IntArray
@@ -137,6 +138,7 @@ class Branches(PromptScorer):
         sequences: Sequence[Sequence[int]],
         paths: Paths,
         prefix: Prefix | None = None,
+        start: TokenTree | None = None,
     ) -> None:
         """Store the sequences, and run the model on the first one.
 
@@ -146,6 +148,8 @@ class Branches(PromptScorer):
             paths: the continuations to be processed after the end of each sequence.
             prefix: a common prefix of the sequences that the model has already processed; None if
                 there is none.
+            start: a tree of the first sequence, most of which the model has already processed; None
+                if there is none. It is changed.
         """
         self._model, self._paths = model, paths
         self._sequences = [tuple(s) for s in sequences]
@@ -155,6 +159,9 @@ class Branches(PromptScorer):
         self._roots: dict[int, Outputs] = {}
         self._nodes: dict[int, Outputs] = {}
         head = min(*self._share, len(first) - 1)
+        if head and isinstance(start, CachedTree):
+            self._continue(start, head)
+            return
         if prefix is not None and len(prefix.ids) >= head:
             prefix = prefix.cut(head - 1) if head > 1 else None
         skipped = len(prefix.ids) if prefix is not None else 0
@@ -163,6 +170,18 @@ class Branches(PromptScorer):
         self._at = {head: ROOT}
         if self._tree is not None:
             self._read_first(head)
+
+    def _continue(self, start: CachedTree, head: int) -> None:
+        """Use the tree of the first sequence, whose tokens after the head become nodes."""
+        self._tree, first, paths = start, self._sequences[0], self._paths
+        self._roots[0] = start.root
+        handles = [*[ROOT] * head, *start.as_nodes(head).tolist()]
+        self._at = {n: handles[n - 1] for n in {head, *self._share, len(first)}}
+        self.n_tokens = paths.tokens
+        if paths.runs:
+            above = [handles[-1] if p == ROOT else below(p) for p in paths.parent]
+            zeros = [0] * len(above)
+            self._nodes[0] = start.grow(zeros, above, paths.runs, every=paths.every)[1]
 
     def _read_first(self, head: int) -> None:
         """Process the rest of the first sequence, in pieces that end where others diverge from it.
@@ -336,14 +355,19 @@ class _LookupTree(TokenTree):
     def __init__(
         self, paths: Paths, roots: Sequence[Outputs], nodes: Sequence[Outputs | None]
     ) -> None:
-        self.root = Outputs.joined(roots)
+        self._root = Outputs.joined(roots)
         self._index = {
             (p, r): i for i, (p, r) in enumerate(zip(paths.parent, paths.runs, strict=True))
         }
         lengths = [len(r) if paths.every else 1 for r in paths.runs]
         self._start = np.cumsum([0, *lengths])
         some = [n for n in nodes if n is not None]
-        self._outputs = Outputs.joined(some) if some else self.root
+        self._outputs = Outputs.joined(some) if some else self._root
+
+    @property
+    def root(self) -> Outputs:
+        """Return the model's outputs after each prompt."""
+        return self._root
 
     def grow(
         self,

@@ -5,18 +5,17 @@ This module deals with nodes, positions and users, not with a model's probabilit
 
 from __future__ import annotations
 
-import heapq
-
 import numpy as np
 
-from genrec.decoding.boosts import Boosts
 from genrec.decoding.frontier import Frontier
-from genrec.decoding.types import Allowed, Prior, Trie
+from genrec.decoding.normalizers import group_logsumexp
+from genrec.decoding.types import Allowed, Options, Prior, Trie
 from genrec.types import FloatArray, IntArray
 
 # A prefix may be processed in advance if its guessed score is at most this many nats below the
 # score of the last item in the list.
 _MARGIN = 1.0
+_LEAST = -50.0  # the logarithm of a share that is too small to matter
 
 
 class Subtrees:
@@ -27,18 +26,17 @@ class Subtrees:
         trie: Trie,
         allowed: Allowed | None,
         prior: Prior | None,
-        boosts: Boosts | None = None,
+        options: Options,
     ) -> None:
-        """Store the trie, the filters, the prior and the boosts.
+        """Store the trie, the filters, the prior and the options.
 
         Args:
             trie: the catalog's trie.
             allowed: the items that may be returned to each user; None to allow all items.
             prior: the weights of the items for each user, or None.
-            boosts: factors that change the order of items, which are the same for all users; None
-                if there are none.
+            options: the search options.
         """
-        self._trie, self._allowed, self._prior, self._boosts = trie, allowed, prior, boosts
+        self._trie, self._allowed, self._prior, self._options = trie, allowed, prior, options
 
     def counts(self, user: IntArray, nodes: IntArray) -> IntArray:
         """For each of C nodes, count the items below it that may be returned to the node's user.
@@ -99,18 +97,17 @@ class Subtrees:
         Returns:
             (C,) natural logarithms of the factors.
         """
-        assert self._boosts is not None
+        assert self._options.boosts is not None
         owner, low, high = self._trie.intervals(nodes)
-        return _maxima(self._boosts.best(low, high), owner, len(nodes))
+        return _maxima(self._options.boosts.best(low, high), owner, len(nodes))
 
     def likely_descendants(
         self, part: Frontier, worst: FloatArray, fill: int
-    ) -> tuple[list[int], list[int]]:
+    ) -> tuple[IntArray, IntArray, IntArray]:
         """Guess which nodes below the given prefixes the search will need next.
 
         The model can then process them in the same forward pass. Its probabilities for them are not
-        known yet, so a node's probability given its parent is assumed to be the fraction of the
-        parent's items that lie below the node.
+        known yet, so they are guessed; see ``_log_shares``.
 
         Args:
             part: the prefixes that the model is about to process.
@@ -118,28 +115,86 @@ class Subtrees:
             fill: number of tokens up to which the forward pass should be filled.
 
         Returns:
-            The guessed nodes, and the index of each guessed node's parent. An index below
-            ``len(part)`` refers to a prefix in ``part``. A higher one refers to an earlier guess.
+            The users and the guessed nodes, and the index of each guessed node's parent. An index
+            below ``len(part)`` refers to a prefix in ``part``. A higher one refers to an earlier guess.
         """
-        room = fill - int(self._trie.run_lengths(part.node).sum())
-        nodes: list[int] = []
-        parents: list[int] = []
-        if room <= 0:
-            return nodes, parents
-        guesses = _Guesses(self._trie, self, worst)
-        guesses.push_children(part.user, part.node, part.bound, np.arange(len(part)), room)
-        while guesses.heap and room > 0:
-            value, node, length, user, parent = heapq.heappop(guesses.heap)
-            if length > room:
-                continue
-            room -= length
-            nodes.append(node)
-            parents.append(parent)
-            index = np.array([len(part) + len(nodes) - 1])
-            guesses.push_children(
-                np.array([user]), np.array([node]), np.array([-value]), index, room
+        n, room = len(part), fill - int(self._trie.run_lengths(part.node).sum())
+        user, node, value = part.user, part.node, part.bound
+        parent, length = np.full(n, -1), np.zeros(n, dtype=np.int64)
+        fresh, order = np.arange(n), np.empty(0, dtype=np.int64)
+        asked = np.zeros(n, dtype=bool)
+        while len(fresh) and room > 0:
+            asked[fresh] = True
+            child, source, guess, size = self._likely_children(
+                user[fresh], node[fresh], value[fresh], worst, room
             )
-        return nodes, parents
+            user, node = np.append(user, user[fresh][source]), np.append(node, child)
+            value, parent = np.append(value, guess), np.append(parent, fresh[source])
+            length = np.append(length, size)
+            asked = np.append(asked, np.zeros(len(child), dtype=bool))
+            # A node is never likelier than its parent, so those chosen include their parents.
+            order = n + np.argsort(-value[n:], kind="stable")
+            order = order[np.cumsum(length[order]) <= room]
+            fresh = order[~asked[order]]
+        place = np.arange(len(node))
+        place[order] = np.arange(n, n + len(order))
+        return user[order], node[order], place[parent[order]]
+
+    def _likely_children(
+        self, user: IntArray, node: IntArray, value: FloatArray, worst: FloatArray, room: int
+    ) -> tuple[IntArray, IntArray, FloatArray, IntArray]:
+        """Find the children of L nodes that may be needed and are not the end of a title.
+
+        Args:
+            user: (L,) user of each node.
+            node: (L,) trie nodes.
+            value: (L,) known or guessed bound of each node.
+            worst: (U,) score that an item must exceed to enter a user's list.
+            room: maximum number of tokens of a child.
+
+        Returns:
+            The children, the index of each child's parent among the L nodes, the guessed bounds,
+            and the numbers of tokens.
+        """
+        trie = self._trie
+        child, count = trie.children(node)
+        source = np.repeat(np.arange(len(node)), count)
+        guess = value[source] + self._log_shares(user, node, child, source, count)
+        length = trie.run_lengths(child)
+        likely = np.flatnonzero(
+            (guess > worst[user[source]] - _MARGIN) & (length <= room) & ~trie.is_leaf(child)
+        )
+        likely = likely[np.argsort(-guess[likely], kind="stable")[:room]]
+        return child[likely], source[likely], guess[likely], length[likely]
+
+    def _log_shares(
+        self, user: IntArray, node: IntArray, child: IntArray, source: IntArray, count: IntArray
+    ) -> FloatArray:
+        """Guess the logarithm of the probability of each of C children, given its parent.
+
+        The model's probability is guessed by the share of the parent's items that lie below the
+        child. If there is a prior, its weights are known.
+
+        Args:
+            user: (L,) user of each parent.
+            node: (L,) the parents.
+            child: (C,) the children of all parents.
+            source: (C,) index of each child's parent.
+            count: (L,) number of children of each parent.
+        """
+        options, owner = self._options, user[source]
+        items = self.counts(owner, child)
+        with np.errstate(divide="ignore"):
+            share = np.log(items) - np.log(self.counts(user, node))[source]
+        if self._prior is None:
+            return share
+        if options.fusion == "score":
+            best = self.best_prior(owner, child) - self.best_prior(user, node)[source]
+            return np.asarray(share + options.beta * best)
+        share = np.maximum(share, _LEAST) / options.temperature
+        share += options.beta * np.log(self.prior_mass(owner, child))
+        share -= group_logsumexp(share, np.cumsum(count) - count, source)
+        return np.where(items > 0, share, -np.inf)
 
 
 def _maxima(values: FloatArray, owner: IntArray, n: int) -> FloatArray:
@@ -149,48 +204,3 @@ def _maxima(values: FloatArray, owner: IntArray, n: int) -> FloatArray:
     greatest = np.full(n, -np.inf)
     np.maximum.at(greatest, owner, values)
     return greatest
-
-
-class _Guesses:
-    """A heap of the nodes that a search may need next, with the most probable node first.
-
-    Attributes:
-        heap: one tuple per node with the negative of its guessed log-probability, the node, the
-            number of tokens between the node and its parent, its user, and its parent's index.
-    """
-
-    def __init__(self, trie: Trie, subtrees: Subtrees, worst: FloatArray) -> None:
-        self._trie, self._subtrees, self._worst = trie, subtrees, worst
-        self.heap: list[tuple[float, int, int, int, int]] = []
-
-    def push_children(
-        self, user: IntArray, node: IntArray, bound: FloatArray, index: IntArray, room: int
-    ) -> None:
-        """Add the promising children of some nodes to the heap.
-
-        Args:
-            user: index of each node's user.
-            node: the nodes.
-            bound: known or guessed log-probability of each node.
-            index: index of each node among the prefixes and guesses, which its children store as
-                the index of their parent.
-            room: number of tokens that still fit into the forward pass. Children that need more
-                tokens are left out.
-        """
-        trie, counts = self._trie, self._subtrees.counts
-        child, count = trie.children(node)
-        source = np.repeat(np.arange(len(node)), count)
-        inner = ~trie.is_leaf(child)
-        child, source = child[inner], source[inner]
-        if not len(child):
-            return
-        below_child = counts(user[source], child)
-        with np.errstate(divide="ignore"):
-            share = np.log(below_child) - np.log(counts(user, node))[source]
-        guess = bound[source] + share
-        length = trie.run_lengths(child)
-        likely = np.flatnonzero((guess > self._worst[user[source]] - _MARGIN) & (length <= room))
-        likely = likely[np.argsort(-guess[likely], kind="stable")[:room]]
-        arrays = (-guess, child, length, user[source], index[source])
-        for entry in zip(*(a[likely].tolist() for a in arrays), strict=True):
-            heapq.heappush(self.heap, entry)

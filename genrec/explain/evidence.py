@@ -31,8 +31,8 @@ from genrec.decoding.types import Options, Ranking, Trie
 from genrec.decoding.weight_search import search_weights
 from genrec.errors import RequestError
 from genrec.explain.types import Evidence
-from genrec.models.cached_tree import Prefix
 from genrec.models.language_model import LanguageModel
+from genrec.models.prefix import Prefix
 from genrec.models.token_tree import TokenTree
 from genrec.priors.model_feature import PRIOR_ONLY, Exponents, FirstStage
 from genrec.priors.positions import PositionWeights
@@ -82,6 +82,8 @@ class Question:
         role: the role of the model; see ``genrec.priors.fusion.Fusion``. It is ``fuse`` if there is
             no prior.
         exponents: the exponents for the role ``feature``.
+        known: a function that returns the tree of a prompt, most of which the model has already
+            processed, or None if it has not; None if nothing is kept.
         by_event: how the model reads events, if it reads the older ones by themselves; None with
             full attention.
     """
@@ -100,6 +102,7 @@ class Question:
     role: str = FUSE
     exponents: Exponents = PRIOR_ONLY
     by_event: ByEvent | None = None
+    known: Callable[[EncodedPrompt], TokenTree | None] | None = None
 
     def tree(self, prompt: EncodedPrompt) -> TokenTree:
         """Run the model on a prompt, and return a tree that scores its continuations."""
@@ -110,7 +113,8 @@ class Question:
     def branches(self, prompts: Sequence[EncodedPrompt], paths: Paths) -> PromptScorer:
         """Return an object that scores the same continuations after several similar prompts."""
         if self.by_event is None:
-            return Branches(self.model, [p.ids for p in prompts], paths, self.prefix)
+            start = None if self.known is None else self.known(prompts[0])
+            return Branches(self.model, [p.ids for p in prompts], paths, self.prefix, start)
         return GatheredPrompts(self.model, prompts, self.by_event, paths)
 
     @property
@@ -410,7 +414,7 @@ def measure_demonstrations(question: Question, rows: Sequence[int]) -> FloatArra
     if question.bare is None:
         return None
     own = Counterfactuals(question, rows, []).own
-    bare = replace(question, render=question.bare, prefix=None)
+    bare = replace(question, render=question.bare, prefix=None, known=None)
     return np.asarray(own - Counterfactuals(bare, rows, []).own)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, runtime_checkable
 from genrec.errors import ModelError
 
 if TYPE_CHECKING:
-    from genrec.models.cached_tree import Prefix
+    from genrec.models.prefix import Prefix
     from genrec.models.token_tree import TokenTree
 
 

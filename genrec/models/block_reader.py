@@ -19,7 +19,7 @@ import torch
 
 from genrec.errors import SettingsError
 from genrec.models.block_prompt import BlockPrompt
-from genrec.models.cached_tree import CachedTree, measure_shape
+from genrec.models.cached_tree import CachedTree
 from genrec.models.growing_layer import GrowingLayer
 from genrec.models.line_files import LineOptions
 from genrec.models.line_layout import LineLayout
@@ -28,6 +28,7 @@ from genrec.models.logits import Body
 from genrec.models.partial_prompts import ROOM, read_rest
 from genrec.models.rotary import Rotary
 from genrec.models.token_tree import ROOT
+from genrec.models.tree_checks import measure_shape
 from genrec.types import IntArray
 
 _PASS = 512  # maximum number of tokens of blocks in a forward pass, unless one block has more

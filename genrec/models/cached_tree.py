@@ -12,7 +12,8 @@ attends to the padding. This module deals with token ids only, not with text.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,53 +21,28 @@ import torch
 
 from genrec.models.growing_layer import GrowingLayer
 from genrec.models.logits import Body, Outputs
-from genrec.models.plain_tree import PlainTree
+from genrec.models.packing import Packing
+from genrec.models.prefix import Prefix
 from genrec.models.token_tree import ROOT, WITHIN, TokenTree
+from genrec.models.unread import Unread
 from genrec.types import BoolArray, IntArray
 
 _NOBODY = -2  # used as the parent of a padding token, and as the batch row of a dropped prompt
 
 
-class Prefix:
-    """The stored attention keys and values of the common prefix of several prompts.
+class CachedTree(TokenTree):
+    """A fast ``TokenTree`` for models that have only full and sliding-window attention layers.
 
-    Attributes:
-        ids: the token ids.
-        layers: the keys and values, one buffer for each layer of the model.
+    The end of the prompts is read when something is asked of the tree, and together with the first
+    runs if these come first.
     """
 
-    def __init__(self, body: Body, ids: Sequence[int]) -> None:
-        """Run the model on the tokens and store their keys and values.
-
-        Args:
-            body: the model.
-            ids: token ids, at least one.
-        """
-        self.ids = tuple(ids)
-        self.layers = body.new_layers()
-        body(
-            (torch.tensor([0]), torch.tensor([len(ids) - 1])),
-            input_ids=torch.tensor([list(ids)], device=body.device),
-            position_ids=torch.arange(len(ids), device=body.device)[None],
-            past_key_values=body.as_cache(self.layers),
-            use_cache=True,
-        )
-
-    def cut(self, n: int) -> Prefix:
-        """Return a prefix of only the first n tokens, without running the model again."""
-        shorter = Prefix.__new__(Prefix)
-        shorter.ids = self.ids[:n]
-        shorter.layers = [layer.cut(n) for layer in self.layers]
-        return shorter
-
-
-class CachedTree(TokenTree):
-    """A fast ``TokenTree`` for models that have only full and sliding-window attention layers."""
+    _unread: Unread | None
 
     def __init__(
         self, body: Body, prompts: Sequence[Sequence[int]], prefix: Prefix | None = None
     ) -> None:
-        """Run the model on the prompts.
+        """Store the prompts.
 
         Args:
             body: a model for which ``tree_obstacle`` returns an empty string.
@@ -78,20 +54,14 @@ class CachedTree(TokenTree):
         n, skipped = len(prompts), len(prefix.ids) if prefix else 0
         length = np.array([len(p) for p in prompts])
         widest = int(length.max())
-        ids = torch.zeros((n, widest - skipped), dtype=torch.long)
+        ids = np.zeros((n, widest - skipped), dtype=np.int64)
         for row, prompt in enumerate(prompts):
-            ids[row, : len(prompt) - skipped] = torch.tensor(list(prompt[skipped:]))
+            ids[row, : len(prompt) - skipped] = prompt[skipped:]
         layers = prefix.layers if prefix else body.new_layers()
         layers = [layer.repeated(n) for layer in layers] if prefix else layers
         self._start(layers, length, np.arange(widest) < length[:, None])
-        rows = torch.arange(n, device=body.device)
-        self.root = body(
-            (rows, torch.from_numpy(length - skipped - 1).to(body.device)),
-            input_ids=ids.to(body.device),
-            position_ids=torch.arange(skipped, widest, device=body.device)[None].expand(n, -1),
-            past_key_values=self._cache,
-            use_cache=True,
-        )
+        known = np.full(n, skipped)
+        self._unread = Unread(ids, known, length - skipped, causal=True)
 
     @classmethod
     def resume(
@@ -100,23 +70,24 @@ class CachedTree(TokenTree):
         layers: list[GrowingLayer],
         length: IntArray,
         filled: BoolArray,
-        root: Outputs | None = None,
+        unread: Unread | None = None,
     ) -> CachedTree:
-        """Return a tree for prompts whose keys and values are known.
+        """Return a tree for prompts whose first keys and values are known.
 
         Args:
             body: a model for which ``tree_obstacle`` returns an empty string, and whose layers all
                 have full attention.
             layers: the keys and values of the B prompts, one buffer for each layer of the model.
             length: (B,) int64 number of tokens in each prompt.
-            filled: (B, slots) bool mask of the slots that hold a token of the prompt.
-            root: the outputs after each prompt; None if nobody will ask for them.
+            filled: (B, slots) bool mask of the slots that hold a token of the prompt, or will hold
+                one when its end is read.
+            unread: the end of the prompts; None if all keys and values are known and nobody will
+                ask for the outputs after the prompts.
         """
         tree = cls.__new__(cls)
         tree._body = body
         tree._start(layers, length, filled)
-        if root is not None:
-            tree.root = root
+        tree._unread = unread
         return tree
 
     def _start(self, layers: list[GrowingLayer], length: IntArray, filled: BoolArray) -> None:
@@ -131,11 +102,115 @@ class CachedTree(TokenTree):
         self._row = np.arange(n)  # each prompt's row in the batch, or _NOBODY if it was dropped
         self._parent = np.empty((n, 0), dtype=np.int64)  # (B, slots) handle of each token's parent
         self._depth = np.empty((n, 0), dtype=np.int64)  # (B, slots) each token's depth in the tree
+        self._root: Outputs | None = None
+        self._unread = None
+        self._when_read: Callable[[CachedTree], None] | None = None
 
     @property
     def layers(self) -> list[GrowingLayer]:
         """Return the keys and values of the prompts and continuations, one buffer per layer."""
+        self._read_end()
         return self._layers
+
+    @property
+    def users(self) -> int:
+        """Return the number of prompts, without reading them."""
+        return len(self._row)
+
+    @property
+    def unread(self) -> bool:
+        """Check whether the first runs can be read together with the end of the prompts."""
+        full = all(window is None for window in self._body.windows.values())
+        return full and self._unread is not None
+
+    @property
+    def root(self) -> Outputs:
+        """Return the model's outputs after each of the B prompts."""
+        self._read_end()
+        assert self._root is not None
+        return self._root
+
+    def when_read(self, call: Callable[[CachedTree], None]) -> None:
+        """Call a function with this tree as soon as the prompts have been read."""
+        self._when_read = call
+        if self._unread is None:
+            self._finish_reading()
+
+    def _finish_reading(self) -> None:
+        self._unread = None
+        call, self._when_read = self._when_read, None
+        if call is not None:
+            call(self)
+
+    def _read_end(self) -> None:
+        """Let the model read the end of the prompts, if it has not done so."""
+        unread = self._unread
+        if unread is None:
+            return
+        started = time.perf_counter()
+        if self._packs:
+            ends = np.cumsum(unread.rest) - 1
+            self._root = self._run_packed([unread.tokens(self._filled, self._slots)], ends)
+            self.seconds = time.perf_counter() - started
+            self._finish_reading()
+            return
+        device = self._body.device
+        mask = None if unread.causal else self._as_bias(unread.seen(self._filled, self._slots))
+        self._root = self._body(
+            self._ends(unread),
+            input_ids=torch.from_numpy(unread.ids).to(device),
+            position_ids=torch.from_numpy(unread.position).to(device),
+            attention_mask=mask,
+            past_key_values=self._cache,
+            use_cache=True,
+        )
+        self.seconds = time.perf_counter() - started
+        self._finish_reading()
+
+    @property
+    def _slots(self) -> int:
+        """Return the number of slots that prompts and continuations take."""
+        return self._prompt + self._parent.shape[1]
+
+    @property
+    def _packs(self) -> bool:
+        """Check whether passes have the tokens of all prompts in one row, without padding."""
+        return self._body.known and len(self._parent) > 1
+
+    def _run_packed(self, tokens: Sequence[tuple[Any, ...]], returned: IntArray) -> Outputs:
+        """Run the model on tokens of several prompts, without padding.
+
+        Args:
+            tokens: one or more sets of N tokens: their batch rows, slots, ids and positions (N,), and
+                the (N, slots) mask of what they attend to.
+            returned: indices of the tokens whose outputs are returned, over all sets.
+        """
+        rows, slots, ids, position, seen = (np.concatenate(a) for a in zip(*tokens, strict=True))
+        order = np.argsort(rows, kind="stable")
+        place = np.empty_like(order)
+        place[order] = np.arange(len(order))
+        body = self._body
+        keep = torch.from_numpy(place[returned]).to(body.device)
+        return body(
+            (torch.zeros_like(keep), keep),
+            input_ids=torch.from_numpy(ids[order][None]).to(body.device),
+            position_ids=torch.from_numpy(position[order][None]).to(body.device),
+            past_key_values=self._cache,
+            packing=Packing(
+                rows[order], slots[order], seen[order], len(self._parent), body.device, body.dtype
+            ),
+        )
+
+    def _ends(self, unread: Unread) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the batch row and column of the last token of each prompt."""
+        rows = torch.arange(len(unread.rest), device=self._body.device)
+        return rows, torch.from_numpy(unread.rest - 1).to(self._body.device)
+
+    def _as_bias(self, seen: BoolArray) -> torch.Tensor:
+        """Turn a (B, T, slots) mask into (B, 1, T, slots) numbers to add to attention scores."""
+        mask = torch.zeros(seen.shape, dtype=self._body.dtype)
+        mask.masked_fill_(torch.from_numpy(~seen), float("-inf"))
+        return mask[:, None].to(self._body.device)
 
     def grow(
         self,
@@ -146,6 +221,8 @@ class CachedTree(TokenTree):
         every: bool = False,
     ) -> tuple[IntArray, Outputs]:
         """Append sequences of tokens to the tree in one forward pass; see ``TokenTree.grow``."""
+        if not (self.unread and len(runs)):
+            self._read_end()
         row = self._row[np.asarray(user, dtype=np.int64)]
         if (row == _NOBODY).any():
             msg = (
@@ -190,15 +267,64 @@ class CachedTree(TokenTree):
             torch.from_numpy(rows[returned]).to(device),
             torch.from_numpy(columns[returned]).to(device),
         )
+        unread, started = self._unread, time.perf_counter()
+        if self._packs:
+            seen = self._seen(rows, columns, handles, width)[rows, columns]
+            flat = ids[rows, columns], position[rows, columns]
+            own = (rows, self._prompt + handles, *flat, seen)
+            if unread is None:
+                return handles[ends - 1], self._run_packed([own], returned)
+            last = np.cumsum(unread.rest) - 1
+            outputs = self._run_packed(
+                [unread.tokens(self._filled, self._slots), own],
+                np.append(last, last[-1] + 1 + returned),
+            )
+            return handles[ends - 1], self._split_root(outputs, started)
+        mask = self._mask(rows, columns, handles, position)
+        if unread is not None:  # the end of the prompts comes first in the same pass
+            ids, position = np.hstack([unread.ids, ids]), np.hstack([unread.position, position])
+            mask = torch.cat([self._as_bias(unread.seen(self._filled, self._slots)), mask], dim=2)
+            end = self._ends(unread)
+            keep = (
+                torch.cat([end[0], keep[0]]),
+                torch.cat([end[1], keep[1] + unread.ids.shape[1]]),
+            )
         outputs = self._body(
             keep,
             input_ids=torch.from_numpy(ids).to(device),
             position_ids=torch.from_numpy(position).to(device),
-            attention_mask=self._mask(rows, columns, handles, position),
+            attention_mask=mask,
             past_key_values=self._cache,
             use_cache=True,
         )
+        if unread is not None:
+            outputs = self._split_root(outputs, started)
         return handles[ends - 1], outputs
+
+    def _split_root(self, outputs: Outputs, started: float) -> Outputs:
+        """Keep the outputs after the prompts, which come first, and return the others."""
+        self.seconds, n = time.perf_counter() - started, len(self._parent)
+        self._root = outputs.some(np.arange(n))
+        self._finish_reading()
+        return outputs.some(np.arange(n, len(outputs)))
+
+    def as_nodes(self, head: int) -> IntArray:
+        """Make nodes of the tokens of the only prompt, except for the first ones.
+
+        Continuations can then be placed after any of these tokens. Other nodes are removed.
+
+        Args:
+            head: number of tokens that remain the prompt, at least 1.
+
+        Returns:
+            The handles of the other tokens, in order.
+        """
+        self._read_end()
+        self.back(0)
+        n = self._prompt - head
+        self._prompt, self._filled, self._length = head, self._filled[:, :head], np.array([head])
+        self._parent, self._depth = np.arange(-1, n - 1)[None], np.arange(1, n + 1)[None]
+        return np.arange(n)
 
     def keep(self, users: IntArray) -> None:
         """Drop all prompts except the given ones if this at least halves the size of the batch.
@@ -206,9 +332,10 @@ class CachedTree(TokenTree):
         Args:
             users: int64 indices of the prompts to keep.
         """
+        self._read_end()
         rows = np.unique(self._row[users])
         rows = rows[rows != _NOBODY]
-        if 2 * len(rows) > len(self._parent):
+        if 2 * len(rows) > len(self._parent) or self._packs:  # then they take no time
             return
         for layer in self._layers:
             layer.keep(torch.from_numpy(rows).to(self._body.device))
@@ -225,6 +352,8 @@ class CachedTree(TokenTree):
 
     def back(self, mark: int) -> None:
         """Remove all nodes that were added since ``mark`` returned the given marker."""
+        if self._unread is not None:
+            return  # nothing has been added
         self._parent, self._depth = self._parent[:, :mark], self._depth[:, :mark]
         for layer in self._layers:
             layer.length = self._prompt + mark
@@ -276,6 +405,7 @@ class CachedTree(TokenTree):
         Returns:
             The outputs after the R tokens.
         """
+        self._read_end()
         n, width = ids.shape
         position = length[:, None] - 1 + depth
         prompt = torch.arange(self._prompt, device=ids.device).expand(n, -1)
@@ -320,6 +450,21 @@ class CachedTree(TokenTree):
             layers, a dict with one such tensor for each kind.
         """
         n, width = position.shape
+        seen = self._seen(rows, columns, handles, width)
+        masks = {}
+        for kind, window in self._body.windows.items():
+            visible = seen
+            if window is not None:
+                prompt = np.broadcast_to(np.arange(self._prompt), (n, self._prompt))
+                where = np.hstack([prompt, self._length[:, None] - 1 + self._depth])
+                visible = seen & (where[:, None] > position[:, :, None] - window)
+                visible[..., 0] |= ~visible.any(axis=-1)  # padding must attend to something
+            masks[kind] = self._as_bias(visible)
+        return masks if len(masks) > 1 else next(iter(masks.values()))
+
+    def _seen(self, rows: IntArray, columns: IntArray, handles: IntArray, width: int) -> BoolArray:
+        """Return the (B, width, slots) mask of the slots to which each new token attends."""
+        n = len(self._parent)
         slots = self._prompt + self._parent.shape[1]
         seen = np.zeros((n, width, slots), dtype=bool)
         seen[:, :, : self._prompt] = self._filled[:, None]
@@ -329,54 +474,4 @@ class CachedTree(TokenTree):
             node = self._parent[row, node]
             up = node != ROOT
             row, column, node = row[up], column[up], node[up]
-        masks = {}
-        for kind, window in self._body.windows.items():
-            visible = seen
-            if window is not None:
-                prompt = np.broadcast_to(np.arange(self._prompt), (n, self._prompt))
-                where = np.hstack([prompt, self._length[:, None] - 1 + self._depth])
-                visible = seen & (where[:, None] > position[:, :, None] - window)
-                visible[..., 0] |= ~visible.any(axis=-1)  # padding must attend to something
-            mask = torch.zeros(visible.shape, dtype=self._body.dtype)
-            mask.masked_fill_(torch.from_numpy(~visible), float("-inf"))
-            masks[kind] = mask[:, None].to(self._body.device)
-        return masks if len(masks) > 1 else next(iter(masks.values()))
-
-
-def measure_shape(body: Body) -> tuple[int, int, int, int]:
-    """Return the number of layers, the number of heads, and the sizes of a key and of a value."""
-    layers = CachedTree(body, [[0]]).layers
-    _, heads, _, size = layers[0].keys.shape
-    return len(layers), heads, size, layers[0].values.shape[-1]
-
-
-def tree_obstacle(body: Body) -> str:
-    """Return the reason why a model cannot use ``CachedTree``, or an empty string if it can.
-
-    A model with recurrent states cannot use it, because such a state depends on all tokens
-    processed so far and not only on a node's ancestors. If this is not evident from the
-    configuration, it is detected by a test: on a small tree with two branches, ``CachedTree`` and
-    ``PlainTree`` must give the same logits.
-    """
-    if body.known:
-        return ""
-    others = sorted(set(body.windows) - {"full_attention", "sliding_attention"})
-    if others:
-        return f"it has {', '.join(others)} layers"
-    if body.head is None and not body.keeps:
-        return "its forward pass has no logits_to_keep argument"
-    n = body.vocabulary
-    prompt, runs = [t % n for t in (3, 5, 7)], [[t % n] for t in (11, 13)]
-    try:
-        with torch.random.fork_rng(devices=[]):
-            fast, slow = CachedTree(body, [prompt]), PlainTree(body, [prompt])
-            below = fast.extend([ROOT, ROOT], runs)[0], slow.extend([ROOT, ROOT], runs)[0]
-            ours = fast.extend(below[0], runs[::-1])[1]
-            plain = slow.extend(below[1], runs[::-1])[1]
-    except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError) as error:
-        return f"building a token tree fails ({type(error).__name__})"
-    quantized = getattr(body.model.config, "quantization_config", None) is not None
-    tolerance = 1e-3 if body.dtype == torch.float32 and not quantized else 0.25
-    if not torch.allclose(ours, plain, atol=tolerance, rtol=tolerance):
-        return "a token tree gives different logits from full passes"
-    return ""
+        return seen

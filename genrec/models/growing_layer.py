@@ -74,6 +74,37 @@ class GrowingLayer:
         self.length = end
         return self.keys[:, :, :end], self.values[:, :, :end]
 
+    def put(
+        self,
+        rows: torch.Tensor,
+        slots: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        n_prompts: int,
+        end: int,
+    ) -> None:
+        """Store the keys and values of N tokens in given slots. New slots without a token hold 0.
+
+        Args:
+            rows: (N,) int64 prompt of each token.
+            slots: (N,) int64 slot of each token.
+            keys: (heads, N, D) keys.
+            values: (heads, N, D) values.
+            n_prompts: the number of prompts, for which room is made with the first tokens.
+            end: the number of slots that are in use afterwards.
+        """
+        if not self.is_initialized:
+            self.lazy_initialization(keys, values)
+            self.keys = keys.new_empty((n_prompts, len(keys), 0, keys.shape[-1]))
+            self.values = values.new_empty((n_prompts, len(values), 0, values.shape[-1]))
+        if end > self.keys.shape[2]:
+            self.keys = self._enlarge(self.keys, self.keys, end)
+            self.values = self._enlarge(self.values, self.values, end)
+        for buffer, new in ((self.keys, keys), (self.values, values)):
+            buffer[:, :, self.length : end] = 0
+            buffer[rows, :, slots] = new.transpose(0, 1)
+        self.length = end
+
     def _enlarge(self, old: torch.Tensor, like: torch.Tensor, end: int) -> torch.Tensor:
         """Copy a buffer into a new one with room for at least ``end`` tokens.
 

@@ -19,7 +19,7 @@ from genrec.models.adapters import with_adapter
 from genrec.models.base import Generated, GenerationOptions, TextPrompt
 from genrec.models.block_prompt import BlockPrompt
 from genrec.models.block_reader import BlockReader, BlocksRead, not_by_event
-from genrec.models.cached_tree import CachedTree, Prefix, tree_obstacle
+from genrec.models.cached_tree import CachedTree
 from genrec.models.devices import (
     check_threads,
     quantization_arguments,
@@ -33,11 +33,13 @@ from genrec.models.line_store import LineStore
 from genrec.models.llama import Llama, load_llama, merge_adapter
 from genrec.models.logits import Body
 from genrec.models.plain_tree import PlainTree
+from genrec.models.prefix import Prefix
 from genrec.models.prompt_memory import PromptMemory, read_prompts
 from genrec.models.quiet import quiet_transformers
 from genrec.models.rotary import find_rotary
 from genrec.models.sources import check_loaded, describe_failure, locate_model, not_loaded
 from genrec.models.token_tree import TokenTree
+from genrec.models.tree_checks import tree_obstacle
 from genrec.runs import Run
 
 
@@ -127,9 +129,8 @@ class LanguageModel:
         precision = resolve_dtype(dtype, target)
         quantization = quantization_arguments(quantize, precision, target)
         source = locate_model(name, revision, log)
-        model: Any = None
-        if light is not None and not quantization:
-            model = load_llama(source.name, precision)
+        plain = light is not None and not quantization
+        model: Any = load_llama(source.name, precision) if plain else None
         if model is not None and len(light or ()) <= model.config.vocab_size:
             return cls(model.to(target), light, name=name)
         with quiet_transformers():
@@ -324,8 +325,7 @@ class LanguageModel:
 
     def describe(self) -> str:
         """Return the model's name, precision, device and, on a CPU, the number of threads."""
-        precision = str(self.dtype).removeprefix("torch.")
-        threads = ""
+        threads, precision = "", str(self.dtype).removeprefix("torch.")
         if self.device.type == "cpu":
             threads = f", {self.threads} thread{'s' if self.threads > 1 else ''}"
         bits = "" if self.quantize == "none" else f", weights in {self.quantize}"
@@ -359,8 +359,8 @@ class LanguageModel:
         )
         tree = self.prefill(ids)
         if options.temperature:
-            n, temperature, seed = options.n, options.temperature, options.seed
-            return sample(tree, ending, n=n, temperature=temperature, seed=seed)
+            heat, seed = options.temperature, options.seed
+            return sample(tree, ending, n=options.n, temperature=heat, seed=seed)
         return beams(tree, ending, n=options.n)
 
     def prefill(self, ids: Sequence[int]) -> TokenTree:

@@ -23,8 +23,8 @@ from genrec.runs import Run
 from genrec.types import Log
 
 if TYPE_CHECKING:
-    from genrec.models.cached_tree import Prefix
     from genrec.models.language_model import LanguageModel
+    from genrec.models.prefix import Prefix
     from genrec.models.token_tree import TokenTree
 
 

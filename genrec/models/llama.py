@@ -67,6 +67,20 @@ class Layer(Protocol):
         """Return the number of tokens whose keys and values are stored."""
 
 
+class Attending(Protocol):
+    """Attention for tokens that are not one after the other; see ``genrec.models.packing``."""
+
+    def attend(
+        self,
+        layer: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scale: float,
+    ) -> torch.Tensor:
+        """Store keys and values, and return what the (1, heads, N, D) queries attend to."""
+
+
 @dataclass(frozen=True, slots=True)
 class LlamaConfig:
     """The configuration of a Llama model, with the names used in ``config.json``."""
@@ -183,6 +197,7 @@ class _Attention(nn.Module):
         turn: tuple[torch.Tensor, torch.Tensor],
         mask: torch.Tensor | None,
         layer: Layer | None,
+        packing: Attending | None = None,
     ) -> torch.Tensor:
         n, width, _ = states.shape
         shape = (n, width, -1, self.head_dim)
@@ -190,6 +205,11 @@ class _Attention(nn.Module):
         key = self.k_proj(states).view(shape).transpose(1, 2)
         value = self.v_proj(states).view(shape).transpose(1, 2)
         query, key = rotate(query, *turn), rotate(key, *turn)
+        if packing is not None:
+            found = packing.attend(layer, query, key, value, self.head_dim**-0.5)
+            found = found.transpose(1, 2).reshape(n, width, -1)
+            attended: torch.Tensor = self.o_proj(found)
+            return attended
         if layer is not None:
             key, value = layer.update(key, value)
         # The branches are those of transformers, since the kernels round differently.
@@ -253,8 +273,9 @@ class _Block(nn.Module):
         turn: tuple[torch.Tensor, torch.Tensor],
         mask: torch.Tensor | None,
         layer: Layer | None,
+        packing: Attending | None = None,
     ) -> torch.Tensor:
-        states = states + self.self_attn(self.input_layernorm(states), turn, mask, layer)
+        states = states + self.self_attn(self.input_layernorm(states), turn, mask, layer, packing)
         summed: torch.Tensor = states + self.mlp(self.post_attention_layernorm(states))
         return summed
 
@@ -276,6 +297,7 @@ class _Layers(nn.Module):
         position_ids: torch.Tensor | None = None,
         past_key_values: Sequence[Layer] | None = None,
         use_cache: bool = False,
+        packing: Attending | None = None,
     ) -> Hidden:
         """Compute the hidden states of new tokens.
 
@@ -287,19 +309,21 @@ class _Layers(nn.Module):
             past_key_values: the keys and values of each layer, which are updated; None to use no
                 cache.
             use_cache: ignored; a cache is used if ``past_key_values`` is given.
+            packing: the attention of tokens of several prompts, which are then in one row; None for
+                ordinary attention. It replaces the mask.
         """
         states = self.embed_tokens(input_ids)
         device, width = input_ids.device, input_ids.shape[1]
         past = past_key_values[0].get_seq_length() if past_key_values else 0
         if position_ids is None:
             position_ids = torch.arange(past, past + width, device=device)[None]
-        if attention_mask is None and past and width > 1:
+        if attention_mask is None and past and width > 1 and packing is None:
             slots = torch.arange(past + width, device=device)
             attention_mask = (slots <= slots[past:, None])[None, None]
         turn = self._turn(position_ids, states.dtype)
         layers: Sequence[Layer | None] = past_key_values or [None] * len(self.layers)
         for block, layer in zip(self.layers, layers, strict=True):
-            states = block(states, turn, attention_mask, layer)
+            states = block(states, turn, attention_mask, layer, packing)
         return Hidden(self.norm(states))
 
     def _turn(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,6 +22,8 @@ class PlainTree(TokenTree):
     continuation again. Tests use it to check ``CachedTree``.
     """
 
+    rereads = True
+
     def __init__(self, body: Body, prompts: Sequence[Sequence[int]]) -> None:
         """Run the model on the prompts.
 
@@ -31,7 +34,14 @@ class PlainTree(TokenTree):
         self._body = body
         self._prompts = [list(p) for p in prompts]
         self._paths: list[list[int]] = []
-        self.root = self._read(self._prompts, [1] * len(prompts))
+        started = time.perf_counter()
+        self._root = self._read(self._prompts, [1] * len(prompts))
+        self.seconds = time.perf_counter() - started
+
+    @property
+    def root(self) -> Outputs:
+        """Return the model's outputs after each prompt."""
+        return self._root
 
     def _read(self, sequences: Sequence[list[int]], last: Sequence[int]) -> Outputs:
         """Run the model on whole sequences and return the outputs after their last tokens.

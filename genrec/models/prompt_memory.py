@@ -15,11 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from genrec.models.cached_tree import CachedTree, measure_shape
+from genrec.models.cached_tree import CachedTree
 from genrec.models.line_layout import LineLayout
 from genrec.models.line_store import in_own_pages
 from genrec.models.logits import Body
 from genrec.models.partial_prompts import ROOM, read_rest
+from genrec.models.tree_checks import measure_shape
 from genrec.types import IntArray
 
 _LEAST = 16  # shorter beginnings are not worth a mask of their own
@@ -168,7 +169,7 @@ def read_prompts(
     prompts: Sequence[Sequence[int]],
     owners: Sequence[str | None],
 ) -> tuple[CachedTree, tuple[int, ...]]:
-    """Read prompts, except for what is known of their owners' earlier prompts, and keep them.
+    """Return a tree that reads what is not known of prompts yet, and keeps them when it has done so.
 
     Args:
         body: a model for which ``tree_obstacle`` returns an empty string, and whose layers all have
@@ -210,16 +211,21 @@ def read_prompts(
         ]
         tree = read_rest(body, layers, known, prompts)
     first = int(known.max())
-    for row, (owner, ids) in enumerate(zip(owners, prompts, strict=True)):
-        if owner is None:
-            continue
-        places = [slice(0, known[row]), slice(first, first + rest[row])]
-        keys, values = (
-            torch.cat([torch.stack([b[row, :, at] for b in buffers]) for at in places], dim=2)
-            for buffers in (
-                [layer.keys for layer in tree.layers],
-                [layer.values for layer in tree.layers],
+
+    @torch.inference_mode()
+    def keep(tree: CachedTree) -> None:
+        for row, (owner, ids) in enumerate(zip(owners, prompts, strict=True)):
+            if owner is None:
+                continue
+            places = [slice(0, known[row]), slice(first, first + rest[row])]
+            keys, values = (
+                torch.cat([torch.stack([b[row, :, at] for b in buffers]) for at in places], dim=2)
+                for buffers in (
+                    [layer.keys for layer in tree.layers],
+                    [layer.values for layer in tree.layers],
+                )
             )
-        )
-        memory.keep(owner, ids, layout.pack(keys, values).cpu())
+            memory.keep(owner, ids, layout.pack(keys, values).cpu())
+
+    tree.when_read(keep)
     return tree, tuple(known.tolist())

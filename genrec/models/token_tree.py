@@ -36,10 +36,29 @@ class TokenTree(ABC):
     one piece is called a run.
 
     Attributes:
-        root: the model's outputs after each of the B prompts.
+        rereads: whether each run costs as much as its whole sequence, so that no run should be
+            read that may not be needed.
+        seconds: how long the model took to read the end of the prompts, with the runs that were
+            read in the same pass; 0 if this is not known.
     """
 
-    root: Outputs
+    rereads = False
+    seconds = 0.0
+
+    @property
+    @abstractmethod
+    def root(self) -> Outputs:
+        """Return the model's outputs after each of the B prompts."""
+
+    @property
+    def users(self) -> int:
+        """Return the number of prompts, B."""
+        return len(self.root)
+
+    @property
+    def unread(self) -> bool:
+        """Check whether the first runs can be read together with the end of the prompts."""
+        return False
 
     @abstractmethod
     def grow(

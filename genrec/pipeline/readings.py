@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from genrec.priors.positions import PositionWeights
 from genrec.types import FloatArray, IntArray
 
@@ -37,7 +39,7 @@ class Reading:
         tree: the token tree to which continuations of the prompts are added; None if items are
             ranked by the weights in ``prior`` alone.
         prior: the weights of the items for each history, or None if there is no prior.
-        rate: the number of tokens per second at which the model processed the prompts.
+        tokens: the number of tokens of the prompts that the model had to process.
         alone: for each history, positions and the log-probabilities of their items under the model,
             which the weights already take into account; None if the model ranks items otherwise.
         attention: for each prompt, how its events were read; None with full attention.
@@ -45,9 +47,16 @@ class Reading:
 
     tree: TokenTree | None
     prior: PositionWeights | None
-    rate: float
+    tokens: int = 0
     alone: Sequence[tuple[IntArray, FloatArray]] | None = None
     attention: Sequence[Mapping[str, Any]] | None = None
+
+    @property
+    def rate(self) -> float:
+        """The number of tokens per second at which the model processes the prompts."""
+        if self.tree is None or not len(self.tree.root) or not self.tree.seconds:
+            return np.inf
+        return self.tokens / self.tree.seconds
 
     def ranked(self, place: int, ranking: Ranking) -> Ranked:
         """Describe the ranking for one request of the batch.

@@ -7,7 +7,6 @@ processes it only once.
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -35,14 +34,14 @@ from genrec.types import FloatArray, IntArray, Log
 if TYPE_CHECKING:
     from genrec.decoding.types import Options, Ranking
     from genrec.explain.evidence import Question
-    from genrec.models.cached_tree import Prefix
     from genrec.models.language_model import LanguageModel
+    from genrec.models.prefix import Prefix
     from genrec.models.token_tree import TokenTree
 
 _PREFIX = 32  # a shared beginning of prompts is processed separately if it has this many tokens
 _PREFIXES = 4  # the maximum number of processed beginnings of prompts in the cache
 _COARSE = 0.05  # scores closer than this cannot be distinguished in half precision
-_BUDGET = 256  # the smallest token budget of a search
+_BUDGET = 512  # the smallest token budget of a search
 _ALL = 1 << 40
 _KEPT = 1024  # number of tokens that a search which scores all items keeps in the token tree
 _TITLES, _GROUPS = "title as the model sees it", "variants of one product"
@@ -88,37 +87,37 @@ class TrieSearch:
         prior, role, trie = self._priors.prior, self._priors.role, self._index.trie
         if prior is not None and role == EXPLAIN:
             weights = [prior.weights(r.history) for r in requests]
-            return Reading(None, PositionWeights(weights, trie, self._bases), np.inf)
-        tree, rate, attention = self._read_prompts(requests)
+            return Reading(None, PositionWeights(weights, trie, self._bases))
+        tree, tokens, attention = self._read_prompts(requests)
         if prior is None:
-            return Reading(tree, None, rate, attention=attention)
+            return Reading(tree, None, tokens, attention=attention)
         if role == FEATURE:
             stages = [FirstStage.of(prior, r.history) for r in requests]
             alone = self._score_candidates(tree, stages)
             weights = [self._rerank(s, *a) for s, a in zip(stages, alone, strict=True)]
             reranked = PositionWeights(weights, trie, self._bases)
-            return Reading(None, reranked, rate, alone, attention)
+            return Reading(None, reranked, tokens, alone, attention)
         weights = [prior.weights(r.history) for r in requests]
         ordered = PositionWeights(weights, trie, self._bases)
-        return Reading(tree, ordered, rate, attention=attention)
+        return Reading(tree, ordered, tokens, attention=attention)
 
     def _read_prompts(
         self, requests: Sequence[Request]
-    ) -> tuple[TokenTree, float, Sequence[Mapping[str, Any]] | None]:
-        """Run the model on the prompts.
+    ) -> tuple[TokenTree, int, Sequence[Mapping[str, Any]] | None]:
+        """Return a token tree that runs the model on the prompts.
 
         Returns:
-            The token tree, the number of tokens per second, and how the events of each prompt were
+            The token tree, the number of tokens of the prompts that the model reads, and how the events of each prompt were
             read (None with full attention).
         """
-        started, by_event = time.perf_counter(), self._by_event
+        by_event = self._by_event
         if self.remembered.applies_to(requests):
             tree, read, told = self.remembered.read(requests)
-            return tree, read / (time.perf_counter() - started), told
+            return tree, read, told
         if by_event is None:
             prompts = [r.prompt.ids for r in requests]
             tree = self._model.prefill_many(prompts, self._prefix(requests))
-            return tree, sum(map(len, prompts)) / (time.perf_counter() - started), None
+            return tree, sum(map(len, prompts)), None
         blocks = by_event.read(self._model, [r.prompt for r in requests])
         kind = {"attention": "by_event", "recent_events": by_event.recent}
         numbers = zip(blocks.found, blocks.read, strict=True)
@@ -126,7 +125,7 @@ class TrieSearch:
         attention = [
             {**kind, "stored": found, "read": read, "store": store} for found, read in numbers
         ]
-        return blocks.tree, blocks.tokens / (time.perf_counter() - started), attention
+        return blocks.tree, blocks.tokens, attention
 
     def tree(self, prompt: EncodedPrompt) -> TokenTree:
         """Process one prompt with the model, and return a tree that scores its continuations."""
@@ -195,14 +194,13 @@ class TrieSearch:
         boosts = None
         if request.boosts is not None:
             boosts = Boosts(request.boosts[trie.rows_at(np.arange(trie.n_positions))])
-        whole = settings.normalization == "catalog" and trie.inner_tokens < 2 * n
         return Options(
             search="exact" if settings.search == "sample" else settings.search,
             beam_size=max(settings.beam_size or max(2 * k, 20), k),
             normalization=settings.normalization,
             temperature=fusion.temperature,
             max_nodes=settings.max_nodes,
-            budget=max(2 * n if whole else n, _BUDGET),
+            budget=max(2 * n, _BUDGET),
             fusion=fusion.fusion,
             beta=fusion.weight,
             boosts=boosts,
@@ -460,6 +458,10 @@ class TrieSearch:
             batch = [replace(request, history=h, prompt=p) for h, p in changed]
             return self.best(self.read(batch), batch)
 
+        def known(prompt: EncodedPrompt) -> TokenTree | None:
+            one = [replace(request, prompt=prompt)]
+            return self.remembered.read(one)[0] if self.remembered.applies_to(one) else None
+
         settings, prior = self._settings, self._priors.prior
         role = FUSE if prior is None else self._priors.role
         shares = self._by_event is None and role != EXPLAIN
@@ -478,6 +480,7 @@ class TrieSearch:
             exponents=self._priors.fusing.exponents,
             prefix=self._prefix([request]) if shares else None,
             by_event=self._by_event,
+            known=known,
         )
 
 

@@ -142,13 +142,21 @@ def test_long_runs_are_left_to_the_host(monkeypatch: pytest.MonkeyPatch) -> None
     assert len(found.rows) == 3
 
 
+def with_root(logits: torch.Tensor) -> CachedTree:
+    """Return the tree of a prompt after which the model has the given (1, V) logits."""
+    tree = tiny.language_model().prefill_many([[5, 6]])
+    assert isinstance(tree, CachedTree)
+    assert len(tree.root) == 1
+    tree._root = Outputs(logits, None)
+    return tree
+
+
 def test_impossible_tokens_are_no_error() -> None:
     trie = TitleTrie([[3, END], [4, END], [6, END]])
     logits = torch.zeros(1, 400)
     logits[0, 3] = -torch.inf
     for on_device in (False, True):
-        tree = tiny.language_model().prefill_many([[5, 6]])
-        tree.root = Outputs(logits, None)
+        tree = with_root(logits)
         options = Options(search="beam", on_device=on_device)
         (found,) = search(trie, tree, 2, options=options)
         assert found.rows.tolist() == [1, 2]
@@ -156,11 +164,10 @@ def test_impossible_tokens_are_no_error() -> None:
 
 def test_logits_that_are_no_numbers_are_an_error() -> None:
     trie = TitleTrie([[3, 4, END], [3, 5, END], [6, END]])
-    tree = tiny.language_model().prefill_many([[5, 6]])
-    tree.root = Outputs(torch.full((1, 400), -torch.inf), None)
+    tree = with_root(torch.full((1, 400), -torch.inf))
     with pytest.raises(ModelError, match="not finite"):
         search(trie, tree, 2, options=Options(search="beam", on_device=True))
-    tree.root = Outputs(torch.full((1, 400), torch.nan), None)
+    tree = with_root(torch.full((1, 400), torch.nan))
     with pytest.raises(ModelError, match="not finite"):
         search(trie, tree, 2, options=Options(search="beam", on_device=True))
 

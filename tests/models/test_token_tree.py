@@ -8,10 +8,12 @@ import torch
 from support import tiny
 from support.reference import forward
 
-from genrec.models.cached_tree import CachedTree, Prefix, tree_obstacle
+from genrec.models.cached_tree import CachedTree
 from genrec.models.logits import Body
 from genrec.models.plain_tree import PlainTree
+from genrec.models.prefix import Prefix
 from genrec.models.token_tree import ROOT, TokenTree, below
+from genrec.models.tree_checks import tree_obstacle
 
 PROMPT = [5, 9, 11, 30, 7, 8]
 LONG = [(7 * i + 3) % 300 for i in range(40)]  # longer than the sliding windows of 16

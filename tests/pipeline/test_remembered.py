@@ -59,6 +59,29 @@ def test_lists_are_the_same_and_less_is_read(data: Dataset, more: dict[str, Any]
         assert numbers(ours) == numbers(theirs)
 
 
+@pytest.mark.parametrize("more", [{}, {"model_role": "fuse", "prior": "collaborative"}])
+def test_evidence_is_the_same_and_the_prompt_is_not_read_again(
+    data: Dataset, more: dict[str, Any]
+) -> None:
+    plain = Recommender(data, fresh(), **more)
+    kept = Recommender(data, fresh(), prompt_memory=64, **more)
+    past = grown(data, "u0", 5)
+    left_out = [[i] for i in range(5)] + [[0, 1], [2, 3, 4]]
+    item = kept.recommend(past, k=3)[0].item_id
+    before = kept.model.memory.use().read
+    ours = kept.falls(past, item, left_out)
+    assert ours == pytest.approx(plain.falls(past, item, left_out), abs=1e-4)
+    assert kept.model.memory.use().read == before + 1  # the last token gives the outputs
+    for evidence in ("fast", "full"):
+        options: dict[str, Any] = {"k": 3, "explain": True, "evidence": evidence}
+        lists = [r.recommend(past, **options) for r in (kept, plain)]
+        for one, other in zip(*lists, strict=True):
+            assert one.explanation is not None
+            assert other.explanation is not None
+            drops = [e.nats for e in other.explanation.evidence]
+            assert [e.nats for e in one.explanation.evidence] == pytest.approx(drops, abs=1e-4)
+
+
 def test_nothing_is_kept_of_anonymous_histories_and_of_users_who_are_forgotten(
     data: Dataset,
 ) -> None:
