@@ -13,7 +13,7 @@ import typer
 
 from genrec import __version__
 from genrec.cli.options import AsJson, command
-from genrec.config import DECODERS, LINE_NUMBERS
+from genrec.config import DECODERS, LINE_NUMBERS, Settings
 from genrec.errors import GenrecError
 from genrec.extras import EXTRAS, install_command
 from genrec.files import describe_unreadable
@@ -215,7 +215,10 @@ def _describe_lines(data: Path) -> dict[str, Any]:
     folder = None if place is None else place / LINES
     if folder is None or not folder.is_dir():
         return {"stored": "none; `genrec warm` stores lines"}
-    found = {"folder": str(folder)}
+    found = {
+        "folder": str(folder),
+        "hit rates": "those of a process are in its answers and in /metrics of `genrec serve`",
+    }
     for name, use in describe_folder(folder).items():
         found[name] = (
             f"{use.lines:,} lines, {use.bytes / 2**20:,.1f} MiB, last used "
@@ -234,6 +237,24 @@ def _describe_blocks(model: LanguageModel) -> str:
     told = ", ".join(f"{size} KiB as {kind}" for kind, size in sizes.items())
     return (
         f"yes; a token of a stored line takes {told}, up to {use.budget / 2**20:.0f} MiB in memory"
+    )
+
+
+def _describe_memory(model: LanguageModel) -> str:
+    """Say whether users' prompts can be kept, and how much memory they take."""
+    from genrec.cli.serve import PROMPT_MEMORY
+    from genrec.models.line_layout import LineLayout
+    from genrec.models.tree_checks import measure_shape
+
+    if not model.remembers:
+        return (
+            "no: the model cannot continue a prompt, or some layers have a limited attention window"
+        )
+    size = LineLayout(measure_shape(model.body), model.dtype).token_bytes
+    return (
+        f"yes; a token of a prompt takes {size / 1024:.1f} KiB; `genrec serve` keeps up to "
+        f"{PROMPT_MEMORY} MiB, other commands and Python {Settings().prompt_memory} MiB "
+        "(--prompt-memory)"
     )
 
 
@@ -264,6 +285,7 @@ def _describe_model(name: str) -> dict[str, Any]:
         "parameters": f"{sum(p.numel() for p in model.model.parameters()):,}",
         "decoding": f"plain passes: {model.obstacle}" if model.obstacle else "token tree",
         "attention by event": _describe_blocks(model),
+        "prompt memory": _describe_memory(model),
         "scripts read": _describe_coverage(measure_coverage(model.tokenizer)),
         "fingerprint": model.fingerprint(),
     }

@@ -44,6 +44,19 @@ class MemoryUse:
     found: int
     read: int
 
+    @property
+    def hit_rate(self) -> float:
+        """Return the share of tokens that were found, from 0 to 1; 0 if none was looked for."""
+        return self.found / max(self.found + self.read, 1)
+
+    def to_dict(self) -> dict[str, float]:
+        """Return the number of prompts, their size in MiB and the hit rate, for an answer."""
+        return {
+            "prompts": self.prompts,
+            "memory_mib": round(self.bytes / 2**20, 1),
+            "hit_rate": round(self.hit_rate, 3),
+        }
+
 
 class PromptMemory:
     """The latest prompt of each owner, with a budget; the least recently used are dropped.

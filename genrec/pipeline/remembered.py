@@ -47,8 +47,9 @@ class RememberedPrompts:
         prompts = [r.prompt.ids for r in requests]
         tree, known = self._model.prefill_remembered(prompts, [self._owner(r) for r in requests])
         read = [len(ids) - n for ids, n in zip(prompts, known, strict=True)]
+        memory = self._model.memory.use().to_dict()
         told = [
-            {"attention": "full", "remembered": n, "read": m}
+            {"attention": "full", "remembered": n, "read": m, "memory": memory}
             for n, m in zip(known, read, strict=True)
         ]
         return tree, sum(read), told

@@ -97,6 +97,11 @@ class Metrics:
             ["source"],
             registry=r,
         )
+        self.remembered = Counter(
+            "genrec_remembered_tokens",
+            "Tokens of prompts that were known from an earlier request of the same user.",
+            registry=r,
+        )
         self.events = Counter("genrec_events", "Events that were stored.", registry=r)
         self.counted = Counter("genrec_events_counted", "Events added to the prior.", registry=r)
         self.unstored = Gauge(
@@ -164,6 +169,9 @@ class Metrics:
             self.tokens.inc((answer.get("prompt") or {}).get("tokens", 0))
         self.searched.inc((answer.get("certificate") or {}).get("tokens", 0))
         attention = answer.get("attention") or {}
+        if "remembered" in attention:  # then ``read`` is a number of tokens
+            self.remembered.inc(attention["remembered"])
+            return
         for source in ("stored", "read"):
             self.lines.labels(source).inc(attention.get(source, 0))
 

@@ -238,6 +238,8 @@ def test_doctor(run: Run, model: Path) -> None:
     told = report["model"]["attention by event"]  # on a CPU with fast bfloat16, it is the default
     first = "0.1 KiB as bfloat16" if fast_bf16_cpu() else "0.2 KiB as float32"
     assert told.startswith(f"yes; a token of a stored line takes {first}, ")
+    kept = report["model"]["prompt memory"]
+    assert kept.startswith(f"yes; a token of a prompt takes {first.partition(' as')[0]}; ")
     assert "free" in report["disk"]
     code, out, _ = run("doctor")
     assert code == 0

@@ -71,7 +71,7 @@ def test_lists_do_not_depend_on_what_was_read_ahead(trie: Any, data: st.DataObje
     )
     banned = data.draw(st.lists(st.integers(0, trie.n_positions - 1), max_size=40))
     allowed = Filters([Filter.deny(np.array(banned, dtype=np.int64), trie.n_positions)] * users)
-    given = {"allowed": allowed, "prior": prior}
+    given: dict[str, Any] = {"allowed": allowed, "prior": prior}
     kind = data.draw(st.sampled_from(["llama", "gpt2", "gemma"]))
     plain = tiny.language_model(kind, plain=True)
     whole = score(trie, plain.prefill_many(prompts), options=options, **given)
