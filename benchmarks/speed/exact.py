@@ -82,6 +82,7 @@ def main() -> None:
             found: dict[str, Any] = {"prompt": len(prompt)}
             started = time.perf_counter()
             tree = recommender.model.prefill(prompt)
+            assert len(tree.root) == 1  # reads the prompt
             found["prefill_s"] = time.perf_counter() - started
             for name in arguments.systems:
                 kind, filtered = SYSTEMS[name]

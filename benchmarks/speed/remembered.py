@@ -65,7 +65,7 @@ def main() -> None:
                 ours = run("one event more", kept, past)
                 theirs = run("read again", plain, past)
                 started = time.process_time()
-                plain.token_tree(plain.prompt(past))
+                len(plain.token_tree(plain.prompt(past)).root)  # reads the prompt
                 prompts.append(time.process_time() - started)
                 same.append([r.item_id for r in ours] == [r.item_id for r in theirs])
                 read.append(ours.details["attention"]["read"])
