@@ -10,7 +10,8 @@ ngrams``. ``--other`` names the template of the test. Logged user by user in .re
 ``--costs N``: for N users with 25 events, the recommendation of ten items and the fast and the full evidence
 for all ten, by turns. It prints processor seconds, the median of the ratios, and the tokens read against the
 floor (what stands after each event, and the items' branching tokens, for every event). Beside it stands how
-far full and fast evidence agree on the strongest event, and their rank correlation over events.
+far full and fast evidence agree on the strongest event, and their rank correlation over events. With ``--memory``, the
+prompt of the list is kept for its evidence, but not for the list.
 """
 
 from __future__ import annotations
@@ -77,6 +78,10 @@ def deletion(arguments: argparse.Namespace, ours: Recommender) -> None:
 def costs(arguments: argparse.Namespace, ours: Recommender) -> None:
     data = ours.dataset
     assert data is not None
+    if arguments.recent is not None:
+        ours = ours.with_settings(attention="by_event", recent_events=arguments.recent)
+    if arguments.memory:
+        ours = ours.with_settings(prompt_memory=1024)
     cases = [c for c in evaluator.sample(evaluator.demo_v1(data), 300) if len(c.history) >= 25]
     ratios: dict[str, list[float]] = {"fast": [], "full": []}
     floors: list[float] = []
@@ -88,6 +93,8 @@ def costs(arguments: argparse.Namespace, ours: Recommender) -> None:
         seconds: dict[str, float] = {}
         found = {}
         for name in ("recommend", "fast", "full"):
+            if name == "recommend":
+                ours.model.memory.clear()
             started = time.process_time()
             if name == "recommend":
                 ours.recommend(case.history, 10, options=PROTOCOL)
@@ -128,6 +135,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--users", type=int, default=0)
     parser.add_argument("--costs", type=int, default=0)
+    parser.add_argument("--memory", action="store_true", help="keep the prompts of the lists")
+    parser.add_argument("--recent", type=int, help="read by event, with so many events in full")
     parser.add_argument("--prior", help="(default: as the recommender has it)")
     parser.add_argument("--fusion")
     parser.add_argument("--other", help="template of the deletion test")

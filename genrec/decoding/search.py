@@ -185,7 +185,8 @@ class _Search:
         root, handle = np.full(n, self._trie.root), np.full(n, ROOT)
         start = Frontier(user, root, handle, zero, zero, zero)
         room = options.ahead if n <= _FEW or options.ahead >= _PASS else 0
-        if not self._tree.unread or options.normalization != "catalog":
+        by_level = options.search == "beam" or options.normalization != "catalog"
+        if by_level or not self._tree.unread:
             room = 0
         users, ahead, above = self._subtrees.likely_descendants(start, self._top.worst, room)
         if not len(ahead):

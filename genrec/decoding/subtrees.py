@@ -184,14 +184,14 @@ class Subtrees:
         """
         options, owner = self._options, user[source]
         items = self.counts(owner, child)
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore"):  # there may be no items below
             share = np.log(items) - np.log(self.counts(user, node))[source]
-        if self._prior is None:
-            return share
-        if options.fusion == "score":
-            best = self.best_prior(owner, child) - self.best_prior(user, node)[source]
-            return np.asarray(share + options.beta * best)
-        share = np.maximum(share, _LEAST) / options.temperature
+            if self._prior is None:
+                return share
+            if options.fusion == "score":
+                best = self.best_prior(owner, child) - self.best_prior(user, node)[source]
+                return np.asarray(share + options.beta * best)
+        share = np.where(items > 0, share, _LEAST) / options.temperature
         share += options.beta * np.log(self.prior_mass(owner, child))
         share -= group_logsumexp(share, np.cumsum(count) - count, source)
         return np.where(items > 0, share, -np.inf)
