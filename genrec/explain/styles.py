@@ -33,6 +33,6 @@ def load_explain_template(style: str, language: str, own: str | None) -> Templat
             raise
         folders = [templates_folder(), *([] if own is None else [Path(own)])]
         names = {f.stem for p in folders for f in (p / language).glob("explain_*.jinja")}
-        known = ["reason", PLAIN, *sorted(n.removeprefix("explain_") for n in names)]
+        known = ["reason", *sorted([PLAIN, *(n.removeprefix("explain_") for n in names)])]
         msg = f"Unknown value style={style!r}. Expected one of: {', '.join(known)}."
         raise PromptError(msg) from None

@@ -305,7 +305,7 @@ def test_an_unknown_mode_says_what_there_is() -> None:
 
 
 def test_an_unknown_style_says_what_there_is() -> None:
-    with pytest.raises(PromptError, match=r"style='poem'\. .* reason, pitch, short"):
+    with pytest.raises(PromptError, match=r"style='poem'\. .* reason, pitch, plain, short"):
         shop().recommend(past(1), explain=True, style="poem")
 
 
