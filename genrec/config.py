@@ -40,6 +40,7 @@ FUSIONS = ("auto", "node", "score")
 FEEDBACK_WEIGHTS = ("none", "position")
 ATTENTIONS = ("full", "by_event")
 LINE_NUMBERS = ("float32", "bfloat16", "int8")
+CONTEXT = "context"  # a further source, which counts items by the context of their events
 FIT_ON = (
     "train",
     "train+validation",
@@ -131,7 +132,8 @@ class Settings:
         None,
         PROMPT,
         "Name of the prompt template.",
-        unset="next_item, or few_shot when demonstrations are shown",
+        unset="next_item, next_item_context if there are context columns, or few_shot when demonstrations are "
+        "shown",
     )
     language: str = option("en", PROMPT, "Language of the prompt template, such as en or zh.")
     prompts: str | None = option(
@@ -146,6 +148,16 @@ class Settings:
         PROMPT,
         "Show the values of events, such as ratings or quantities, in the prompt.",
         flags=("--values/--no-values",),
+    )
+    context_columns: str = option(
+        "auto",
+        PROMPT,
+        "Columns of the events that describe their circumstances, such as device or country, or season, "
+        "weekday and time_of_day, which are derived from the time. The prior counts items by them, and "
+        "the prompt shows them before each event. auto: those that `genrec prepare` declared. none: no "
+        "columns.",
+        list=True,
+        metavar="NAMES",
     )
     few_shot: int = option(
         0,
@@ -234,9 +246,9 @@ class Settings:
         "auto",
         PRIOR,
         "Sources to mix in the collaborative prior, with weights fitted on validation data: "
-        f"{', '.join(COUNTED)}, and the baselines {', '.join(LEARNED)}, which are trained once and stored "
-        "in the dataset folder. auto: what `genrec fit` found to be better. If it was not run, all of "
-        "the former.",
+        f"{', '.join(COUNTED)}, {CONTEXT} (if there are context columns), and the baselines "
+        f"{', '.join(LEARNED)}, which are trained once and stored in the dataset folder. auto: what "
+        "`genrec fit` found to be better. If it was not run, all of the former.",
         list=True,
         metavar="NAMES",
     )
@@ -424,7 +436,7 @@ class Settings:
         for f in fields(self):
             check_value(f.name, getattr(self, f.name), str(f.type), f.metadata)
         for source in self.sources:
-            check_choice("prior_sources", source, COUNTED + LEARNED)
+            check_choice("prior_sources", source, (*COUNTED, CONTEXT, *LEARNED))
         if not 0 < self.temperature < 100:
             msg = (
                 f"temperature={self.temperature} is not valid. Expected a number between 0 and 100."
@@ -520,6 +532,14 @@ class Settings:
             return COUNTED
         return tuple(name.strip() for name in self.prior_sources.split(","))
 
+    @property
+    def context_names(self) -> tuple[str, ...] | None:
+        """The names listed in ``context_columns``; None if the dataset declares them."""
+        if self.context_columns == "auto":
+            return None
+        names = (name.strip() for name in self.context_columns.split(","))
+        return tuple(name for name in names if name and name != "none")
+
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Settings:
         """Build settings from a mapping of names to values.
@@ -584,6 +604,22 @@ class QueryOptions:
         "Only items that are available at this time are recommended, according to the columns "
         "available_from and available_until of the catalog. any: ignore these columns.",
         metavar="TIME",
+    )
+    context: Mapping[str, str] = option(
+        {},
+        WHAT,
+        "Circumstances of the request, such as season=winter or device=phone. Columns are season, weekday, "
+        "time_of_day and those that were declared with --context-columns.",
+        metavar="COLUMN=VALUE",
+        example="season=winter",
+    )
+    note: str | None = option(
+        None,
+        WHAT,
+        'What is known about this request in free words, such as "a present for a child". Only the model '
+        "reads it.",
+        metavar="TEXT",
+        unset="no note",
     )
     stock: str | None = option(
         None,
@@ -790,7 +826,7 @@ class QueryOptions:
             check_keys(keywords, [f.name for f in fields(cls)], "an option")
         except SettingsError as error:
             raise RequestError(str(error)) from None
-        for name in ("caps", "boosts"):
+        for name in ("caps", "boosts", "context"):
             if name in keywords and keywords[name] is None:
                 keywords[name] = {}
         return replace(given or cls(), **keywords)

@@ -201,6 +201,8 @@ class Recommender:
 
         The model is loaded only after the settings have been checked.
         """
+        if isinstance(data, Dataset):
+            data = data.with_context(settings.context_names)
         self.settings, self.log, self.run = settings, log, trained
         self.run_folder, self._tuning = folder, tuning
         self.dataset = data if isinstance(data, Dataset) else None
@@ -244,6 +246,8 @@ class Recommender:
                 parts.append(f"by event, {settings.recent} in full")
             if settings.recent is not None and settings.line_numbers != "float32":
                 parts.append(f"lines in {settings.line_numbers}")
+            if self._requests.context.columns:
+                parts.append(f"context of {', '.join(self._requests.context.columns)}")
             return hashlib.sha256("\0".join([*parts, *used.named()]).encode()).hexdigest()
 
         self_fingerprint = getattr(model, "fingerprint", lambda: model.name)
@@ -450,6 +454,36 @@ class Recommender:
         """
         return self._requests.understand(history)
 
+    def in_context(
+        self,
+        history: HistoryLike,
+        context: Mapping[str, str | float | bool] | None = None,
+        note: str | None = None,
+        *,
+        at: str | float = "any",
+    ) -> History:
+        """Return a history together with the circumstances of the next event.
+
+        ``recommend``, ``rank``, ``score`` and ``explain`` take ``context`` and ``note`` as options. All
+        other methods, such as ``prompt`` and ``would_like``, take them from the history.
+
+        Args:
+            history: see ``understand``.
+            context: values by column, such as ``{"season": "winter"}``. The columns are ``season``,
+                ``weekday``, ``time_of_day`` and those that the dataset or the setting
+                ``context_columns`` declares. They replace the values that the history has.
+            note: what is known about the next event in free words; None keeps that of the history.
+            at: the time of the next event, from which declared columns such as ``season`` are
+                derived; ``any`` for an unknown time.
+
+        Raises:
+            RequestError: a column is unknown, or a value, the note or the time is not valid.
+        """
+        read, _ = self.understand(history)
+        return self._requests.context.add(
+            read, QueryOptions(context=cast("Any", context or {}), note=note, at=at)
+        )
+
     def history(self, user_id: str, *, before: str | None = None) -> History:
         """Return a user's history from the dataset, or only the part before the split ``before``.
 
@@ -509,7 +543,8 @@ class Recommender:
             **keywords: fields of ``genrec.config.QueryOptions``: ``explain``, ``evidence``,
                 ``style``, ``allow``, ``deny``, ``where``, ``show``, ``allow_returned``,
                 ``allow_last_basket``, ``allow_same_title``, ``min_probability``, ``per_title``,
-                ``per_group``, ``caps``, ``boosts``, ``pin``, ``at``, ``stock``, ``half_life``, ``age_column``, ``diversity``.
+                ``per_group``, ``caps``, ``boosts``, ``pin``, ``at``, ``stock``, ``half_life``, ``age_column``, ``diversity``,
+                ``context`` and ``note``.
 
         Raises:
             RequestError: k is below 1, every item is excluded, or an option is invalid.

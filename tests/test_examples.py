@@ -114,6 +114,19 @@ def test_csv_to_recommendations(
 
 
 @pytest.mark.model
+def test_context(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set GENREC_UPDATE=1 to write the outputs; numbers may differ between machines."""
+    path = EXAMPLES / "07_context.md"
+    monkeypatch.chdir(tmp_path)
+    now = transcript(path, run)
+    if os.environ.get("GENREC_UPDATE"):
+        path.write_text(now, encoding="utf-8")
+    written = path.read_text(encoding="utf-8")
+    assert re.sub(r"\d+", "#", now) == re.sub(r"\d+", "#", written)
+    assert len(written.splitlines()) <= 60
+
+
+@pytest.mark.model
 @pytest.mark.slow
 def test_serve_and_learn(capsys: pytest.CaptureFixture[str]) -> None:
     text = output("12_serve_and_learn.py", capsys, "60")

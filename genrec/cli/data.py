@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -87,6 +87,14 @@ class PrepareOptions:
         "Map a column of the catalog file that is not recognized by its name, for example with "
         "title=name.",
         **_PAIR,
+    )
+    context_columns: tuple[str, ...] = option(
+        (),
+        _COLUMNS,
+        "Columns of the events that describe their circumstances, such as device or country, or season, "
+        "weekday and time_of_day, which are derived from the time. The prior counts items by them, and "
+        "the prompt shows them before each event.",
+        metavar="NAMES",
     )
     unit: str | None = option(
         None,
@@ -264,7 +272,7 @@ def prepare(
     if json:
         report = {"schema_version": 1, "out": None if dry_run else str(folder)}
         rejected = {reason: [list(row) for row in rows] for reason, rows in examples}
-        console.print_json({**report, **asdict(dataset.info), "rejected_examples": rejected})
+        console.print_json({**report, **dataset.info.to_dict(), "rejected_examples": rejected})
         return
     if dry_run:
         summaries.print_uses(dataset.info)
@@ -373,6 +381,7 @@ def _prepare(
         test_from=how.test_from,
         strict=how.strict,
         rejected_to=None if rejected_to is None else rejected_to / "rejected.csv",
+        context=how.context_columns,
         log=log,
         **target,
     )

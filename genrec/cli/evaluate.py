@@ -281,7 +281,7 @@ def evaluate(
     from genrec.evaluation import evaluator
     from genrec.reports import console, evaluation_report, summaries
 
-    Settings.of(settings)  # report invalid settings before loading the data
+    checked = Settings.of(settings)  # report invalid settings before loading the data
     if what.explanations and shop.named:
         msg = (
             "--explanations does not work with --show, --allow-returned, --allow-last-basket and "
@@ -299,7 +299,8 @@ def evaluate(
         evaluation_report.check(path)
     if what.out is not None:
         check_output(what.out, kind="folder")
-    dataset, protocol, users = _sample(Dataset.load(data), what, settings, what.users)
+    loaded = Dataset.load(data).with_context(checked.context_names)
+    dataset, protocol, users = _sample(loaded, what, settings, what.users)
     names = _default_baselines(dataset, settings) if what.against is None else what.against
     systems: list[Any] = [n for n in names if n != "none"]
     if which.run is not None and not what.no_model:

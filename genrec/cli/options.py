@@ -282,16 +282,16 @@ def command(*first: str) -> Callable[[Command], Command]:
                 parameters += [o.parameter() for o in group[1]]
 
         @functools.wraps(function)
-        def call(context: typer.Context, **given: Any) -> None:
+        def call(command_line: typer.Context, **given: Any) -> None:
             arguments = {p.name: given[p.name] for p in plain}
             for name, (made, options) in groups.items():
                 read = {o.field.name: o.read(given[o.field.name]) for o in options}
-                named = [n for n in read if _was_given(context, n)]
+                named = [n for n in read if _was_given(command_line, n)]
                 arguments[name] = Given(read, named) if made is Given else made(**read)
             decline_pandas()
             function(**arguments)
 
-        shown = [_keyword("context", typer.Context), *_shown(parameters, first)]
+        shown = [_keyword("command_line", typer.Context), *_shown(parameters, first)]
         call.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
         call.__annotations__ = {p.name: p.annotation for p in shown}
         call.__doc__ = _join_lines(function.__doc__ or "")

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 LISTING = ("search", "max_nodes", "beam_size", "n_samples", "temperature")
 RANKING = ("node_temperature", *in_panel(Settings, PRIOR))
 # OWN names the options on the user's own items.
+SAID = ("context", "note")  # what is said about the request itself
 OWN = ("show", "allow_returned", "allow_last_basket", "allow_same_title")
 
 Html = Annotated[
@@ -77,6 +78,7 @@ Strict = Annotated[
 def prompt(
     data: Data,
     asked: HistoryOptions,
+    query: Annotated[QueryOptions, FieldsOf(QueryOptions, only=[*SAID, "at"])],
     which: Annotated[ModelOptions, FieldsOf(ModelOptions, without=["quantize"])],
     settings: Annotated[Given, FieldsOf(Settings, without=[*LISTING, *RANKING])],
     json: AsJson = False,
@@ -85,12 +87,12 @@ def prompt(
     from genrec.pipeline.preflight import Wanted
     from genrec.reports import console, terminal
 
-    wanted = Wanted(keep_own=True)
+    wanted = Wanted(query, keep_own=True)
     recommender, given = load_request(
         data, asked, which, settings, wanted, quiet=json, weights=False
     )
     history, understood = recommender.understand(given)
-    encoded = recommender.prompt(history)
+    encoded = recommender.prompt(_in_context(recommender, history, query))
     if json:
         console.print_json(
             {
@@ -152,7 +154,7 @@ def recommend(
             answer = recommender.recommend(given, options=query)
     titles = rail_titles(recommender.behavior, recommender.template.verb(recommender.behavior).base)
     if html is not None:
-        prompt = _prompt_of(recommender, given)
+        prompt = _prompt_of(recommender, given, query)
         if answer is not None and not several:
             page = explanation_page.of_list(answer, prompt)
         else:
@@ -196,7 +198,8 @@ def explain(
     ],
     asked: HistoryOptions,
     query: Annotated[
-        QueryOptions, FieldsOf(QueryOptions, only=["k", *OWN, "per_group", "evidence", "style"])
+        QueryOptions,
+        FieldsOf(QueryOptions, only=["k", *OWN, *SAID, "per_group", "evidence", "style"]),
     ],
     which: ModelOptions,
     settings: Annotated[Given, FieldsOf(Settings, without=["decoder", *LISTING])],
@@ -219,7 +222,7 @@ def explain(
     with console.working("Explaining ...", quiet=json):
         explanation = recommender.explain(given, item, query.k, options=query)
     if html is not None:
-        page = explanation_page.of_item(explanation, _prompt_of(recommender, given))
+        page = explanation_page.of_item(explanation, _prompt_of(recommender, given, query))
         explanation_page.write(html, page)
     if json:
         console.print_json(explanation.to_dict())
@@ -231,7 +234,7 @@ def explain(
 def rank(
     data: Data,
     asked: HistoryOptions,
-    query: Annotated[QueryOptions, FieldsOf(QueryOptions, only=OWN)],
+    query: Annotated[QueryOptions, FieldsOf(QueryOptions, only=[*OWN, *SAID])],
     which: ModelOptions,
     settings: Annotated[Given, FieldsOf(Settings, without=["decoder", *LISTING])],
     items: Items = None,
@@ -251,6 +254,7 @@ def rank(
 def score(
     data: Data,
     asked: HistoryOptions,
+    query: Annotated[QueryOptions, FieldsOf(QueryOptions, only=SAID)],
     which: ModelOptions,
     settings: Annotated[Given, FieldsOf(Settings, without=["decoder", "exclude_seen", *LISTING])],
     items: Items = None,
@@ -258,7 +262,7 @@ def score(
     json: AsJson = False,
 ) -> None:
     """Rank the given items as `rank` does, but keep items that the user has seen."""
-    wanted = replace(_wanted(items, strict), keep_own=True)
+    wanted = replace(_wanted(items, strict), options=query, keep_own=True)
     _print_ranking(data, asked, which, settings, wanted, json=json)
 
 
@@ -302,6 +306,7 @@ def likes(
         ),
     ],
     asked: HistoryOptions,
+    query: Annotated[QueryOptions, FieldsOf(QueryOptions, only=SAID)],
     which: ModelOptions,
     settings: Annotated[
         Given,
@@ -328,14 +333,14 @@ def likes(
     from genrec.pipeline.run_use import describe_answers
     from genrec.reports import console, terminal
 
-    wanted = replace(_wanted(items, strict), keep_own=True, asking=True)
+    wanted = replace(_wanted(items, strict), options=query, keep_own=True, asking=True)
     recommender, given = load_request(data, asked, which, settings, wanted, quiet=json)
     catalog = recommender.catalog
     known = [i for i in wanted.candidates or () if i in catalog]
     unknown = [i for i in wanted.candidates or () if i not in catalog]
     with console.working("Asking ...", quiet=json):
         history, understood = recommender.understand(given)
-        probabilities = recommender.would_like(history, known)
+        probabilities = recommender.would_like(_in_context(recommender, history, query), known)
     pairs = sorted(zip(known, probabilities, strict=True), key=lambda pair: -pair[1])
     skipped = [note_skipped(unknown, len(known))] if unknown else []
     answer = {
@@ -363,13 +368,18 @@ def likes(
         terminal.print_likes(answer, understood)
 
 
-def _prompt_of(recommender: Recommender, history: History | str) -> Prompt:
+def _in_context(recommender: Recommender, history: History | str, query: QueryOptions) -> History:
+    """Return a history in the context that the options of a request give."""
+    return recommender.in_context(history, query.context, query.note, at=query.at)
+
+
+def _prompt_of(recommender: Recommender, history: History | str, query: QueryOptions) -> Prompt:
     """Return the prompt for a history, with the time of each event and its position in the text."""
     from genrec.data.events import History
     from genrec.data.time_units import format_time
     from genrec.reports.explanation_page import Prompt
 
-    text, spans = recommender.events_in_prompt(history)
+    text, spans = recommender.events_in_prompt(_in_context(recommender, history, query))
     dataset = recommender.dataset
     if not isinstance(history, History) or dataset is None or dataset.info.time_unit == "position":
         return Prompt(text, spans)

@@ -8,7 +8,7 @@ pyarrow alone.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from genrec.data.columns import EVENT_ROLES
 from genrec.data.importing import import_tables
 from genrec.data.info import (
     DatasetInfo,
+    default_target,
     measure_info,
     note_targets,
     note_texts,
@@ -102,6 +103,7 @@ class Dataset:
         test_from: str | float | None = None,
         strict: bool = False,
         rejected_to: str | Path | None = None,
+        context: Sequence[str] = (),
         log: Callable[[str], None] = lambda message: None,
     ) -> tuple[Dataset, list[Rejects]]:
         """Read two files, check and split their rows, and measure the resulting dataset.
@@ -132,6 +134,7 @@ class Dataset:
                 which 90% of the events occur.
             strict: True to raise an error at the first bad row.
             rejected_to: the file to which the rejected rows are written if the data is unusable.
+            context: the columns to declare as the context of events; see ``with_context``.
             log: a function that receives a line of text before each step.
 
         Returns:
@@ -186,6 +189,7 @@ class Dataset:
                 msg += f" The rejected rows are in {rejected_to}."
             raise DataError(msg) from error
         dataset = replace(dataset, info=replace(dataset.info, notes=notes + dataset.info.notes))
+        dataset = dataset.with_context(context)
         return dataset, rejects if items is not None else rejects[1:]
 
     @classmethod
@@ -236,7 +240,7 @@ class Dataset:
         imported = import_tables(items, interactions, options, dict(item_columns or {}), records)
         catalog, read = imported.catalog, imported.read
         events = Interactions(catalog, read.events)
-        target = target_behavior or _default_target(events)
+        target = target_behavior or default_target(events)
         if target not in events.behaviors:
             msg = (
                 f"target_behavior={target!r} is not in the data. "
@@ -341,8 +345,7 @@ class Dataset:
         pq.write_table(self.interactions.to_table(), folder / "interactions.parquet")
         if any(r.rows for r in rejects):
             write_rejected(folder / "rejected.csv", rejects)
-        text = json.dumps(asdict(self.info), indent=2, ensure_ascii=False)
-        (folder / "dataset.json").write_text(text + "\n", encoding="utf-8")
+        (folder / "dataset.json").write_text(self.info.to_json(), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: str | Path) -> Dataset:
@@ -380,7 +383,24 @@ class Dataset:
                 "Run `genrec prepare` again."
             )
             raise DataError(msg)
-        return cls(catalog, events, info, folder)
+        return cls(catalog, events, info, folder).with_context(info.context)
+
+    def with_context(self, columns: Sequence[str] | None) -> Dataset:
+        """Return the same dataset with other declared columns of the context.
+
+        Args:
+            columns: columns of the events, or names in ``genrec.data.context.DERIVED``; empty for
+                events without a context; None to change nothing.
+
+        Raises:
+            SettingsError: a column is not in the data.
+        """
+        columns = self.info.context if columns is None else list(dict.fromkeys(columns))
+        if columns == [*self.interactions.table.context_columns] == self.info.context:
+            return self
+        dated = self.info.time_unit != "position"
+        events = self.interactions.with_context(columns, dated=dated)
+        return replace(self, interactions=events, info=replace(self.info, context=columns))
 
     def renamed(self, name: str) -> Dataset:
         """Return the same dataset under a different name."""
@@ -462,17 +482,6 @@ def _add_parts(
     for further in bad:
         rejects.rows += further.rows
     return arrow.stack(tables, "split", ["train", *parts], rejects)
-
-
-def _default_target(events: Interactions) -> str:
-    """Return the first of ``target_words`` in the data, or else the most frequent behavior."""
-    by_word = {b.casefold(): b for b in events.behaviors}
-    usual = next((by_word[w] for w in target_words() if w in by_word), None)
-    if usual:
-        return usual
-    c = events.columns
-    counts = [int(((c.behavior == b) & (c.row >= 0)).sum()) for b in range(len(events.behaviors))]
-    return events.behaviors[counts.index(max(counts))]
 
 
 def _replaceable(folder: Path) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,8 @@ class Interaction:
         unit: the basket or session of the event.
         text: a search query or a comment.
         attributes: the values of any other columns, by name.
+        context: the values of the declared columns of the context, by name; see
+            ``genrec.data.context``.
     """
 
     item_id: str | None
@@ -39,14 +41,24 @@ class Interaction:
     unit: str | None = None
     text: str | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    context: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """One user's interactions, oldest first. ``user_id`` is None for a user not in the data."""
+    """One user's interactions, and the circumstances of the next one.
+
+    Attributes:
+        interactions: the interactions, oldest first.
+        user_id: the user; None for a user not in the data.
+        context: the context of the next event, by column; see ``genrec.data.context``.
+        note: what is known about the next event in free words; may be empty.
+    """
 
     interactions: tuple[Interaction, ...] = ()
     user_id: str | None = None
+    context: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
 
     def __len__(self) -> int:
         return len(self.interactions)
@@ -96,7 +108,11 @@ class History:
 
     def latest(self, n: int) -> History:
         """Return a history with only the latest n interactions, or all if there are fewer."""
-        return History(self.interactions[max(0, len(self) - n) :], self.user_id)
+        return self.with_events(self.interactions[max(0, len(self) - n) :])
+
+    def with_events(self, interactions: Sequence[Interaction]) -> History:
+        """Return a history of the same user and in the same context with other interactions."""
+        return replace(self, interactions=tuple(interactions))
 
 
 def join_events(
@@ -140,6 +156,8 @@ class EventTable:
         unit_ids: names of baskets by code; None if the data has no baskets.
         text: (E,) the search query or comment of each event; None if there is no text column.
         attributes: any other columns, with E rows; None if there are no others.
+        context_columns: the columns that are declared as the context of the events.
+        dated: False if the times are only positions, so that no context is derived from them.
     """
 
     user_ids: Sequence[str]
@@ -149,6 +167,8 @@ class EventTable:
     unit_ids: Sequence[str] | None = None
     text: pa.Array | None = None
     attributes: pa.Table | None = None
+    context_columns: tuple[str, ...] = ()
+    dated: bool = True
 
 
 def split_code(split: str) -> int:

@@ -77,7 +77,8 @@ def _without(data: Dataset, deleted: Deletions) -> Dataset:
         return data
     options = EventOptions(time_unit="position", unit="none" if old.unit_ids is None else "unit")
     events = ingest(old.to_table().filter(pa.array(kept)), data.catalog, options).events
-    return replace(data, interactions=Interactions(data.catalog, events))
+    kept_events = Interactions(data.catalog, events)
+    return replace(data, interactions=kept_events).with_context(data.info.context)
 
 
 def _owner(event: KeptEvent) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from genrec.data.behaviors import shipped_verbs
+from genrec.data.column_names import target_words
 from genrec.data.events import SPLITS
 from genrec.data.interactions import Interactions
 from genrec.data.rebuys import measure_rebuys
@@ -65,6 +67,7 @@ class DatasetInfo:
         uses: for each column of the files, its name (``column``), what it is used for (``use``) and
             a sample value (``example``).
         warnings: signs that the data was misunderstood or cannot be used for evaluation.
+        context: the columns that are declared as the context of events; see ``genrec.data.context``.
     """
 
     name: str
@@ -91,6 +94,7 @@ class DatasetInfo:
     behaviors: dict[str, int] = field(default_factory=dict)
     uses: list[dict[str, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    context: list[str] = field(default_factory=list)
 
     @property
     def lead_in_behaviors(self) -> frozenset[str]:
@@ -105,6 +109,14 @@ class DatasetInfo:
         least = max(REPEATS_INCLUDE_SEEN, self.repeat_share)
         leading = frozenset(b for b, share in self.led_by.items() if share > least)
         return leading | (BROWSING - {self.target_behavior, *self.led_by}) if leading else leading
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the values of all fields; ``context`` is left out if no columns are declared."""
+        return {n: v for n, v in asdict(self).items() if n != "context" or v}
+
+    def to_json(self) -> str:
+        """Return the contents of ``dataset.json``."""
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
 
     def with_target(self, behavior: str, events: Interactions) -> DatasetInfo:
         """Return a copy with a different target behavior and with statistics on its repeats."""
@@ -151,6 +163,9 @@ def _check_info(info: DatasetInfo) -> None:
     """Check values that users may have edited by hand."""
     if not isinstance(info.exclude_seen, bool) or info.case not in CASES:
         msg = f"exclude_seen={info.exclude_seen!r}, case={info.case!r}"
+        raise ValueError(msg)
+    if not isinstance(info.context, list) or not all(isinstance(n, str) for n in info.context):
+        msg = f"context={info.context!r}"
         raise ValueError(msg)
     if not all(isinstance(share, float | int) for share in info.led_by.values()):
         msg = f"led_by={info.led_by!r}"
@@ -266,3 +281,14 @@ def note_unknown_verbs(events: Interactions) -> list[str]:
         f"their raw names: {listed}{more}. To change that, add their verbs to "
         "DIR/en/verbs.json and pass --prompts DIR"
     ]
+
+
+def default_target(events: Interactions) -> str:
+    """Return the first of ``target_words`` in the data, or else the most frequent behavior."""
+    by_word = {b.casefold(): b for b in events.behaviors}
+    usual = next((by_word[w] for w in target_words() if w in by_word), None)
+    if usual:
+        return usual
+    c = events.columns
+    counts = [int(((c.behavior == b) & (c.row >= 0)).sum()) for b in range(len(events.behaviors))]
+    return events.behaviors[counts.index(max(counts))]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from genrec.data.catalog import Catalog
+from genrec.data.context import ContextColumn, read_column
 from genrec.data.events import SPLITS, EventTable, History, Interaction, split_code
 from genrec.data.ingest import EventOptions, ingest
 from genrec.data.readers import files, huggingface
@@ -109,6 +111,38 @@ class Interactions:
         rejects = rejects or Rejects(huggingface.display_name(data, "interactions"), strict=True)
         return cls.from_table(huggingface.read(data, split), catalog, rejects=rejects, **options)
 
+    @cached_property
+    def context(self) -> tuple[ContextColumn, ...]:
+        """The declared columns of the context with their values of all events.
+
+        Raises:
+            SettingsError: a column is not in the data; see ``genrec.data.context.read_column``.
+        """
+        table, times = self.table, self.columns.timestamp
+        return tuple(
+            read_column(name, table.attributes, times, dated=table.dated)
+            for name in table.context_columns
+        )
+
+    def with_context(self, columns: Sequence[str], *, dated: bool) -> Interactions:
+        """Return a copy whose events have a context.
+
+        Args:
+            columns: the columns of the context.
+            dated: False if the times of the events are only positions.
+
+        Raises:
+            SettingsError: a column is not in the data.
+        """
+        table = replace(self.table, context_columns=tuple(columns), dated=dated)
+        copy = Interactions(self.catalog, table)
+        _ = copy.context  # unknown columns are reported at once
+        return copy
+
+    def context_at(self, index: int) -> dict[str, str]:
+        """Return the context of the event at the given index in the columns."""
+        return {c.name: c.values[c.codes[index]] for c in self.context if c.codes[index] >= 0}
+
     def users_with_target(self, behavior: str) -> list[int]:
         """For each split, count the users who have an event with this behavior and an item."""
         c = self.columns
@@ -190,6 +224,7 @@ class Interactions:
             attributes={}
             if self.attributes is None
             else self.attributes.slice(index, 1).to_pylist()[0],
+            context=self.context_at(index),
         )
 
     def history(self, user_id: str, *, before: str | None = None) -> History:

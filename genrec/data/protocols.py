@@ -60,8 +60,9 @@ class Case:
 
     @property
     def history(self) -> History:
-        """The events that the system may see, oldest first."""
-        return History(tuple(map(self.events.interaction, self.shown.tolist())), self.user_id)
+        """The events that the system may see, oldest first, and the context of the target."""
+        seen = tuple(map(self.events.interaction, self.shown.tolist()))
+        return History(seen, self.user_id, self.events.context_at(self.at))
 
     @property
     def repeat(self) -> bool:

@@ -30,4 +30,4 @@ def take_refusals(history: History, own: Collection[str] = ()) -> tuple[History,
         return history, ()
     latest = {e.item_id: e.behavior for e in history.interactions if e.item_id is not None}
     kept = tuple(e for e in history.interactions if e.behavior not in meant)
-    return History(kept, history.user_id), tuple(i for i, b in latest.items() if b in meant)
+    return history.with_events(kept), tuple(i for i, b in latest.items() if b in meant)

@@ -91,7 +91,7 @@ def apply_updates(
         rows=0,
         behaviors=count_behaviors(events),
     )
-    return Dataset(catalog, events, info), new
+    return Dataset(catalog, events, info).with_context(info.context), new
 
 
 def _add_items(catalog: Catalog, items: str | Path | Sequence[Item]) -> Catalog:

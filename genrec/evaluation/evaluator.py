@@ -43,6 +43,7 @@ from genrec.evaluation.systems import (
     build_systems,
     check_counted,
     split_name,
+    with_declared_context,
 )
 from genrec.matching.vectors import title_vectors
 from genrec.recommender import Recommender
@@ -112,6 +113,7 @@ def evaluate(
     if out is not None and (Path(out) / "dataset.json").exists():
         msg = f"{out} is a dataset folder. Nothing was changed. Choose another folder for the results."
         raise DataError(msg)
+    dataset = with_declared_context(dataset, systems)
     protocol = protocol or protocols.default_protocol(dataset)
     dataset = protocols.apply_protocol(dataset, protocol)
     before = resolve_before(fit_on, protocol, split)

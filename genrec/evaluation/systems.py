@@ -133,6 +133,8 @@ class RecommenderSystem:
         else:  # a text-only model exposes no weights or token ids
             model, encoder = r.model.name, "text"
         parts = [model, r.template.hash, encoder, settings]
+        if r.dataset is not None and r.dataset.info.context:
+            parts.append(f"context of {', '.join(r.dataset.info.context)}")
         parts += sorted(getattr(r.prior, "unread", ()))
         rankers = getattr(r.prior, "rankers", None)
         parts += [] if rankers is None else [rankers.digest()]
@@ -142,8 +144,17 @@ class RecommenderSystem:
         """Answer each case with k items and, if possible, the target's negative log-probability."""
         return [self._answer(case, k) for case in cases]
 
+    def _history(self, case: Case) -> History:
+        """Return the history of a case with only the context that the recommender declares."""
+        data, history = self.recommender.dataset, case.history
+        columns = () if data is None else tuple(data.info.context)
+        if columns == case.events.table.context_columns:
+            return history
+        events = [replace(e, context=_only(e.context, columns)) for e in history.interactions]
+        return replace(history, interactions=tuple(events), context=_only(history.context, columns))
+
     def _answer(self, case: Case, k: int) -> Answer:
-        history, started = case.history, time.perf_counter()
+        history, started = self._history(case), time.perf_counter()
         nats = probabilities = seconds = None
         if case.candidates is not None:
             answer = self.recommender.score(history, case.candidates, strict=True)
@@ -299,6 +310,19 @@ def build_systems(
         )
         raise RequestError(msg)
     return systems
+
+
+def with_declared_context(dataset: Dataset, given: Sequence[Any]) -> Dataset:
+    """Return a dataset that has all columns of the context that the evaluated recommenders declare."""
+    columns = [*dataset.info.context]
+    for _, system in map(split_name, given):
+        if isinstance(system, Recommender) and system.dataset is not None:
+            columns += system.dataset.info.context
+    return dataset.with_context(columns)
+
+
+def _only(context: Mapping[str, str], columns: Sequence[str]) -> dict[str, str]:
+    return {name: value for name, value in context.items() if name in columns}
 
 
 def _shared_sources(given: Sequence[Any]) -> Sequence[str]:

@@ -127,9 +127,8 @@ class Question:
         before = 0 if change.without_older else len(self.history) - self.events
         kept = [e for i, e in enumerate(self.window.interactions) if i not in change.left_out]
         kept += [] if change.added is None else [change.added]
-        window, user = tuple(kept), self.history.user_id
-        whole = (*self.history.interactions[:before], *window)
-        return History(window, user), History(whole, user)
+        whole = (*self.history.interactions[:before], *kept)
+        return self.history.with_events(kept), self.history.with_events(whole)
 
 
 @dataclass(frozen=True, slots=True)

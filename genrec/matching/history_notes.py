@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Container, Sequence
 
+from genrec.errors import RequestError
 from genrec.matching.history_parser import DESCRIBED, Understood
 
 
@@ -51,4 +52,13 @@ def describe_users(understood: Sequence[Understood], users: Container[str]) -> t
         f"this user, pass --user {shlex.quote(text)}, or recommender.history({text!r}) in Python."
         for text in list(texts)[:DESCRIBED]
         if text and text in users
+    )
+
+
+def not_a_history(given: object) -> RequestError:
+    """Return the error for something that is not a history."""
+    return RequestError(
+        f"{given!r:.80} ({type(given).__name__}) is not a history. Expected text such as "
+        '"bought: TITLE; viewed: TITLE", a list of item ids or titles, a list of Interaction, or a '
+        "History."
     )

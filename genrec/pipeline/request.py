@@ -18,14 +18,11 @@ from genrec.data.dataset import Dataset
 from genrec.data.events import History, Interaction
 from genrec.decoding.filters import Filter
 from genrec.errors import RequestError, SettingsError
-from genrec.matching.history_notes import describe_gaps, describe_users
-from genrec.matching.history_parser import (
-    HistoryParser,
-    Understood,
-    check_length,
-)
+from genrec.matching.history_notes import describe_gaps, describe_users, not_a_history
+from genrec.matching.history_parser import HistoryParser, Understood, check_length
 from genrec.matching.matcher import TextMatcher
 from genrec.pipeline.catalog_index import CatalogIndex, Order
+from genrec.pipeline.request_context import RequestContext
 from genrec.pipeline.rules import Rules, apply_rules
 from genrec.pipeline.shop_rules import ShopRules, apply_filters, describe_nothing_left
 from genrec.prompts.encoder import EncodedPrompt, PromptBudget, PromptEncoder
@@ -34,6 +31,7 @@ from genrec.text import quantity
 from genrec.types import FloatArray, Log
 
 HistoryLike = History | str | Iterable[str | int | Interaction]
+Read = tuple[History, tuple[Understood, ...]]
 _DEMONSTRATION_EVENTS = 8
 _SHOWN = 5  # maximum number of unknown item ids that a message names
 
@@ -139,6 +137,7 @@ class RequestBuilder:
         template: the prompt template.
         behavior: the target behavior, such as ``buy``.
         shop: the rules about the user's own items.
+        context: adds the context of a request to its history.
         remarks: a function that returns the notes to add to every answer.
         check_use: a function that raises an error if the model was not trained to rank items.
     """
@@ -169,6 +168,7 @@ class RequestBuilder:
         self.settings, self.dataset, self.index = settings, dataset, index
         self.template, self.behavior = template, behavior
         self.shop = ShopRules(settings, dataset, index, behavior)
+        self.context = RequestContext(settings, dataset)
         self._encoder, self._limits, self._log = encoder, limits, log
         self.remarks: Callable[[], tuple[str, ...]] = tuple
         self.check_use: Callable[[], None] = lambda: None
@@ -214,30 +214,34 @@ class RequestBuilder:
             verbs[behavior] = (*verbs.get(behavior, ()), *verb.forms)
         return HistoryParser(self.index.catalog, verbs, self.behavior, self.matcher)
 
-    def understand(self, history: HistoryLike) -> tuple[History, tuple[Understood, ...]]:
+    def understand(self, history: HistoryLike) -> Read:
         """Read a history in any supported form; see ``Recommender.understand``."""
         if isinstance(history, History):
             return history, ()
         kind: object = history  # checked for callers without a type checker
         if isinstance(kind, bytes | Mapping):
-            raise _not_a_history(history)
+            raise not_a_history(history)
         if isinstance(history, str):
             pieces: str | list[str] = history
         else:
             try:
                 given = list(history)
             except TypeError:
-                raise _not_a_history(history) from None
+                raise not_a_history(history) from None
             events = [h for h in given if isinstance(h, Interaction)]
             if given and len(events) == len(given):
                 return History(tuple(events)), ()
             pieces = []
             for piece in given:
                 if not isinstance(piece, str | int | np.integer) or isinstance(piece, bool):
-                    raise _not_a_history(piece)
+                    raise not_a_history(piece)
                 pieces.append(str(piece))
         read, understood = self._parser.read(pieces)
         return read, tuple(understood)
+
+    def _read(self, history: HistoryLike, options: QueryOptions) -> Read:
+        read, understood = self.understand(history)
+        return self.context.add(read, options), understood
 
     def demonstrations(self, user_id: str | None = None) -> tuple[History, ...]:
         """Choose the few-shot demonstrations; see ``Recommender.demonstrations``."""
@@ -347,13 +351,14 @@ class RequestBuilder:
         order = self.index.order(by_rows=by_rows)
         rules = apply_rules(options, self.settings, self.index, order)
         return [
-            self._request(*self.understand(h), options, order, rules, keep_own) for h in histories
+            self._request(*self._read(h, options), options, order, rules, keep_own)
+            for h in histories
         ]
 
     def build_each(
         self, histories: Sequence[HistoryLike], options: QueryOptions, *, by_rows: bool = False
     ) -> list[Request | Refusal]:
-        """For each history, build a request, or a refusal if the history cannot be answered.
+        """For each history, build a request, or a refusal if it cannot be answered.
 
         Returns:
             For each history, its request, or a refusal if the rules about the user's own items
@@ -365,7 +370,7 @@ class RequestBuilder:
         """
         order = self.index.order(by_rows=by_rows)
         rules = apply_rules(options, self.settings, self.index, order)
-        return [self._attempt(*self.understand(h), options, order, rules) for h in histories]
+        return [self._attempt(*self._read(h, options), options, order, rules) for h in histories]
 
     def build_rails(
         self,
@@ -385,7 +390,7 @@ class RequestBuilder:
         """
         order = self.index.order(by_rows=by_rows)
         rules = apply_rules(options, self.settings, self.index, order)
-        read, understood = self.understand(history)
+        read, understood = self._read(history, options)
         return [
             self._attempt(read, understood, replace(options, show=show), order, rules)
             for show in shows
@@ -417,6 +422,7 @@ class RequestBuilder:
         order = self.index.order(by_rows=True)
         rules = apply_rules(options, self.settings, self.index, order)
         self.shop.show(options)
+        self.context.add(History(), options)
         if isinstance(history, History):
             self._allowed(history, options, order, rules.allowed, keep_own)
             self.demonstrations(history.user_id)
@@ -490,11 +496,3 @@ class RequestBuilder:
                 describe_nothing_left(options, self.shop.show(options), left_out)
             )
         return allowed, left_out
-
-
-def _not_a_history(given: object) -> RequestError:
-    return RequestError(
-        f"{given!r:.80} ({type(given).__name__}) is not a history. Expected text such as "
-        '"bought: TITLE; viewed: TITLE", a list of item ids or titles, a list of Interaction, or a '
-        "History."
-    )

@@ -19,7 +19,11 @@ def template_of(settings: Settings, dataset: Dataset | None) -> Template:
         PromptError: no template has that name, or the template is invalid.
     """
     shots = settings.few_shot
-    name = settings.template or ("few_shot" if shots else "next_item")
+    columns = settings.context_names
+    if columns is None:
+        columns = () if dataset is None else tuple(dataset.info.context)
+    usual = "next_item_context" if columns else "next_item"
+    name = settings.template or ("few_shot" if shots else usual)
     template = Template.load(name, settings.language, own=settings.prompts)
     if "opening" in template.header:
         msg = (

@@ -117,7 +117,7 @@ def apply_rules(
             with the settings.
         DataError: the stock file cannot be used.
     """
-    moment = _find_moment(options)
+    moment = request_time(options)
     allowed = index.allowed(options, order)
     left_out: list[_LeftOut] = []
     notes: tuple[str, ...] = ()
@@ -147,7 +147,7 @@ def apply_rules(
     return Rules(allowed, boosts, pins, excluded, (*notes, *more))
 
 
-def _find_moment(options: QueryOptions) -> float | None:
+def request_time(options: QueryOptions) -> float | None:
     """Return the time of the request in seconds since 1970; None if the time is to be ignored."""
     if options.at == "any":
         return None

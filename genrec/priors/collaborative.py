@@ -15,6 +15,7 @@ ease      uses the linear model that best reconstructs which users have which it
 titles    favors items with titles similar to those of the latest items in the history, including
           items without any events
 own       favors items that occur often in the history; ``recent`` favors the latest items in it
+context   favors items chosen in the same context, if columns are declared (``context_counts``)
 
 Fitted baselines such as SASRec can be added as sources. Each source has a share of the mixture. The
 shares maximize the likelihood of the targets in the validation part. If it has too few targets,
@@ -38,8 +39,8 @@ from genrec.baselines.base import Scorer
 from genrec.baselines.ranking import mask_seen, top_rows
 from genrec.baselines.registry import fit, load_classes
 from genrec.cache import digest_code, package_versions
+from genrec.config import CONTEXT, END
 from genrec.config import COUNTED as COUNTED
-from genrec.config import END
 from genrec.config import LEARNED as LEARNED
 from genrec.data import protocols
 from genrec.data.catalog import Catalog
@@ -135,8 +136,9 @@ class CollaborativePrior:
             behavior: the behavior to count; None for the dataset's target behavior.
             before: ``validation`` to count events of the train part only, ``test`` to count events
                 of the train and validation parts, ``end`` to count all events.
-            sources: names of the sources to mix, from ``COUNTED`` and ``LEARNED``. The sources in
-                ``LEARNED`` are fitted baselines, which are saved in the dataset's folder.
+            sources: names of the sources to mix, from ``COUNTED`` and ``LEARNED``, or ``context``. The
+                sources in ``LEARNED`` are fitted baselines, which are saved in the dataset's folder.
+                If all of ``COUNTED`` are named and there are columns of the context, ``context`` is added.
             mix: the sources and their weights; None to fit the weights of ``sources``.
             seed: the random seed for sampling validation users and fitting baselines.
             log: function that is called with a line of text before slow steps, and from time to time
@@ -151,6 +153,8 @@ class CollaborativePrior:
             info = dataset.info.with_target(behavior, dataset.interactions)
             dataset = replace(dataset, info=info)
         names = tuple(dict.fromkeys([POPULAR, *(sources if mix is None else mix)]))
+        if mix is None and dataset.info.context and {*COUNTED} <= {*names}:
+            names = tuple(dict.fromkeys([*names, CONTEXT]))
 
         def counted(data: Dataset, before: str, mix: Mapping[str, float]) -> CollaborativePrior:
             learned = {

@@ -18,16 +18,19 @@ from genrec.baselines.inverse import invert
 from genrec.baselines.neighbors import EASE
 from genrec.baselines.sparse import count_transitions, row_entries, weigh_latest
 from genrec.baselines.training_events import TrainingEvents
+from genrec.config import CONTEXT
 from genrec.config import COUNTED as COUNTED
 from genrec.config import LEARNED as LEARNED
 from genrec.data.catalog import Catalog
+from genrec.data.context import context_of
 from genrec.data.dataset import Dataset
 from genrec.data.events import History, Interaction
 from genrec.errors import RequestError
-from genrec.matching.ngrams import AlikeTitles
 from genrec.memory import check_memory
+from genrec.priors.context_counts import ContextCounts
 from genrec.priors.cosines import Cosines
 from genrec.priors.event_times import EventTimes
+from genrec.priors.title_neighbors import TitleNeighbors
 from genrec.priors.weights import Weights
 from genrec.types import FloatArray, IntArray
 
@@ -57,45 +60,6 @@ _EASE_ITEMS, _EASE_NEAR = 5000, 50
 _CHUNK = 256  # number of rows of the EASE matrices that are computed at the same time
 
 
-class TitleNeighbors:
-    """The titles of a catalog, which are indexed only when similar titles are first needed.
-
-    Several ``Counts`` can share one object of this class.
-    """
-
-    def __init__(self, catalog: Catalog, vectors: Any = None) -> None:
-        """Store the titles.
-
-        Args:
-            catalog: the items.
-            vectors: the ``vectors`` of an earlier ``AlikeTitles`` with the same titles; None if
-                there is none.
-        """
-        self.titles = tuple(item.title for item in catalog)
-        self._vectors = vectors
-
-    @cached_property
-    def first_words(self) -> IntArray:
-        """Return a number for the first word of each title, which often names a brand or series.
-
-        Titles with the same first word, ignoring case, have the same number.
-        """
-        numbers: dict[str, int] = {}
-        words = (next(iter(title.casefold().split()), "") for title in self.titles)
-        codes = (numbers.setdefault(word, len(numbers)) for word in words)
-        return np.fromiter(codes, dtype=np.int64, count=len(self.titles))
-
-    @cached_property
-    def first_word_counts(self) -> IntArray:
-        """Return the number of titles with each number in ``first_words``."""
-        return np.bincount(self.first_words)
-
-    @cached_property
-    def alike(self) -> AlikeTitles:
-        """Return an index that finds similar titles. It is built on first use."""
-        return AlikeTitles(self.titles, self._vectors)
-
-
 @dataclass(frozen=True, eq=False)
 class Counts:
     """Counts of events for N items and U users.
@@ -114,6 +78,7 @@ class Counts:
         saved: matrices that were computed earlier, keyed by attribute name: ``ease``.
         times: the times of the events; empty if events of different users cannot be ordered in
             time.
+        contexts: the counts by context; empty if the dataset declares no columns of the context.
     """
 
     catalog: Catalog
@@ -126,6 +91,7 @@ class Counts:
     title_neighbors: TitleNeighbors
     saved: Mapping[str, Any] = field(default_factory=dict)
     times: EventTimes = field(default_factory=EventTimes)
+    contexts: ContextCounts = field(default_factory=ContextCounts)
 
     @classmethod
     def none(cls, catalog: Catalog) -> Counts:
@@ -173,6 +139,7 @@ class Counts:
             after=_sized(self.after, n, n),
             popularity=np.append(self.popularity, np.zeros(n - old)),
             title_neighbors=self.title_neighbors if same_titles else neighbors,
+            contexts=self.contexts.sized(n),
             saved={},
         )
 
@@ -197,7 +164,10 @@ class Counts:
         row = np.fromiter(chain.from_iterable(rows), dtype=np.int64)
         times = list(chain.from_iterable(map(_times, events.values())))
         when = None if None in times else np.array(times, dtype=np.float64)
-        return counts.more(names, user, row, when)
+        columns = self.contexts.names
+        read = [_context(e, columns) for each in events.values() for e in each] if columns else []
+        known = {c: [each.get(c, "") for each in read if each is not None] for c in columns}
+        return counts.more(names, user, row, when, known)
 
     def more(
         self,
@@ -205,6 +175,7 @@ class Counts:
         user: IntArray,
         row: IntArray,
         when: FloatArray | None = None,
+        contexts: Mapping[str, Sequence[str]] | None = None,
     ) -> Counts:
         """Return counts that also include E additional events.
 
@@ -214,6 +185,8 @@ class Counts:
             row: (E,) catalog row of each event's item; each user's oldest event comes first. All
                 events must be later than those counted so far.
             when: (E,) time of each event; None if all events are in chronological order.
+            contexts: for each declared column of the context, the E values of the events; empty for
+                an event without a value.
         """
         from scipy import sparse
 
@@ -247,6 +220,7 @@ class Counts:
             popularity=self.popularity + np.bincount(row, minlength=n),
             newest=self._newest_with(by_time) if self._has_order else self.newest,
             times=self._times_with(row, when),
+            contexts=self.contexts.more(contexts or {}, row),
             saved={},
         )
 
@@ -365,9 +339,14 @@ class Counts:
             histories: the H histories.
 
         Returns:
-            A sparse (H, N) matrix in which each row sums to 1. A row without entries means that the
-            source knows nothing about that history.
+            A sparse (H, N) matrix in which each row sums to 1, or a dense one for the source
+            ``context``. A row without entries means that the source knows nothing about that
+            history.
         """
+        if source == CONTEXT:
+            found = [self.contexts.share(h.context, self.base.values) for h in histories]
+            nothing = np.zeros(len(self.catalog))
+            return np.stack([nothing if share is None else share for share in found])
         if source in OWN:
             return _unit(self._read(histories, OWN[source], _ALL))
         if source == "titles":
@@ -442,13 +421,28 @@ def count(
     codes = user[np.append(True, user[1:] != user[:-1])] if len(user) else user
     names = [dataset.interactions.user_ids[code] for code in codes.tolist()]
     when = dataset.interactions.columns.timestamp[events.place]
-    counts = Counts.none(dataset.catalog).more(names, events.user, events.row, when)
+    columns = dataset.interactions.context
+    empty = replace(
+        Counts.none(dataset.catalog),
+        contexts=ContextCounts.none([c.name for c in columns], len(dataset.catalog)),
+    )
+    known = {c.name: c.texts(events.place) for c in columns}
+    counts = empty.more(names, events.user, events.row, when, known)
     # Positions in the users' histories do not tell which user's event was earlier.
     if dataset.info.time_unit == "position":
         counts = replace(counts, newest=counts.newest[:0], times=EventTimes())
     if title_neighbors is not None:
         counts = replace(counts, title_neighbors=title_neighbors)
     return counts
+
+
+def _context(event: Interaction | str, columns: Sequence[str]) -> Mapping[str, str] | None:
+    """Return the context of an event; None if it has no item, so that it is not counted."""
+    if isinstance(event, str):
+        return {}
+    if event.item_id is None:
+        return None
+    return event.context or context_of(event.attributes, event.timestamp, columns)
 
 
 def _item_ids(events: Sequence[Interaction | str]) -> list[str]:

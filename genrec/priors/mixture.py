@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from genrec.baselines.base import Scorer
-from genrec.config import COUNTED, LEARNED
+from genrec.config import CONTEXT, COUNTED, LEARNED
 from genrec.data.events import History, Interaction
 from genrec.errors import SettingsError
 from genrec.priors.counts import Counts
@@ -38,8 +38,8 @@ def normalized_mix(mix: Mapping[str, float], learned: Mapping[str, Scorer]) -> d
             ``popular`` is 0.
     """
     for name in mix:
-        if name not in COUNTED and name not in learned:
-            known = ", ".join([*COUNTED, *LEARNED])
+        if name not in {*COUNTED, CONTEXT} and name not in learned:
+            known = ", ".join([*COUNTED, CONTEXT, *LEARNED])
             msg = f"{name!r} is not a source of the prior. Expected one or more of: {known}."
             raise SettingsError(msg)
     values = np.array(list(mix.values()), dtype=np.float64)
@@ -150,18 +150,22 @@ class Mixture:
         catalog = self.counts.catalog
         ids = [item for item in history.item_ids if item in catalog]
         rows = np.array(catalog.rows(ids), dtype=np.int64)
-        return {
+        found = {
             source: self.counts.entries(source, rows)
             for source, share in self.mix.items()
-            if source not in {POPULAR, TRENDING} and share
+            if source not in {POPULAR, TRENDING, CONTEXT} and share
         }
+        if self.mix.get(CONTEXT):
+            given = self.counts.contexts.share(history.context, self.counts.base.values)
+            values = np.empty(0) if given is None else given
+            found[CONTEXT] = (np.arange(len(values)), values)
+        return found
 
     def parts_of(self, histories: Sequence[History]) -> list[dict[str, Any]]:
         """Compute ``parts`` for each of several histories with matrices, which is faster for many."""
         catalog = self.counts.catalog
         known = [
-            History(tuple(i for i in h.interactions if i.item_id in catalog), h.user_id)
-            for h in histories
+            h.with_events([i for i in h.interactions if i.item_id in catalog]) for h in histories
         ]
         whole = {
             source: self.shares(source, known)

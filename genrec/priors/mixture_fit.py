@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
+from genrec.config import CONTEXT
 from genrec.data import protocols
 from genrec.data.dataset import Dataset
 from genrec.data.events import History
@@ -28,7 +29,9 @@ _NEGLIGIBLE = 0.002  # sources with a smaller share are dropped, since every sou
 _CELLS = 20_000_000  # maximum number of weights of a source that are computed at once
 _STEPS = 400  # number of steps of expectation-maximization
 _RARE = 0.01  # behaviors with a smaller fraction of all events are never ignored
-_STANDARD_ERRORS = 2.0  # minimum gain from ignoring a behavior, in standard errors
+_STANDARD_ERRORS = (
+    2.0  # minimum gain from ignoring a behavior or from the context, in standard errors
+)
 
 
 def fit_on_validation(
@@ -47,7 +50,8 @@ def fit_on_validation(
         seed: the random seed for sampling validation users.
 
     Returns:
-        The share of each source, and the behaviors to ignore in histories.
+        The share of each source, and the behaviors to ignore in histories. The source ``context``
+        has no share unless it makes the targets significantly more likely.
     """
     try:
         every = protocols.cases(dataset, protocols.default_protocol(dataset), "validation")
@@ -60,7 +64,13 @@ def fit_on_validation(
     histories, targets = [c.history for c in cases], [c.target for c in cases]
     behavior = dataset.info.target_behavior
     ignored = _behaviors_to_ignore(mixture, histories, targets, sources, behavior)
-    mix, _ = fit_shares(mixture, [without(h, ignored) for h in histories], targets, sources)
+    read = [without(h, ignored) for h in histories]
+    mix, nats = fit_shares(mixture, read, targets, sources)
+    if CONTEXT in sources:
+        others = [name for name in sources if name != CONTEXT]
+        plain, before = fit_shares(mixture, read, targets, others)
+        if not _is_gain(before - nats):
+            mix = {**plain, CONTEXT: 0.0}
     return mix, ignored
 
 
@@ -133,8 +143,12 @@ def without(history: History, behaviors: Collection[str]) -> History:
     """Return a copy of a history without the events that have one of the given behaviors."""
     if not behaviors:
         return history
-    kept = tuple(i for i in history.interactions if i.behavior not in behaviors)
-    return History(kept, history.user_id)
+    return history.with_events([i for i in history.interactions if i.behavior not in behaviors])
+
+
+def _is_gain(gain: FloatArray) -> bool:
+    """Check whether the (U,) gains of users are significantly above 0 on average."""
+    return bool(gain.mean() > _STANDARD_ERRORS * gain.std() / np.sqrt(len(gain)))
 
 
 def _default_mix(dataset: Dataset, sources: Sequence[str]) -> dict[str, float]:
@@ -180,7 +194,7 @@ def _behaviors_to_ignore(
         trial = ignored | {behavior}
         _, other = fit_shares(mixture, [without(h, trial) for h in histories], targets, sources)
         gain = nats - other
-        if gain.mean() > _STANDARD_ERRORS * gain.std() / np.sqrt(len(gain)):
+        if _is_gain(gain):
             ignored, nats = trial, other
     return ignored
 

@@ -33,12 +33,13 @@ from genrec.data.interactions import Interactions
 from genrec.data.protocols import Case
 from genrec.data.splits import hold_last_train_unit, hold_latest_train, is_test_after_train
 from genrec.errors import DataError, RequestError
-from genrec.priors.counts import Counts, TitleNeighbors, count
+from genrec.priors.counts import Counts, count
 from genrec.priors.mixture import POPULAR, TRENDING, Mixture
 from genrec.priors.mixture_fit import without
 from genrec.priors.rank_features import FEATURES, KINDS, SEEN, Candidates, choose, seen_rows
 from genrec.priors.rank_network import RankNetwork
 from genrec.priors.ranking import Groups, Ranker, check_available, fit_ranker
+from genrec.priors.title_neighbors import TitleNeighbors
 from genrec.priors.weights import Weights
 from genrec.types import BoolArray, FloatArray, IntArray
 

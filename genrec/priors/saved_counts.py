@@ -17,8 +17,10 @@ from genrec.baselines.sparse import sparse_from_arrays, sparse_to_arrays
 from genrec.data.catalog import Catalog
 from genrec.data.dataset import Dataset
 from genrec.errors import DataError
-from genrec.priors.counts import Counts, TitleNeighbors
+from genrec.priors.context_counts import ContextCounts
+from genrec.priors.counts import Counts
 from genrec.priors.event_times import EventTimes
+from genrec.priors.title_neighbors import TitleNeighbors
 
 FORMAT_VERSION = 3
 READABLE = (2, 3)  # format versions; 2 also has the number of users who have both of two items
@@ -43,6 +45,7 @@ def counts_to_arrays(
         "users": np.frombuffer("\0".join(counts.user_ids).encode(), dtype=np.uint8),
         **sparse_to_arrays("items", counts.items),
         **sparse_to_arrays("after", counts.after),
+        **counts.contexts.to_arrays(),
     }
     if ease:
         arrays |= sparse_to_arrays("ease", counts.ease)
@@ -76,6 +79,7 @@ def counts_from_arrays(arrays: Mapping[str, Any], catalog: Catalog) -> Counts:
         EventTimes(arrays["times.row"], arrays["times.when"])
         if "times.row" in arrays
         else EventTimes(),
+        ContextCounts.from_arrays(arrays, n),
     )
 
 

@@ -24,6 +24,7 @@ from genrec.data.catalog import Catalog
 from genrec.data.events import History
 from genrec.data.titles import TitleForm
 from genrec.errors import PromptError
+from genrec.prompts.context_words import FILE, ContextWords, insert_lines
 from genrec.prompts.event_blocks import separate_events
 from genrec.prompts.segments import (
     TARGET_ROW,
@@ -82,17 +83,30 @@ class Template:
         terminator: text that ends every title.
         verbs: the verb that expresses each behavior, keyed by the behavior's name.
         takes_demonstrations: whether the template shows other users' histories as examples.
+        shows_context: whether the template itself prints the context of the next event.
+        shows_past_context: whether it also prints the context of the events in the history.
+        words: the words for the context and the note.
     """
 
-    def __init__(self, name: str, source: str, verbs: Mapping[str, Verb]) -> None:
+    def __init__(
+        self,
+        name: str,
+        source: str,
+        verbs: Mapping[str, Verb],
+        words: ContextWords | None = None,
+    ) -> None:
         """Compile a template from its source.
 
         The source may use these variables:
 
         - ``events``: the events in the user's history. Each event has a ``verb``, a ``title`` (None
-          if the event has only text), a ``text`` and a ``value``. Text and value may be empty.
+          if the event has only text), a ``text``, a ``value`` and a ``context``. The last three may
+          be empty.
         - ``demonstrations``: other users' histories, each of which is a list of such events.
         - ``next_verb``, ``next_base``: the verb of the next event in its past and base forms.
+        - ``context``, ``note``: the context of the next event and the note on it, in the words of
+          ``context.json``; may be empty. In the prompt of a template that does not use ``context``,
+          they are inserted; see ``genrec.prompts.context_words``.
         - ``opening``: the value of this key in the header.
         - ``item``, ``details``: the title and attributes of the item that the template is about.
         - ``target``: the title that the model is to write, which must come last.
@@ -102,12 +116,14 @@ class Template:
             source: the Jinja2 source text.
             verbs: the verb for each behavior, keyed by the behavior's name. A behavior without a
                 verb is expressed by its name.
+            words: the words for the context and the note; None for the English ones.
 
         Raises:
             PromptError: the source is not a valid template.
         """
         self.name = name
         self.verbs = dict(verbs)
+        self.words = words or ContextWords.read([templates_folder() / "en" / FILE])
         self.source = source
         self.header = _parse_header(name, source)
         self.lead = self.header.get("lead", " ")
@@ -117,11 +133,15 @@ class Template:
         )
         try:
             self._template = environment.from_string(source)
-            names = {n.name for n in environment.parse(source).find_all(nodes.Name)}
+            parsed = environment.parse(source)
+            names = {n.name for n in parsed.find_all(nodes.Name)}
+            parts = {n.attr for n in parsed.find_all(nodes.Getattr)}
         except TemplateError as error:
             msg = f"Template {name!r} is not valid Jinja2: {error}. Fix the template."
             raise PromptError(msg) from error
         self.takes_demonstrations = "demonstrations" in names
+        self.shows_context = "context" in names
+        self.shows_past_context = self.shows_context and "context" in parts
 
     @classmethod
     def load(cls, name: str, language: str = "en", *, own: str | Path | None = None) -> Template:
@@ -163,13 +183,18 @@ class Template:
         verbs: dict[str, Verb] = {}
         for root in reversed(roots):
             verbs |= read_verbs(root / language / "verbs.json")
-        return cls(name, read_text(files[name]), verbs)
+        words = ContextWords.read([root / language / FILE for root in reversed(roots)])
+        return cls(name, read_text(files[name]), verbs, words)
 
     @property
     def hash(self) -> str:
-        """Return a SHA-256 hash in hexadecimal that identifies the template's source and verbs."""
+        """Return a SHA-256 hash in hexadecimal that identifies the template's source and verbs.
+
+        The words for the context count if the template itself prints it.
+        """
         verbs = {b: [v.past, v.base, v.value] for b, v in self.verbs.items()}
-        data = json.dumps([self.source, verbs], sort_keys=True, ensure_ascii=False)
+        shown = [self.words.spelled()] if self.shows_context else []
+        data = json.dumps([self.source, verbs, *shown], sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(data.encode("utf-8", "surrogatepass")).hexdigest()
 
     @property
@@ -211,7 +236,8 @@ class Template:
 
         Args:
             catalog: the items to which the history refers.
-            history: the user's events, oldest first; may be empty.
+            history: the user's events, oldest first; may be empty. It also has the context of the
+                next event.
             behavior: the behavior of the next event, such as ``buy``.
             form: the format in which titles are written; None for this template's own format.
             demonstrations: complete histories of other users, which some templates show as
@@ -246,6 +272,7 @@ class Template:
                         "title": title,
                         "text": EventText(text, number, free=True),
                         "value": EventText(value, number),
+                        "context": EventText(self.words.write_context(event.context), number),
                     }
                 )
             return shown
@@ -257,6 +284,8 @@ class Template:
             "next_base": self.verb(behavior).base,
             "target": TitleObject("", TARGET_ROW),
             "opening": self.header.get("opening", ""),
+            "context": self.words.write_context(history.context),
+            "note": self.words.write_note(history.note),
         }
         if item is not None:
             context["item"] = TitleObject(form.render(catalog[item].title), item)
@@ -266,6 +295,8 @@ class Template:
         try:
             parts = self._template.root_render_func(self._template.new_context(context))
             printed = flatten(parts)
+            if not self.shows_context and (lines := self.words.lines(history)):
+                printed = insert_lines(printed, lines, context.get("item"))
             segments = self._build_segments(printed)
         except TemplateError as error:
             msg = f"Template {self.name!r} could not be rendered: {error}. Fix the template."

@@ -84,6 +84,8 @@ def print_dataset(
         print_line(line)
     case = "in lower case" if info.case == "lower" else "unchanged"
     print_line(f"The model sees titles {case}.")
+    if info.context:
+        print_line(f"Context of events: {', '.join(info.context)}.")
     if info.tied:
         print_line(
             "Events that have the same time as another event of the user keep their order from the "

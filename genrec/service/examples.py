@@ -17,6 +17,12 @@ _EXAMPLES: Mapping[str, Mapping[str, Any]] = {
         "for a user": {"user_id": USER, "k": 5},
         "for typed text": {"history": f"bought: {TITLE}", "k": 5, "per_title": 1},
         "for events": {"history": [{"item_id": ITEM, "behavior": "buy"}], "k": 3, "deny": [OTHER]},
+        "in a context": {
+            "user_id": USER,
+            "k": 3,
+            "context": {"season": "winter"},
+            "note": "a present for a child",
+        },
         "a random draw": {"user_id": USER, "k": 3, "search": "sample"},
         "new and again": {"user_id": USER, "k": 3, "shows": ["new", "again"]},
         "for a new user": {"history": "", "k": 3, "boosts": {f'item_id == "{ITEM}"': 2.0}},

@@ -143,12 +143,13 @@ async def prompt(asked: PromptFor, request: Request) -> Response:
 
     def read(_: Sequence[Any]) -> Sequence[Any]:
         recommender = service.engine(ready.run).recommender
-        text, spans = recommender.events_in_prompt(ready.history)
+        history = recommender.in_context(ready.history, asked.context, asked.note, at="now")
+        text, spans = recommender.events_in_prompt(history)
         answer = {
             "schema_version": 1,
             "pieces": _pieces(text, spans),
             "events": len(spans),
-            "tokens": recommender.prompt(ready.history).n_tokens,
+            "tokens": recommender.prompt(history).n_tokens,
             "notes": list(ready.notes),
             "run": ready.run,
         }

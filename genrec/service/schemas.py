@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from genrec.config import EVIDENCE, EXPLAIN, SHOWS, SIMILAR_BY, SIMILAR_OPTIONS, QueryOptions
 from genrec.data.catalog import LONGEST_ID, Item
+from genrec.data.context import MOST_NOTE, MOST_VALUE
 from genrec.data.events import Interaction
 
 MOST_ITEMS = 1000  # items in a list, and in each list of ids of an option
@@ -59,6 +60,7 @@ Text = Annotated[str, Field(min_length=1, max_length=2000)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1, le=MOST_ITEMS)]
+ContextText = Annotated[str, Field(min_length=1, max_length=MOST_VALUE)]
 Column = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(check_printable)]
 
 
@@ -68,7 +70,16 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class Options(Model):
+class Circumstances(Model):
+    """What is said about the request itself, under the names of ``QueryOptions``."""
+
+    context: (
+        Annotated[dict[Column, ContextText | bool | int | Number], Field(max_length=20)] | None
+    ) = _about("context")
+    note: Annotated[str, Field(max_length=MOST_NOTE)] | None = _about("note")
+
+
+class Options(Circumstances):
     """The options of a request, under the names of ``QueryOptions``."""
 
     k: Count | None = _about("k")
@@ -267,7 +278,7 @@ class Explain(ForHistory, Options):
     scenario: Name | None = Field(None, description="Named options; see GET /v1/scenarios.")
 
 
-class PromptFor(ForHistory):
+class PromptFor(ForHistory, Circumstances):
     """A request for the text that the model reads."""
 
 

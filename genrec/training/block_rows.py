@@ -220,7 +220,9 @@ class BlockRowMaker(RowMaker):
         """
         few = [unit for unit in units if unit[0] - start <= self._recent]
         if few:
-            self._encode_before(events[start : few[-1][0]], "").by_event(self._recent)
+            self._encode_before(events[start : few[-1][0]], events[few[-1][0]]).by_event(
+                self._recent
+            )
             for row in super()._make_window_rows(events, shown, start, few):
                 yield without_blocks(row)
         yield from self._join(self._make_stems(events, shown, start, units[len(few) :]))
@@ -235,13 +237,16 @@ class BlockRowMaker(RowMaker):
         """Yield the prompts of units with the titles to predict after each of them."""
         row = self._events.columns.row
         for first, within in units:
-            for behavior in dict.fromkeys(events[i].behavior for i in within):
-                prompt = self._encode_before(events[start:first], behavior)
-                goals = [
-                    self._goal(int(row[shown[i]]), int(shown[i]))
-                    for i in within
-                    if events[i].behavior == behavior
-                ]
+            kinds: list[list[int]] = []  # targets whose prompts are the same
+            for i in within:
+                same = (k for k in kinds if _same_prompt(events[k[0]], events[i]))
+                found = next(same, None)
+                kinds += [[i]] if found is None else []
+                if found is not None:
+                    found.append(i)
+            for kind in kinds:
+                prompt = self._encode_before(events[start:first], events[kind[0]])
+                goals = [self._goal(int(row[shown[i]]), int(shown[i])) for i in kind]
                 yield prompt.by_event(self._recent), goals
 
     def _join(self, stems: Iterator[Stem]) -> Iterator[BlockRow]:
@@ -262,6 +267,11 @@ class BlockRowMaker(RowMaker):
                 size += more
         if some:
             yield make_block_row(some)
+
+
+def _same_prompt(one: Interaction, other: Interaction) -> bool:
+    """Check whether two targets of a unit have the same prompt."""
+    return one.behavior == other.behavior and one.context == other.context
 
 
 def _is_continued(earlier: BlockPrompt, later: BlockPrompt) -> bool:

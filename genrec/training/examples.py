@@ -231,6 +231,7 @@ def write_examples(
     ours, training = config.resolve(settings)
     training = replace(training, layout="window", basket=_basket_of_windows(training.basket))
     data = protocols.apply_protocol(data, training.protocol or protocols.default_protocol(data))
+    data = data.with_context(ours.context_names)
     recommender = Recommender(data, model, log=log, **asdict(replace(ours, prior="none")))
     titles = list(recommender.encoder.titles(recommender.catalog))
     maker = build_row_maker(

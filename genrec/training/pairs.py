@@ -253,6 +253,7 @@ def write_pairs(
     export.check_file(out)
     ours, training = config.resolve({**settings, "objective": "pointwise"})
     data = protocols.apply_protocol(data, training.protocol or protocols.default_protocol(data))
+    data = data.with_context(ours.context_names)
     recommender = Recommender(data, model, log=log, **asdict(replace(ours, prior="none")))
     question, events = recommender.question, data.interactions
     learned = events.columns.split < SPLITS.index(training.before)
@@ -265,7 +266,8 @@ def write_pairs(
             places = where.start + np.flatnonzero(shown[where])
             known = [events.interaction(i) for i in places.tolist()]
             for pair in some:
-                history = History(tuple(known[: int(np.searchsorted(places, pair.first))]))
+                before = known[: int(np.searchsorted(places, pair.first))]
+                history = History(tuple(before), context=events.context_at(pair.first))
                 yield {
                     "text": question.words(history, pair.row),
                     "label": "buy" if pair.label else "not_buy",

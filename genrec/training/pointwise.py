@@ -115,11 +115,14 @@ class PairRows:
         last = pairs[-1].first
         for first, some in itertools.groupby(pairs, key=lambda p: p.first):
             n = int(np.searchsorted(places, first))
-            known, fit = self._question.known(History(tuple(events[start:n])), most)
+            context = self._events.context_at(first)
+            shown = History(tuple(events[start:n]), context=context)
+            known, fit = self._question.known(shown, most)
             if fit < n - start or not self._branches:  # a new window, with room for later events
                 share = 1.0 if first == last or not self._branches else self._overlap
                 latest = events[max(0, n - max(1, int(self._question.max_events * share))) : n]
-                known, fit = self._question.known(History(tuple(latest)), int(most * share))
+                shown = History(tuple(latest), context=context)
+                known, fit = self._question.known(shown, int(most * share))
                 start = n - fit
             for pair in some:
                 yield known, pair

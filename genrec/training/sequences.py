@@ -153,6 +153,15 @@ class RowMaker:
                 "template such as next_item."
             )
             raise SettingsError(msg)
+        columns = events.table.context_columns
+        if options.layout == "history" and columns and not template.shows_past_context:
+            msg = (
+                f"layout='history' does not work with template {template.name!r} and the context columns "
+                f"{', '.join(columns)}, because this template does not show the context of past events. "
+                "Expected a template such as next_item_context, layout='window' or "
+                "context_columns='none'."
+            )
+            raise SettingsError(msg)
         self._encoder, self._template, self._events, self._paths = encoder, template, events, paths
         self._options = options
         self._titles = list(encoder.titles(events.catalog)) if titles is None else titles
@@ -238,7 +247,7 @@ class RowMaker:
                 prompt = self._encoder.fit(
                     self._template,
                     self.catalog,
-                    History(tuple(events[:first]), user_id),
+                    History(tuple(events[:first]), user_id, events[i].context),
                     events[i].behavior,
                     PromptBudget(
                         min(
@@ -313,20 +322,22 @@ class RowMaker:
                 limit, head = ends[first - start], tuple[int, ...]()
                 own = i == first
                 if not own and (
-                    events[i].behavior != events[first].behavior or events[first].item_id is None
+                    events[i].behavior != events[first].behavior
+                    or events[first].item_id is None
+                    or events[i].context != events[first].context
                 ):
-                    known = self._encode_before(events[start:first], events[i].behavior).ids
+                    known = self._encode_before(events[start:first], events[i]).ids
                     limit = shared_start([ids, known])
                     head = known[limit:]
                 targets.append(_Target(limit, head, int(row[shown[i]]), int(shown[i]), own))
         yield from self._split_rows(ids, targets)
 
-    def _encode_before(self, events: Sequence[Interaction], behavior: str) -> EncodedPrompt:
-        """Encode the prompt for these events and a behavior to predict."""
+    def _encode_before(self, events: Sequence[Interaction], target: Interaction) -> EncodedPrompt:
+        """Encode the prompt for these events and a next event to predict."""
         rendered = self._template.render(
             self.catalog,
-            History(tuple(events)),
-            behavior,
+            History(tuple(events), context=target.context),
+            target.behavior,
             form=self._encoder.form,
             scale=self._options.scale,
         )
@@ -341,7 +352,7 @@ class RowMaker:
         """
         rendered = self._template.render(
             self.catalog,
-            History(tuple(events[:-1])),
+            History(tuple(events[:-1]), context=events[-1].context),
             events[-1].behavior,
             form=self._encoder.form,
             scale=self._options.scale,

@@ -104,6 +104,7 @@ def train(
     ours, training = config.resolve(settings)
     folder, given = Path(out), data
     data = protocols.apply_protocol(data, training.protocol or protocols.default_protocol(data))
+    data = data.with_context(ours.context_names)
     training = _without_missing_validation(data, training, log)
     written = {**asdict(ours), **asdict(training)}
     with _hold_folder(folder):
@@ -403,7 +404,9 @@ def _describe_run(
         catalog_hash=recommender.catalog.hash(),
         data=data.info.name,
         data_fingerprint=protocols.fingerprint(data),
-        settings=asdict(settings) | {"case": recommender.encoder.form.case},
+        settings=asdict(settings)
+        | {"case": recommender.encoder.form.case}
+        | ({"context_columns": ",".join(data.info.context)} if data.info.context else {}),
         training=asdict(training),
         versions={name: importlib.metadata.version(name) for name in names},
         targets=0,

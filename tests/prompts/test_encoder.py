@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -174,6 +174,11 @@ def test_what_precedes_a_title_is_what_inference_would_produce(kind: str) -> Non
         Interaction(None, "search", text="杯子"),
         *events[3:],
     )
+    seasons = ("winter", "spring", "<|im_end|>", "")
+    events = tuple(
+        replace(e, context={"season": s} if (s := seasons[n % 4]) else {})
+        for n, e in enumerate(events)
+    )
     checked = 0
     for file in templates_folder().glob("*/*.jinja"):
         template = Template.load(file.stem, file.parent.name)
@@ -182,7 +187,7 @@ def test_what_precedes_a_title_is_what_inference_would_produce(kind: str) -> Non
                 Encoder(tiny.tokenizer(kind), template.form()), template, events, catalog
             )
             checked += 1
-    assert checked == 4
+    assert checked == 6
 
 
 def check_prefixes(
@@ -195,6 +200,10 @@ def check_prefixes(
             template.render(catalog, history, behavior, demonstrations=shown, scale=5)
         )
 
+    def before(number: int) -> History:
+        context = events[number].context if template.shows_past_context else {}
+        return History(events[:number], context=context)
+
     whole = ids(History(events), "buy")
     titles = [
         (s.event, start)
@@ -203,7 +212,7 @@ def check_prefixes(
     ]
     assert [e for e, _ in titles] == [n for n, e in enumerate(events) if e.item_id]
     for event, start in titles:
-        assert whole.ids[:start] == ids(History(events[:event]), events[event].behavior).ids
+        assert whole.ids[:start] == ids(before(event), events[event].behavior).ids
         title = encoder.title(catalog[catalog.row(events[event].item_id or "")].title)
         assert whole.ids[start : start + len(title)] == title
 

@@ -1,0 +1,71 @@
+"""Add the context of the next event to a history: what a request says, and what its time says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from genrec.config import QueryOptions, Settings
+from genrec.data.context import DERIVED, check_context, check_note, context_of
+from genrec.data.dataset import Dataset
+from genrec.data.events import History, Interaction
+from genrec.pipeline.rules import request_time
+
+
+class RequestContext:
+    """Knows the columns of the context, and adds their values to histories.
+
+    Attributes:
+        columns: the declared columns of the context.
+    """
+
+    def __init__(self, settings: Settings, dataset: Dataset | None) -> None:
+        """Find the columns of the context.
+
+        Args:
+            settings: the settings of the recommender.
+            dataset: the dataset; None if there is only a catalog. Then the settings declare columns.
+        """
+        attributes = None if dataset is None else dataset.interactions.attributes
+        names = () if attributes is None else attributes.column_names
+        self.columns = tuple(
+            settings.context_names or () if dataset is None else dataset.info.context
+        )
+        self._own = frozenset(DERIVED) & frozenset(names)
+
+    def add(self, history: History, options: QueryOptions) -> History:
+        """Return a history in the context of a request.
+
+        Declared columns that are derived from the time get the values of the time of the request,
+        unless the history or the options have others. Options take precedence. Without declared
+        columns and options, the history is returned as it is.
+
+        Args:
+            history: the history.
+            options: the options of the request.
+
+        Raises:
+            RequestError: a column or a value is not valid; see ``check_context``.
+        """
+        given = check_context(options.context, self.columns, self._own)
+        note = history.note if options.note is None else check_note(options.note)
+        derived: dict[str, str] = {}
+        if self.columns:
+            history = history.with_events([self._with_context(e) for e in history.interactions])
+            names = [name for name in self.columns if name not in self._own]
+            derived = context_of({}, request_time(options), names)
+        found = {**derived, **history.context, **given}
+        if found == history.context and note == history.note:
+            return history
+        return replace(history, context=self._in_order(found), note=note)
+
+    def _with_context(self, event: Interaction) -> Interaction:
+        """Return an event with its context, which only the events of the dataset have already."""
+        if event.context:
+            return event
+        return replace(event, context=context_of(event.attributes, event.timestamp, self.columns))
+
+    def _in_order(self, context: dict[str, str]) -> dict[str, str]:
+        """Sort a context as events are: the declared columns first, in their order."""
+        order: Sequence[str] = [*self.columns, *context]
+        return {name: context[name] for name in dict.fromkeys(order) if name in context}
