@@ -2,7 +2,7 @@
 
     python -m benchmarks.accuracy.context retail --data DIR
     python -m benchmarks.accuracy.context ml-100k --data DIR --model none
-    python -m benchmarks.accuracy.context retail --data DIR --users 150 --template next_item
+    python -m benchmarks.accuracy.context retail --data DIR --no-prior --columns season,country --users 60
 
 DIR (or $GENREC_DATA) contains the folders of benchmarks.accuracy.public_datasets; demo is embedded in the
 package. Columns are country, season, weekday and time_of_day of the shops, and the last three of Stack
@@ -247,6 +247,7 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m", help="none to leave the model out")
     parser.add_argument("--template", default=None)
     parser.add_argument("--columns", default=None, help="those to compare with others; default all")
+    parser.add_argument("--no-prior", action="store_true", help="only measure the model")
     parser.add_argument("--max-events", type=int, default=10)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=ROOT / ".results" / "context")
@@ -254,12 +255,23 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     arguments.out.mkdir(parents=True, exist_ok=True)
     plain, columns = SETS[arguments.set](arguments.data)
+    chosen = columns if arguments.columns is None else arguments.columns.split(",")
+    if arguments.no_prior:  # the prompt shows only these
+        columns = chosen
     data = plain.with_context(columns)
     cases = protocols.cases(data, protocol_of(data), "test")
     histories, rows = [c.history for c in cases], [data.catalog.row(c.target) for c in cases]
     print(f"{arguments.set}: {len(cases):,} targets, {', '.join(columns)}, commit {commit()}\n")
 
-    priors = Priors(data, histories, rows)
+    priors = None if arguments.no_prior else Priors(data, histories, rows)
+    if priors is not None:
+        measure_priors(priors, columns)
+    model = None if arguments.model == "none" else Model(data, arguments)
+    compare_contexts(arguments, data, cases, chosen, priors, model)
+
+
+def measure_priors(priors: Priors, columns: Sequence[str]) -> None:
+    """Print the nats of the prior without a context, with each column and with all of them."""
     priors.use(())
     before = priors.nats()
     print(f"Prior without context: {before.mean():.4f} nats.\n")
@@ -273,25 +285,38 @@ def main() -> None:
         print(f"| {name} | {told} | {strengths} | {after.mean():.4f} | {cell(before - after)} |",
               flush=True)  # fmt: skip
 
-    model = None if arguments.model == "none" else Model(data, arguments)
+
+def compare_contexts(
+    arguments: argparse.Namespace,
+    data: Dataset,
+    cases: Sequence[protocols.Case],
+    columns: Sequence[str],
+    priors: Priors | None,
+    model: Model | None,
+) -> None:
+    """Print how much likelier the true context makes the targets than another one."""
+    histories = [c.history for c in cases]
+    if priors is not None:
+        priors.use(data.info.context)
     print("\nNats with another context less nats with the true one:\n")
     print(
         "| column | users | source alone | prior | users | model alone |\n|---|---|---|---|---|---|"
     )
-    chosen = columns if arguments.columns is None else arguments.columns.split(",")
-    for seed, column in enumerate(chosen):
-        false = others(histories, column, seed)
-        priors.use(columns)
+    for column in columns:
+        false = others(histories, column, data.info.context.index(column))
         true_contexts = [h.context for h in histories]
         contexts = [
             h.context if f is None else f.context for h, f in zip(histories, false, strict=True)
         ]
-        source = priors.source_nats(contexts) - priors.source_nats(true_contexts)
-        mixed = priors.nats(contexts) - priors.nats()
+        if priors is not None:
+            source = priors.source_nats(contexts) - priors.source_nats(true_contexts)
+            mixed = priors.nats(contexts) - priors.nats()
         for name, numbers in groups(data, histories, column).items():
             these = [n for n in numbers if false[n] is not None]
-            cells = [name, f"{len(these):,}", cell(source[these])]
-            cells.append(cell(mixed[these]) if priors.mix.get(CONTEXT) else "no share")
+            cells = [name, f"{len(these):,}", "", ""]
+            if priors is not None:
+                share = priors.mix.get(CONTEXT)
+                cells[2:] = [cell(source[these]), cell(mixed[these]) if share else "no share"]
             if model is None:
                 cells += ["", ""]
             else:

@@ -274,7 +274,9 @@ def build_systems(
         name, system = split_name(each)
         if isinstance(system, Recommender):
             check_compatible(system, dataset)
-            systems.append(RecommenderSystem(restrict(system, dataset, before), name))
+            columns = [] if system.dataset is None else system.dataset.info.context
+            own = dataset.with_context(columns)  # without the columns of other systems
+            systems.append(RecommenderSystem(restrict(system, own, before), name))
             continue
         key = f"seed={seed}"
         if isinstance(system, str) and system not in NAMES:

@@ -491,4 +491,5 @@ class PriorSource:
         """Return all values on which the built prior depends, apart from the dataset."""
         settings, name = self._settings, self._resolved.prior
         parts = self.parts if name == "collaborative" else Parts.given(settings)
-        return name, parts, settings.prior_before, self._behavior
+        context = () if self._dataset is None else tuple(self._dataset.info.context)
+        return name, parts, settings.prior_before, self._behavior, context

@@ -277,7 +277,7 @@ class Template:
                 )
             return shown
 
-        context = {
+        context: dict[str, Any] = {
             "events": events(history, numbered=True),
             "demonstrations": [events(d, numbered=False) for d in demonstrations],
             "next_verb": self.verb(behavior).past,

@@ -436,7 +436,8 @@ def _asked(history: HistoryLike | None, given: Mapping[str, Any]) -> dict[str, A
 
 def _event(event: Interaction) -> dict[str, Any]:
     values = {n: v for n, v in asdict(event).items() if v is not None}
-    values.pop("attributes", None)
+    for name in ("attributes", "context"):
+        values.pop(name, None)
     return values
 
 

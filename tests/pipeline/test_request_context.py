@@ -93,6 +93,10 @@ def test_the_command_line(run: Run, data: Path, model: Path, tmp_path: Path) -> 
     assert report["context"] == ["country"]
     shown = answer(run, "prompt", out, *more, "--context", "country=ES")
     assert "[country: FR]\nbought: Red mug\n[country: ES]\nbought:" in shown["text"]
+    later = answer(
+        run, "prompt", data, *more, "--context-columns", "country", "--context", "country=ES"
+    )
+    assert later["text"] == shown["text"]
     ranked = answer(run, "score", out, *more, "--context", "country=FR", "--prior", "none")
     assert len(ranked["recommendations"]) == 3
     for arguments, said in (
@@ -100,7 +104,7 @@ def test_the_command_line(run: Run, data: Path, model: Path, tmp_path: Path) -> 
             ("prepare", *files, "--out", tmp_path / "x", "--context-columns", "land"),
             "'land' cannot",
         ),
-        (("recommend", out, *more, "--context", "land=x"), "Did you mean"),
+        (("recommend", out, *more, "--context", "countri=x"), "Did you mean 'country'"),
         (("recommend", data, *more, "--context", "country=x"), "--context-columns"),
         (("recommend", data, *more, "--context", "season"), "COLUMN=VALUE"),
         (
@@ -109,8 +113,8 @@ def test_the_command_line(run: Run, data: Path, model: Path, tmp_path: Path) -> 
         ),
     ):
         code, _, err = run(*arguments)
-        assert code == 4, (arguments, err)
-        assert said in err or said == "Did you mean"
+        assert code in {2, 6}, (arguments, err)
+        assert said in err
 
 
 def test_the_service_and_its_client(client: Any) -> None:
@@ -121,7 +125,8 @@ def test_the_service_and_its_client(client: Any) -> None:
         "/v1/prompt", json={"user_id": "u1", "context": WINTER, "note": "a <b>present</b>"}
     ).json()["pieces"]
     assert 'Note: "a <b>present</b>"\n[season: winter]\n' in pieces[-1]["text"]
-    for bad in ({"color": "red"}, {"season": "warm"}, {"season": {}}, "winter"):
+    refusals: list[Any] = [{"color": "red"}, {"season": "warm"}, {"season": {}}, "winter"]
+    for bad in refusals:
         refused = client.post("/v1/recommend", json={**asked, "context": bad})
         assert refused.status_code == 422
     assert (

@@ -167,6 +167,10 @@ def test_lists_name_the_source_and_follow_context_and_filters() -> None:
         for c in ("auto", "device", "none", "device,season")
     }
     assert len(keys) == 3
+    bare = recommender.with_settings(context_columns="none")
+    assert recommender.prior is not None
+    assert bare.prior is not recommender.prior
+    assert CONTEXT not in bare.recommend("", 3).details["prior"]["counted"]
     plain = Recommender(data.with_context([]), recommender.model)
     off = Recommender(data, recommender.model, context_columns="none")
     assert plain.tuning_key() == off.tuning_key()
