@@ -150,7 +150,9 @@ def main() -> None:
         torch.nn.utils.clip_grad_norm_(own, 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        print(f"step {step + 1} of {steps}: loss {lost:.4f}, preferred first {right:.2f}", flush=True)
+        print(
+            f"step {step + 1} of {steps}: loss {lost:.4f}, preferred first {right:.2f}", flush=True
+        )
     shutil.copytree(arguments.run, arguments.out, dirs_exist_ok=True)
     tuned.model.save_pretrained(arguments.out / "adapter")
     write_text(arguments.out / "preference.txt", f"{arguments}\n")

@@ -20,6 +20,7 @@ from genrec.cli import (
     evaluate,
     fit,
     recommend,
+    sentiment,
     serve,
     similar,
     train,
@@ -57,7 +58,7 @@ for _panel, _commands in {
         similar.similar, recommend.prompt,
     ),
     "Serve": (serve.serve, serve.key),
-    "Data": (data.prepare, data.audit, vectors.index, vectors.embed, warm.warm),
+    "Data": (data.prepare, data.audit, vectors.index, vectors.embed, warm.warm, sentiment.sentiment),
     "Evaluate and train": (
         fit.fit, evaluate.evaluate, evaluate.tune, train.train, train.examples, train.merge,
     ),

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import tiny
 from support.commands import Run
+from support.reviewed import reviewed_shop
 from typer.main import get_command
 
 import genrec
@@ -156,6 +157,7 @@ COMMANDS = {
     ],
     "audit": ["{data}"],
     "index": ["{small} --encoder mine"],
+    "sentiment": ["{reviewed} --like-threshold 4"],
     "warm": ["{small} --model {model} --line-numbers int8"],
     "evaluate": [
         "{data} --model {model} --users 3 --against popular,markov,prior",
@@ -203,7 +205,16 @@ def test_the_json_of_a_command_reads_back_as_it_was(
     monkeypatch.setattr(
         "genrec.matching.matcher.load_embedder", lambda n, log: tiny.LatinEmbedder(n)
     )
-    folders = {"data": shop, "small": data, "model": model, "out": tmp_path, "source": SOURCE}
+    if "{reviewed}" in arguments:
+        reviewed_shop().save(tmp_path / "reviewed")
+    folders = {
+        "reviewed": tmp_path / "reviewed",
+        "data": shop,
+        "small": data,
+        "model": model,
+        "out": tmp_path,
+        "source": SOURCE,
+    }
     given = [word.format(**folders) for word in arguments.split()]
     code, out, err = run(command, *given, "--json")
     assert code == 0, err

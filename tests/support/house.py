@@ -8,5 +8,5 @@ ORDER = [
     "errors", "types", "version", "json_text", "text", "keys", "config", "files", "cache", "extras",
     "runs", "memory",
     "data", "models", "prompts", "matching", "decoding", "baselines", "priors", "explain", "pipeline",
-    "recommender", "evaluation", "training", "fitting", "reports", "service", "cli", "__main__",
+    "recommender", "evaluation", "sentiment", "training", "fitting", "reports", "service", "cli", "__main__",
 ]  # fmt: skip
