@@ -54,9 +54,13 @@ READINGS: dict[str, dict[str, Any]] = {
     },
 }
 UNTRAINED, ALONE = "untrained", "alone"
-BESIDE: dict[str, dict[str, Any]] = {"prior": {}, "ranker": {"ranker": "lambdarank"}}
-TOLD = (ALONE, *BESIDE)
-TUNED = {"prior_weight": 0.6953, "node_temperature": 4.3479}  # of the shipped adapter
+BESIDE: dict[str, dict[str, Any]] = {
+    ALONE: {"prior": "none"},
+    "prior": {"prior": "collaborative"},
+    "ranker": {"prior": "collaborative", "ranker": "lambdarank"},
+}
+# Of the shipped adapter. A given node_temperature would also hold for the model alone, so it is not given there.
+TUNED = {"prior_weight": 0.6953, "node_temperature": 4.3479}
 FOLDER = ROOT / ".results" / "training" / "by_event"
 
 
@@ -163,8 +167,7 @@ def train_all(data: Dataset, arguments: argparse.Namespace) -> None:
 def compare_nats(data: Dataset, arguments: argparse.Namespace) -> None:
     """Measure each adapter that is finished under each attention, and print the table.
 
-    For each case, one pass gives the model's own probability, and that beside the prior; another one
-    that beside the learned ranking. The weights are the same for all readings: those that were fitted to
+    The weights are the same for all readings: those that were fitted to
     the shipped adapter, or without training the default ones. The ranking was stopped on these
     validation users, for all readings alike.
     """
@@ -190,20 +193,20 @@ def compare_nats(data: Dataset, arguments: argparse.Namespace) -> None:
             for beside, more in BESIDE.items():
                 if beside in of:
                     continue
+                weights = {} if beside == ALONE else own
                 recommender = Recommender(
-                    data, model, encoder="none", prior="collaborative", prior_events="train",
-                    model_role="fuse", threads=arguments.threads, **settings, **more, **own,
+                    data, model, encoder="none", prior_events="train", model_role="fuse",
+                    threads=arguments.threads, **settings, **more, **weights,
                 )  # fmt: skip
                 answers = [recommender.score(c.history, [c.target])[0] for c in cases]
                 of[beside] = [-a.score for a in answers]
-                of[ALONE] = [-(a.logprob_model or 0.0) for a in answers]
                 kept.write_text(json.dumps(found), encoding="utf-8")
     base = found.get("full", found[UNTRAINED])["full"]
-    print("| trained | read | " + " | ".join(f"{b}, less full in full" for b in TOLD) + " |")
+    print("| trained | read | " + " | ".join(f"{b}, less full in full" for b in BESIDE) + " |")
     for name, ways in found.items():
         for way, values in ways.items():
             cells = []
-            for beside in TOLD:
+            for beside in BESIDE:
                 nats = np.array(values[beside])
                 less = bootstrap.bootstrap(nats - np.array(base[beside]))
                 cells.append(f"{nats.mean():.3f}, {less}")

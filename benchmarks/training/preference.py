@@ -51,8 +51,9 @@ def make_rows(recommender: Recommender, arguments: argparse.Namespace) -> tuple[
     _, training = config.resolve(
         {"behaviors": ("buy",), "protocol": "demo-v1", "layout": "window", "basket": "first"}
     )
-    data = recommender.dataset
+    data, prior = recommender.dataset, recommender.prior
     assert data is not None
+    assert prior is not None
     titles = list(recommender.encoder.titles(recommender.catalog))
     paths = examples.build_paths(recommender, training, titles)
     maker = examples.build_row_maker(recommender, data, training, paths, titles)
@@ -73,7 +74,7 @@ def make_rows(recommender: Recommender, arguments: argparse.Namespace) -> tuple[
         before = places[(places < event) & (unit[places] != unit[event])]
         basket = set(events.columns.row[places[unit[places] == unit[event]]].tolist())
         history = History(tuple(events.interaction(i) for i in before.tolist()), user)
-        stage = FirstStage.of(recommender.prior, history)
+        stage = FirstStage.of(prior, history)
         best = sorted(stage.rows.tolist(), key=lambda row: -stage.values[row])
         wrong = [row for row in best if row not in basket and paths.copies[row] > 0]
         chosen = [item, *wrong[: arguments.negatives]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -74,9 +75,9 @@ def own_labels(dataset: Dataset, threshold: float) -> tuple[list[str], list[bool
     """
     table = dataset.interactions.table
     c = table.columns
-    texts = [None] * len(c.row) if table.text is None else table.text.to_pylist()
+    texts: list[Any] = [] if table.text is None else table.text.to_pylist()
     known = np.isfinite(c.value) & (c.split == 0) & (c.row >= 0)
-    places = [n for n in np.flatnonzero(known).tolist() if texts[n]]
+    places = [n for n in np.flatnonzero(known).tolist() if texts and texts[n]]
     if not places:
         msg = (
             "No event of the train part has both a text and a value. Expected reviews with ratings for "

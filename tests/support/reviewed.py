@@ -25,7 +25,10 @@ def reviewed_shop() -> Dataset:
             rows.append(row | {"behavior": "buy", "text": None})
             if n % 2:
                 word = GOOD[item % 5] if item % 2 else BAD[item % 5]
-                said = {"text": f"a {word} {THINGS[item]} for room {user} {n}", "value": 5 if item % 2 else 1}
+                said = {
+                    "text": f"a {word} {THINGS[item]} for room {user} {n}",
+                    "value": 5 if item % 2 else 1,
+                }
                 rows.append(row | said | {"behavior": "comment", "timestamp": time + 1})
     items = pa.table({"item_id": [f"i{n}" for n in range(8)], "title": THINGS})
     return Dataset.from_tables(items, pa.Table.from_pylist(rows), name="reviewed")
