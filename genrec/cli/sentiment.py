@@ -2,20 +2,95 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from genrec.cli.options import AsJson, Data, command
-from genrec.config import OUTPUT
+from genrec.config import OUTPUT, option
 from genrec.errors import SettingsError
 from genrec.files import check_output
+
+_LEARN, _MARK = "What to learn from", "Which reviews"
+
+
+@dataclass(frozen=True, slots=True)
+class LearningOptions:
+    """Options that say what the classifier learns from."""
+
+    labels: Path | None = option(
+        None,
+        _LEARN,
+        "Learn from this CSV, JSONL or Parquet file with the columns text and label (1 or 0, positive or "
+        "negative).",
+        metavar="FILE",
+    )
+    like_threshold: float | None = option(
+        None,
+        _LEARN,
+        "Learn from the dataset's own reviews with ratings; a rating of at least this is positive.",
+        metavar="NUMBER",
+    )
+    classifier: Path | None = option(
+        None, _LEARN, "Use a classifier that an earlier call saved with --save.", metavar="FILE"
+    )
+    by: str = option(
+        "words",
+        _LEARN,
+        "What is learned from: words and pairs of words, the vectors of a text encoder, or the language "
+        "model's hidden states or answers. Without labels, the model is asked.",
+        metavar="words|encoder|states|answers",
+    )
+    source: str | None = option(
+        None, _LEARN, "Encoder or model to use.", metavar="NAME", unset="minilm or smollm2-135m"
+    )
+
+    def __post_init__(self) -> None:
+        """Check that there is at most one source of labels.
+
+        Raises:
+            SettingsError: more than one is given.
+        """
+        sources = {
+            "--labels": self.labels,
+            "--like-threshold": self.like_threshold,
+            "--classifier": self.classifier,
+        }
+        given = [name for name, value in sources.items() if value is not None]
+        if len(given) > 1:
+            msg = f"{' and '.join(given)} were given. Expected at most one of {', '.join(sources)}."
+            raise SettingsError(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class MarkingOptions:
+    """Options that say which events are reviews, and what becomes of them."""
+
+    behaviors: str | None = option(
+        None,
+        _MARK,
+        "Behaviors whose texts are reviews, separated by commas.",
+        metavar="NAMES",
+        unset="all but search",
+    )
+    sure: float = option(
+        0.7,
+        _MARK,
+        "Probability from which on a review counts as positive or negative, 0.5 to 1.",
+        metavar="NUMBER",
+    )
+    rename: bool = option(
+        False, _MARK, "Give positive and negative reviews the behaviors like and dislike."
+    )
 
 
 @command()
 def sentiment(
     data: Data,
+    learning: LearningOptions,
+    marking: MarkingOptions,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -26,62 +101,6 @@ def sentiment(
             show_default="none is written",
         ),
     ] = None,
-    labels: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Learn from this CSV, JSONL or Parquet file with the columns text and label "
-            "(1 or 0, positive or negative).",
-        ),
-    ] = None,
-    like_threshold: Annotated[
-        float | None,
-        typer.Option(
-            metavar="NUMBER",
-            help="Learn from the dataset's own reviews with ratings; a rating of at least this is positive.",
-        ),
-    ] = None,
-    classifier: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Use a classifier that an earlier call saved with --save."
-        ),
-    ] = None,
-    by: Annotated[
-        str,
-        typer.Option(
-            metavar="words|encoder|states|answers",
-            help="What is learned from: words and pairs of words, the vectors of a text encoder, or the "
-            "language model's hidden states or answers. Without labels, the model is asked.",
-        ),
-    ] = "words",
-    source: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME", help="Encoder or model to use.", show_default="minilm or smollm2-135m"
-        ),
-    ] = "",
-    behaviors: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAMES",
-            help="Behaviors whose texts are reviews, separated by commas.",
-            show_default="all but search",
-        ),
-    ] = None,
-    sure: Annotated[
-        float,
-        typer.Option(
-            metavar="NUMBER",
-            help="Probability from which on a review counts as positive or negative, 0.5 to 1.",
-        ),
-    ] = 0.7,
-    rename: Annotated[
-        bool,
-        typer.Option(
-            "--rename", help="Give positive and negative reviews the behaviors like and dislike."
-        ),
-    ] = False,
     save: Annotated[
         Path | None,
         typer.Option(
@@ -100,33 +119,33 @@ def sentiment(
     from genrec.sentiment.labels import describe, own_labels, read_labels
     from genrec.sentiment.reviews import mark_sentiment
 
-    sources = {"--labels": labels, "--like-threshold": like_threshold, "--classifier": classifier}
-    given = [name for name, value in sources.items() if value is not None]
-    if len(given) > 1:
-        msg = f"{' and '.join(given)} were given. Expected at most one of {', '.join(sources)}."
-        raise SettingsError(msg)
     if save is not None:
         check_output(save)
     if out is not None:
         check_destination(out)
-    dataset, note = Dataset.load(data), ""
+    dataset, note, source = Dataset.load(data), "", learning.source or ""
     with console.working("Reading reviews ...", quiet=json) as log:
-        if classifier is not None:
-            found = Sentiment.load(classifier)
-        elif labels is None and like_threshold is None:
+        if learning.classifier is not None:
+            found = Sentiment.load(learning.classifier)
+        elif learning.labels is None and learning.like_threshold is None:
             found = Sentiment.untrained(source or "smollm2-135m")
         else:
-            if labels is not None:
-                texts, known, rejects = read_labels(labels)
+            if learning.labels is not None:
+                texts, known, rejects = read_labels(learning.labels)
                 note = describe(rejects)
             else:
-                assert like_threshold is not None
-                texts, known = own_labels(dataset, like_threshold)
-            found = Sentiment.fit(texts, known, by, source, log=log)
-        named = (
-            None if behaviors is None else [b.strip() for b in behaviors.split(",") if b.strip()]
+                assert learning.like_threshold is not None
+                texts, known = own_labels(dataset, learning.like_threshold)
+            found = Sentiment.fit(texts, known, learning.by, source, log=log)
+        names = (marking.behaviors or "").split(",")
+        marked = mark_sentiment(
+            dataset,
+            found,
+            behaviors=[name.strip() for name in names if name.strip()] or None,
+            sure=marking.sure,
+            rename=marking.rename,
+            log=log,
         )
-        marked = mark_sentiment(dataset, found, behaviors=named, sure=sure, rename=rename, log=log)
     if save is not None:
         found.save(save)
     if out is not None:

@@ -118,15 +118,13 @@ def mark_sentiment(
     made = replace(table, attributes=attributes)
     if rename:
         names = list(events.behaviors)
-        behavior = table.columns.behavior.copy()
+        code = table.columns.behavior.copy()
         for name, where in ((LIKE, positive), (DISLIKE, negative)):
             if where.any():
                 names += [] if name in names else [name]
-                behavior[where] = names.index(name)
-        kept = np.unique(behavior)
-        columns = replace(
-            table.columns, behavior=np.searchsorted(kept, behavior).astype(behavior.dtype)
-        )
+                code[where] = names.index(name)
+        kept = np.unique(code)
+        columns = replace(table.columns, behavior=np.searchsorted(kept, code).astype(code.dtype))
         made = replace(made, behaviors=[names[n] for n in kept.tolist()], columns=columns)
     read = int((~np.isnan(found)).sum())
     note = (
