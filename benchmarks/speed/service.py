@@ -176,6 +176,11 @@ def metric(text: str, name: str) -> float:
     return float(re.findall(rf"^{name} (\S+)$", text, re.M)[0])
 
 
+def passes(url: str) -> float:
+    """Return the number of passes of a service's model so far."""
+    return metric(httpx2.get(f"{url}/metrics", timeout=60).text, "genrec_passes_total")
+
+
 def measure_overhead(
     served: Served, users: Sequence[str], requests: int, recommender: Recommender
 ) -> None:
@@ -254,12 +259,14 @@ async def compare_shared(
     """Let clients ask both services in turn, and return the best rate of the first one."""
     rates: dict[Served, list[float]] = {together: [], alone: []}
     costs: dict[Served, list[float]] = {together: [], alone: []}
+    sizes: dict[Served, list[float]] = {together: [], alone: []}
     for served in rates:
         await saturate(served.url, users, 3.0)
     for _ in range(arguments.rounds):
         for served in rates:
-            before = served.used()
+            before, counted = served.used(), passes(served.url)
             rate = await saturate(served.url, users, arguments.seconds)
+            sizes[served].append(rate * arguments.seconds / (passes(served.url) - counted))
             rates[served].append(rate)
             costs[served].append((served.used() - before) / (rate * arguments.seconds + CLIENTS))
     print(
@@ -271,6 +278,7 @@ async def compare_shared(
             for r, c in zip(rates[served], costs[served], strict=True)
         )
         print(f"  {name:9} {', '.join(said)}")
+    print(f"  lists per pass together: {', '.join(f'{size:.1f}' for size in sizes[together])}")
     by_rate = [a / b for a, b in zip(rates[together], rates[alone], strict=True)]
     by_cost = [b / a for a, b in zip(costs[together], costs[alone], strict=True)]
     print(

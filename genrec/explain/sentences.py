@@ -21,6 +21,7 @@ from genrec.explain.evidence import Change, Question
 from genrec.explain.types import Evidence, Explanation, Older, Without
 from genrec.explain.writer import MAX_TOKENS, MAX_WORDS, Writer
 from genrec.models.language_model import LanguageModel
+from genrec.models.stopping import stoppable
 from genrec.prompts.encoder import EncodedPrompt, Encoder, PromptBudget
 from genrec.prompts.template import Template
 from genrec.text import one_line
@@ -59,7 +60,10 @@ def explain_items(
     if not rows:
         return []
     catalog = explainer.catalog
-    evidence = [evidencing.collect_evidence(question, catalog, drops, n) for n in range(len(rows))]
+    evidence = [
+        evidencing.collect_evidence(question, catalog, drops, n)
+        for n in stoppable(range(len(rows)))
+    ]
     shots = evidencing.measure_demonstrations(question, rows)
     strongest = evidencing.find_strongest(drops) if mode == "full" and question.repeats else []
     ranks = evidencing.search_again(question, [Change((e,)) for e in strongest])
@@ -206,7 +210,7 @@ class Explainer:
         before = [None] * len(rows) if older is None else older
         nameable = [
             self._nameable(events, row, parts, faint)
-            for row, parts in zip(rows, evidence, strict=True)
+            for row, parts in stoppable(zip(rows, evidence, strict=True))
         ]
         answer = [
             Explanation(
@@ -215,13 +219,16 @@ class Explainer:
                 evidence=tuple(parts),
                 older=o,
             )
-            for parts, o in zip(evidence, before, strict=True)
+            for parts, o in stoppable(zip(evidence, before, strict=True))
         ]
         write = [n for n, indices in enumerate(nameable) if indices and self._writes]
         results = self.writer.write(
-            [self._prompt(window, rows[n], behavior, nameable[n]).ids for n in write],
+            [self._prompt(window, rows[n], behavior, nameable[n]).ids for n in stoppable(write)],
             [[self._row(events[i]) for i in sorted(nameable[n])] for n in write],
-            [collect_facts(self._template, self.catalog, events, rows[n]) for n in write],
+            [
+                collect_facts(self._template, self.catalog, events, rows[n])
+                for n in stoppable(write)
+            ],
         )
         for n, (text, rejected) in zip(write, results, strict=True):
             answer[n] = replace(answer[n], rejected=tuple(rejected))

@@ -32,6 +32,7 @@ from genrec.text import one_line, script
 MAX_TOKENS = 48  # the maximum number of tokens in a sentence, including the names
 MAX_WORDS = 14  # the maximum number of words after the names if the model chooses from a list
 MAX_FREE = 20  # the maximum number of tokens after the names if the model writes freely
+_TOGETHER = 16  # sentences that are written in the same passes
 _ENDS = (".", "。", "!", "！", "?", "？")
 _QUOTES = '"“”„«»‹›「」『』'
 
@@ -116,6 +117,9 @@ class Writer:
     ) -> list[tuple[str | None, list[Rejected]]]:
         """Write a sentence for each prompt, and check it.
 
+        Some are written together, and not all: a pass over 1,000 prompts would take seconds and gigabytes, and
+        nothing could be done between its beginning and its end.
+
         Args:
             prompts: the token ids of each prompt.
             named: for each sentence, the catalog rows of the events that it may name.
@@ -124,10 +128,22 @@ class Writer:
         Returns:
             For each prompt, the accepted sentence or None, and the list of rejected sentences.
         """
-        if not prompts:
-            return []
-        tree, sentences = self._begin(prompts, named, facts)
+        found: list[tuple[str | None, list[Rejected]]] = []
         alone = len(prompts) == 1  # listeners hear of a single sentence only
+        for start in range(0, len(prompts), _TOGETHER):
+            some = slice(start, start + _TOGETHER)
+            found += self._write_some(prompts[some], named[some], facts[some], alone)
+        return found
+
+    def _write_some(
+        self,
+        prompts: Sequence[Sequence[int]],
+        named: Sequence[Sequence[int]],
+        facts: Sequence[Facts],
+        alone: bool,
+    ) -> list[tuple[str | None, list[Rejected]]]:
+        """Write sentences as ``write`` does, all of them together."""
+        tree, sentences = self._begin(prompts, named, facts)
         self._extend(tree, sentences, self._next_of_name, attempt=1 if alone else 0)
         results: list[tuple[str | None, list[Rejected]]] = [(None, []) for _ in sentences]
         open_indices = list(range(len(sentences)))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import TypeVar
 
+Value = TypeVar("Value")
 _STOPS: ContextVar[Callable[[], bool] | None] = ContextVar("_STOPS", default=None)
 
 
@@ -29,6 +31,17 @@ def stop_when(stops: Callable[[], bool]) -> Iterator[None]:
         yield
     finally:
         _STOPS.reset(token)
+
+
+def stoppable(values: Iterable[Value]) -> Iterator[Value]:
+    """Yield values, and check before each of them whether to stop, for long work between forward passes.
+
+    Raises:
+        StoppedError: nobody waits for the result any more.
+    """
+    for value in values:
+        check_stop()
+        yield value
 
 
 def check_stop() -> None:

@@ -14,6 +14,7 @@ from genrec.files import describe_error
 from genrec.service.lists import ListMaker
 
 _MOST_CONNECTIONS = 1000
+_MOST_WAITING = 2048  # connections that the system keeps until they are accepted
 
 
 class _Server(uvicorn.Server):
@@ -27,6 +28,8 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        for opened in sockets or ():
+            opened.listen(_MOST_WAITING)  # connections, regardless of how many are accepted at once
         self._ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -63,7 +66,12 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def serve(
-    app: ASGIApp, service: ListMaker, opened: socket.socket, ready: Callable[[], None]
+    app: ASGIApp,
+    service: ListMaker,
+    opened: socket.socket,
+    ready: Callable[[], None],
+    *,
+    several: bool = False,
 ) -> None:
     """Answer requests until SIGTERM or SIGINT.
 
@@ -75,6 +83,7 @@ def serve(
         service: what the application answers with; its ``stopping`` is set at the beginning of the end.
         opened: the socket; see ``listen``.
         ready: a function that is called when requests are accepted.
+        several: True if other processes accept connections from the same socket.
     """
     config = uvicorn.Config(
         app,
@@ -83,6 +92,8 @@ def serve(
         server_header=False,
         lifespan="on",
         limit_concurrency=_MOST_CONNECTIONS,
+        # asyncio accepts up to this number of connections at once. One by one, others get some, too.
+        backlog=1 if several else _MOST_WAITING,
         h11_max_incomplete_event_size=64 * 1024,
     )
     # After a graceful stop, uvicorn raises the signal again for the handler that was there before.

@@ -162,7 +162,8 @@ def run_worker(
         return
     watching = threading.Thread(target=end_with_supervisor, daemon=True)
     watching.start()
-    serve(create_worker_app(worker), worker, opened, lambda: supervisor.send(None))
+    app = create_worker_app(worker)
+    serve(app, worker, opened, lambda: supervisor.send(None), several=True)
 
 
 @contextlib.contextmanager

@@ -22,8 +22,8 @@ from typing import Any
 
 from genrec.models.stopping import StoppedError, stop_when
 
-_PATIENCE = 0.2  # of the time of the last pass, which may be spent waiting for more jobs
-_LONGEST_WAIT = 0.05  # seconds
+_PATIENCE = 0.25  # of the time of the last pass, which may be spent waiting for more jobs
+_LONGEST_WAIT = 0.15  # seconds
 _PAYS = 0.3  # the share of the latest waits that brought a job, from which on the thread waits
 _LONG, _LONGER = 0.5, 4.0  # a pass is long after these seconds, and as many times the median pass
 _LATEST = 20  # passes of which the median is taken
