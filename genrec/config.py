@@ -567,6 +567,11 @@ class _DefaultCount(int):
     """The default of a numeric option. Its type shows that the caller did not set the option."""
 
 
+def default_count(value: int) -> int:
+    """Return a number that counts as not set by the caller, as the default of an option does."""
+    return _DefaultCount(value)
+
+
 @dataclass(frozen=True, slots=True)
 class QueryOptions:
     """The options of a request. Together with a history, they make up the whole request.

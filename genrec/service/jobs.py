@@ -78,10 +78,6 @@ class StaleError(Problem):
             503, "The user's history is changing. Try again.", headers={"Retry-After": "1"}
         )
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Say how another process makes it again."""
-        return StaleError, ()
-
 
 def maker_of(shop: Shop, engine: Engine, ready: Prepared) -> Recommender:
     """Return the recommender that makes the list of a request.

@@ -1,7 +1,7 @@
 """Carry calls from the workers to the process of the model over a local socket.
 
-A message is its length in four bytes and a pickled tuple. Pickles are only safe between processes that trust
-each other: the socket lies in a folder that only its owner may enter. This module does not know what is called.
+A message is its length in four bytes and a tuple as ``wire`` writes it. The socket lies in a folder that only
+its owner may enter. This module does not know what is called.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import functools
 import itertools
-import pickle
 import struct
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from typing import Any
 
 from genrec.service.observe import LOG
 from genrec.service.problems import Problem, problem_of
+from genrec.service.wire import decode, encode
 
 _LENGTH = struct.Struct(">I")
 _AGAIN = 0.05  # seconds between two attempts to connect
@@ -53,14 +53,19 @@ async def _read(reader: asyncio.StreamReader) -> Any:
     """Read a message.
 
     Raises:
-        EOFError: the other side has closed the connection.
+        EOFError: the other side has closed the connection, or has sent something else.
     """
     (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
-    return pickle.loads(await reader.readexactly(length))  # noqa: S301
+    packed = await reader.readexactly(length)
+    try:
+        return decode(packed)
+    except ValueError as error:
+        LOG.error("A message cannot be read.", extra={"values": {"reason": str(error)}})
+        raise EOFError from error
 
 
 async def _write(writer: asyncio.StreamWriter, *message: Any) -> None:
-    packed = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+    packed = encode(message)
     writer.write(_LENGTH.pack(len(packed)) + packed)
     await writer.drain()
 
@@ -118,7 +123,7 @@ class Link:
 
         Args:
             name: what to call.
-            value: the argument, which is pickled.
+            value: the argument; see ``wire.encode``.
             each: a function that is called with each part that comes before the answer.
 
         Raises:

@@ -53,10 +53,6 @@ class Problem(Exception):
         self.status, self.detail = status, detail
         self.headers, self.errors = dict(headers or {}), list(errors)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Describe the problem so that another process can make it again."""
-        return _again, (self.status, self.detail, self.headers, self.errors)
-
     def to_dict(self, path: str, request_id: str) -> dict[str, Any]:
         """Return the problem details as a dictionary that can be written as JSON.
 
@@ -73,12 +69,6 @@ class Problem(Exception):
             "request_id": request_id,
         }
         return details | ({"errors": self.errors} if self.errors else {})
-
-
-def _again(
-    status: int, detail: str, headers: Mapping[str, str], errors: Sequence[Mapping[str, Any]]
-) -> Problem:
-    return Problem(status, detail, headers=headers, errors=errors)
 
 
 def problem_of(error: BaseException) -> Problem:
