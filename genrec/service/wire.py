@@ -43,7 +43,7 @@ _TEXTS: Mapping[str, tuple[type, Callable[[Any], str], Callable[[str], Any]]] = 
     "time": (time, time.isoformat, time.fromisoformat),
     "decimal": (Decimal, str, Decimal),
 }
-_SETS: Mapping[str, type] = {"tuple": tuple, "set": set, "frozenset": frozenset}
+_SETS: Mapping[str, Any] = {"tuple": tuple, "set": set, "frozenset": frozenset}
 _DEFAULT = "default"
 _PROBLEM, _STALE, _MAP = "problem", "stale", "map"
 
