@@ -21,6 +21,7 @@ import pytest
 from support import tiny
 from support.commands import Run
 from support.limits import full_disk, modes, permissions_that_bind, read_only, umask
+from support.reviewed import reviewed_shop
 from support.tiny_runs import saved
 
 from genrec import Catalog, Dataset, Item, files, runs
@@ -46,6 +47,7 @@ def place(shop_with_run: Shop, tmp_path: Path) -> Shop:
     """A copy that the test may change."""
     for part in ("data", "model", "run"):
         shutil.copytree(getattr(shop_with_run, part), tmp_path / part)
+    shutil.copytree(shop_with_run.data.parent / "reviewed", tmp_path / "reviewed")
     return Shop(tmp_path / "data", tmp_path / "model", tmp_path / "run")
 
 
@@ -57,6 +59,7 @@ def shop_with_run(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     model = saved(folder)
     data = load("zh_mini")
     data.save(folder / "data")
+    reviewed_shop().save(folder / "reviewed")
     options: dict[str, Any] = {"max_targets": 4, "eval_users": 0, "dtype": "float32", "threads": 1}
     trainer.train(data, folder / "run", str(model), device="cpu", **options)
     return Shop(folder / "data", model, folder / "run")
@@ -69,6 +72,9 @@ COMMANDS: dict[str, tuple[str, Command]] = {
     "prepare": ("new folder", lambda s, out: [
         "prepare", "--interactions", s.data / "interactions.parquet",
         "--items", s.data / "catalog.parquet", "--out", out,
+    ]),
+    "sentiment": ("new folder", lambda s, out: [
+        "sentiment", s.data.parent / "reviewed", "--like-threshold", 4, "--out", out,
     ]),
     "embed": ("out.safetensors", lambda s, out: [
         "embed", s.data, "--items", "--encoder", "ngrams", "--out", out,
@@ -131,7 +137,7 @@ def test_every_option_for_output_is_among_the_commands() -> None:
     assert options == {
         ("prepare", "--out"), ("embed", "--out"), ("train", "--out"), ("tune", "--out"),
         ("examples", "--out"), ("merge", "--out"), ("evaluate", "--out"), ("evaluate", "--report"),
-        ("recommend", "--html"), ("explain", "--html"),
+        ("recommend", "--html"), ("explain", "--html"), ("sentiment", "--out"),
     }  # fmt: skip
 
 

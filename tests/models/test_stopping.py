@@ -7,10 +7,18 @@ import threading
 import pytest
 from support import tiny
 
+from genrec.models.language_model import LanguageModel
 from genrec.models.stopping import StoppedError, stop_when
-from genrec.models.token_tree import ROOT
+from genrec.models.token_tree import ROOT, TokenTree
 
 PROMPT = [3, 4, 5, 6]
+
+
+def read(model: LanguageModel) -> TokenTree:
+    """Read the prompt, which may otherwise wait until something is asked about it."""
+    tree = model.prefill(PROMPT)
+    assert tree.root is not None
+    return tree
 
 
 @pytest.mark.parametrize("plain", [False, True])
@@ -24,14 +32,14 @@ def test_it_stops_before_the_next_pass_of_this_thread(plain: bool) -> None:
         with pytest.raises(StoppedError):
             tree.grow([0], [ROOT], [[8]])
         with pytest.raises(StoppedError):
-            model.prefill(PROMPT)
+            read(model)
         other: list[object] = []
-        thread = threading.Thread(target=lambda: other.append(model.prefill(PROMPT)))
+        thread = threading.Thread(target=lambda: other.append(read(model)))
         thread.start()
         thread.join()
         assert len(other) == 1  # another thread goes on
         with stop_when(lambda: False):
-            model.prefill(PROMPT)
+            read(model)
         with pytest.raises(StoppedError):
-            model.prefill(PROMPT)
-    model.prefill(PROMPT)
+            read(model)
+    read(model)
