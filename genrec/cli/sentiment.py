@@ -36,22 +36,23 @@ class LearningOptions:
     classifier: Path | None = option(
         None, _LEARN, "Use a classifier that an earlier call saved with --save.", metavar="FILE"
     )
-    by: str = option(
-        "words",
+    by: str | None = option(
+        None,
         _LEARN,
         "What is learned from: words and pairs of words, the vectors of a text encoder, or the language "
         "model's hidden states or answers. Without labels, the model is asked.",
         metavar="words|encoder|states|answers",
+        unset="words",
     )
     source: str | None = option(
         None, _LEARN, "Encoder or model to use.", metavar="NAME", unset="minilm or smollm2-135m"
     )
 
     def __post_init__(self) -> None:
-        """Check that there is at most one source of labels.
+        """Check that there is at most one source of labels, and one for what needs labels.
 
         Raises:
-            SettingsError: more than one is given.
+            SettingsError: more than one is given, or ``by`` needs labels.
         """
         sources = {
             "--labels": self.labels,
@@ -61,6 +62,9 @@ class LearningOptions:
         given = [name for name, value in sources.items() if value is not None]
         if len(given) > 1:
             msg = f"{' and '.join(given)} were given. Expected at most one of {', '.join(sources)}."
+            raise SettingsError(msg)
+        if self.by not in {None, "answers"} and not given:
+            msg = f"--by {self.by} needs labels. Expected --labels FILE or --like-threshold NUMBER."
             raise SettingsError(msg)
 
 
@@ -115,10 +119,11 @@ def sentiment(
     """Estimate which reviews are positive, and write the dataset with the result."""
     from genrec.data.dataset import Dataset, check_destination
     from genrec.reports import console
-    from genrec.sentiment.classifier import Sentiment
+    from genrec.sentiment.classifier import Sentiment, check_way
     from genrec.sentiment.labels import describe, own_labels, read_labels
     from genrec.sentiment.reviews import mark_sentiment
 
+    check_way(learning.by or "words")
     if save is not None:
         check_output(save)
     if out is not None:
@@ -136,7 +141,7 @@ def sentiment(
             else:
                 assert learning.like_threshold is not None
                 texts, known = own_labels(dataset, learning.like_threshold)
-            found = Sentiment.fit(texts, known, learning.by, source, log=log)
+            found = Sentiment.fit(texts, known, learning.by or "words", source, log=log)
         names = (marking.behaviors or "").split(",")
         marked = mark_sentiment(
             dataset,

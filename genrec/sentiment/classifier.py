@@ -189,16 +189,25 @@ class Sentiment:
             raise DataError(msg) from error
 
 
+def check_way(by: str) -> None:
+    """Check that a kind of features is known.
+
+    Raises:
+        SettingsError: it is not one of ``WAYS``.
+    """
+    if by not in WAYS:
+        msg = f"by={by!r} is not a kind of features. Expected one of {', '.join(WAYS)}."
+        raise SettingsError(msg)
+
+
 def _source(by: str, source: str) -> str:
+    check_way(by)
     defaults = {
         "words": "",
         "encoder": "minilm",
         "states": "smollm2-135m",
         "answers": "smollm2-135m",
     }
-    if by not in defaults:
-        msg = f"by={by!r} is not a kind of features. Expected one of {', '.join(WAYS)}."
-        raise SettingsError(msg)
     return source or defaults[by]
 
 
@@ -231,7 +240,7 @@ def _features(texts: Sequence[str], by: str, source: str, log: Log) -> Any:
     many = len(texts)
 
     def progress(done: int) -> None:
-        log(f"{done:,} of {many:,} texts read")
+        log(f"{min(done, many):,} of {many:,} texts read")
 
     if by == "encoder":
         from genrec.matching.encoders import load_embedder

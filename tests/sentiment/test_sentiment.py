@@ -198,6 +198,13 @@ def test_the_command_writes_a_dataset(run: Run, reviewed: Dataset, tmp_path: Pat
     code, _, said = run("sentiment", shop, "--classifier", kept, "--like-threshold", 3)
     assert code == 2
     assert "at most one of" in said
+    for by, message in (("mood", "needs labels"), ("states", "needs labels")):
+        code, _, said = run("sentiment", shop, "--by", by)
+        assert code == 2
+        assert message in said
+    code, _, said = run("sentiment", shop, "--by", "mood", "--like-threshold", 3)
+    assert code == 2
+    assert "not a kind of features" in said
     found = answer(run, "sentiment", shop, "--like-threshold", 3)
     assert 40 < found["labels"] < 120
     code, _, said = run("sentiment", shop, "--like-threshold", 3, "--behaviors", "buy")
