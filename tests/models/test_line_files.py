@@ -3,7 +3,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +80,8 @@ def test_the_budget_is_kept_and_old_shards_go_first(
         if n % 4 == 3:
             files.flush()
             for path in tmp_path.glob("*/*.safetensors"):
-                os.utime(path, (time.time() - 1000, time.time() - 1000))
+                before = path.stat().st_mtime - 1000  # in the same order as before
+                os.utime(path, (before, before))
             monkeypatch.setattr(line_files, "_USED", -1.0)
             assert files.find(key(0)) is not None  # so its shard was used last
             assert folder_size(tmp_path) <= budget
