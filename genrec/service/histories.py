@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 
 from genrec.data.catalog import Catalog, Item
@@ -16,7 +17,7 @@ from genrec.service.store import Event, Store
 _HISTORIES = 4096  # histories of users in the dataset that are kept in memory
 
 
-class Histories:
+class Histories(ABC):
     """The events of all users of a dataset and of a store.
 
     Attributes:
@@ -37,9 +38,9 @@ class Histories:
         self._catalog = dataset.catalog
 
     @property
+    @abstractmethod
     def models(self) -> Sequence[str]:
         """The names of the models."""
-        raise NotImplementedError
 
     @property
     def catalog(self) -> Catalog:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import tempfile
@@ -80,7 +81,7 @@ def test_two_workers_and_the_end_of_each_process(data: Path, model: Path) -> Non
         if FULL:  # another process has to be started
             os.kill(first, signal.SIGKILL)
             for client in connect(service.url):
-                with client:
+                with contextlib.closing(client):
                     assert ask(client, user_id="new", k=1)["prompt"]["events"]
         stop_under_load(service, "new", item)
     assert not (data / f"{FILE}-wal").exists()
