@@ -27,7 +27,7 @@ import pyarrow as pa
 from benchmarks.common import commit
 from genrec import Dataset, Interaction
 from genrec.service.experiments import Arm, Experiment, results
-from genrec.service.histories import Histories
+from genrec.service.mirror import Mirror
 from genrec.service.neighbors import NeighborIndex
 from genrec.service.outcomes import outcomes
 from genrec.service.store import Event, ShownList, Store
@@ -49,7 +49,7 @@ def main() -> None:
         store = Store(sqlite_url(Path(folder)))
         data = _dataset(arguments.users, rng)
         _fill(store, arguments.users, rng)
-        histories = Histories(data, store)
+        histories = Mirror(data, store)
         starts = [f"u{n}" for n in rng.integers(0, arguments.users, _TIMES).tolist()]
         first = _processor(lambda: histories.user_ids("", "", 100))
         pages = [_processor(lambda s=start: histories.user_ids("", s, 101)) for start in starts]  # type: ignore[misc]

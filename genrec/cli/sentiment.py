@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,11 @@ from genrec.cli.options import AsJson, Data, command
 from genrec.config import OUTPUT, option
 from genrec.errors import SettingsError
 from genrec.files import check_output
+from genrec.types import Log
+
+if TYPE_CHECKING:
+    from genrec.data.dataset import Dataset
+    from genrec.sentiment.classifier import Sentiment
 
 _LEARN, _MARK = "What to learn from", "Which reviews"
 
@@ -119,8 +124,7 @@ def sentiment(
     """Estimate which reviews are positive, and write the dataset with the result."""
     from genrec.data.dataset import Dataset, check_destination
     from genrec.reports import console
-    from genrec.sentiment.classifier import Sentiment, check_way
-    from genrec.sentiment.labels import describe, own_labels, read_labels
+    from genrec.sentiment.classifier import check_way
     from genrec.sentiment.reviews import mark_sentiment
 
     check_way(learning.by or "words")
@@ -128,20 +132,9 @@ def sentiment(
         check_output(save)
     if out is not None:
         check_destination(out)
-    dataset, note, source = Dataset.load(data), "", learning.source or ""
+    dataset = Dataset.load(data)
     with console.working("Reading reviews ...", quiet=json) as log:
-        if learning.classifier is not None:
-            found = Sentiment.load(learning.classifier)
-        elif learning.labels is None and learning.like_threshold is None:
-            found = Sentiment.untrained(source or "smollm2-135m")
-        else:
-            if learning.labels is not None:
-                texts, known, rejects = read_labels(learning.labels)
-                note = describe(rejects)
-            else:
-                assert learning.like_threshold is not None
-                texts, known = own_labels(dataset, learning.like_threshold)
-            found = Sentiment.fit(texts, known, learning.by or "words", source, log=log)
+        found, note = _classifier(learning, dataset, log)
         names = (marking.behaviors or "").split(",")
         marked = mark_sentiment(
             dataset,
@@ -183,3 +176,21 @@ def sentiment(
         console.print_line("Nothing was written. Use --out DIR to write a dataset with the result.")
     else:
         console.print_line(f"-> {out}")
+
+
+def _classifier(learning: LearningOptions, dataset: Dataset, log: Log) -> tuple[Sentiment, str]:
+    """Load or fit the classifier, and describe the labels that were left out."""
+    from genrec.sentiment.classifier import Sentiment
+    from genrec.sentiment.labels import describe, own_labels, read_labels
+
+    source, note = learning.source or "", ""
+    if learning.classifier is not None:
+        return Sentiment.load(learning.classifier), note
+    if learning.labels is not None:
+        texts, known, rejects = read_labels(learning.labels)
+        note = describe(rejects)
+    elif learning.like_threshold is not None:
+        texts, known = own_labels(dataset, learning.like_threshold)
+    else:
+        return Sentiment.untrained(source or "smollm2-135m"), note
+    return Sentiment.fit(texts, known, learning.by or "words", source, log=log), note

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support import tiny
 
-from genrec import History, Interaction, Item
+from genrec import History, Interaction, Item, Recommender
 from genrec.config import QueryOptions
+from genrec.data.datasets import load
 from genrec.data.deletions import Deletions
 from genrec.explain.types import Evidence, Explanation
 from genrec.pipeline.types import Recommendation, RecommendationList
@@ -74,6 +76,22 @@ def test_what_a_request_needs_reads_back_as_it_was() -> None:
     assert again.limited == ready.options.limited
     assert again.groups == ready.options.groups
     assert repr(decode(encode(np.float32(0.5)))) == "0.5"
+
+
+def test_answers_of_a_recommender_read_back_as_they_were() -> None:
+    recommender = Recommender(load("zh_mini"), tiny.language_model(), encoder="none")
+    asked: dict[str, Any] = {
+        "k": 2,
+        "explain": True,
+        "evidence": "full",
+        "boosts": {"title != 'x'": 2.0},
+    }
+    for history in ("购买了 x; 搜索了 y", recommender.history("u01")):
+        answer = recommender.recommend(history, **asked)
+        assert answer[0].explanation is not None
+        found = decode(encode({"": answer}))[""]
+        assert found == answer
+        assert found.to_dict() == answer.to_dict()
 
 
 def test_a_problem_reads_back_with_its_kind() -> None:
