@@ -12,11 +12,11 @@ from genrec.cli.options import AsJson, Data, command
 from genrec.config import OUTPUT, option
 from genrec.errors import SettingsError
 from genrec.files import check_output
-from genrec.types import Log
 
 if TYPE_CHECKING:
     from genrec.data.dataset import Dataset
     from genrec.sentiment.classifier import Sentiment
+    from genrec.types import Log
 
 _LEARN, _MARK = "What to learn from", "Which reviews"
 
