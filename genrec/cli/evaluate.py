@@ -92,6 +92,21 @@ class EvaluateOptions:
         "Also show results by slices of users: popularity of the target, length of the history, days "
         "since the last event and others. JSON and reports always have them.",
     )
+    exposure_by: tuple[str, ...] = option(
+        (),
+        _MEASURED,
+        "Columns of the items, such as brand: also show which values the lists contain, compared with the "
+        "catalog and with what users chose. `popularity` stands for head, middle and tail, which JSON "
+        "and reports always have.",
+        metavar="NAMES",
+    )
+    group_by: str | None = option(
+        None,
+        _MEASURED,
+        "Column of the events, such as country: also show results by groups of users, each with the "
+        "value that is most frequent in the history.",
+        metavar="COLUMN",
+    )
     explanations: bool = option(
         False,
         _MEASURED,
@@ -139,6 +154,8 @@ class EvaluateOptions:
             "--report": self.report,
             "--no-model": self.no_model,
             "--slices": self.slices,
+            "--exposure-by": self.exposure_by,
+            "--group-by": self.group_by,
         }
         wrong = [name for name, value in given.items() if value]
         if self.explanations and wrong:
@@ -318,6 +335,8 @@ def evaluate(
             fit_on=what.fit_on,
             exclude_seen=settings["exclude_seen"],
             shop=QueryOptions(**shop.only) if shop.named else None,
+            exposure_columns=what.exposure_by,
+            group_column=what.group_by,
             seed=settings["seed"],
             out=what.out,
             progress=lambda system, done: bar(done),
@@ -328,7 +347,7 @@ def evaluate(
     if json:
         console.print_json(evaluation.to_dict())
     else:
-        summaries.print_evaluation(evaluation, slices=what.slices)
+        summaries.print_evaluation(evaluation, slices=what.slices, exposure=bool(what.exposure_by))
 
 
 def _evaluate_logged(

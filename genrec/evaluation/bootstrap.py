@@ -80,13 +80,13 @@ def bootstraps(
             means[column] = rng.multinomial(n, count / n, draws) @ distinct / n
             rest.remove(column)
     if rest:
-        means[rest] = _resample_means(np.ascontiguousarray(v[:, rest].T), draws, seed)
+        means[rest] = resample_means(np.ascontiguousarray(v[:, rest].T), draws, seed)
     tail = (1.0 - level) / 2.0
     low, high = np.quantile(means, [tail, 1.0 - tail], axis=1)
     return [Interval(*map(float, each)) for each in zip(v.mean(axis=0), low, high, strict=True)]
 
 
-def _resample_means(columns: FloatArray, draws: int, seed: int) -> FloatArray:
+def resample_means(columns: FloatArray, draws: int, seed: int) -> FloatArray:
     """Compute the means of M metrics over random resamples of n users.
 
     Args:

@@ -27,8 +27,10 @@ from genrec.data.protocols import demo_v1 as demo_v1
 from genrec.data.protocols import last_out as last_out
 from genrec.data.protocols import sample as sample
 from genrec.data.slices import label_slices
+from genrec.data.user_groups import join_rare, label_users
 from genrec.errors import DataError, RequestError
 from genrec.evaluation import metrics
+from genrec.evaluation.exposure import ItemGroups, check_column
 from genrec.evaluation.metrics import Calibration, RowArray
 from genrec.evaluation.results import Comparison as Comparison
 from genrec.evaluation.results import Evaluation as Evaluation
@@ -36,6 +38,7 @@ from genrec.evaluation.results import Result as Result
 from genrec.evaluation.results import compare as compare
 from genrec.evaluation.run_log import ANSWERS_VERSION, collect_answers, find_log
 from genrec.evaluation.shop_rows import CaseRules, with_rules
+from genrec.evaluation.slices import LEAST
 from genrec.evaluation.systems import (
     Answer,
     Progress,
@@ -64,6 +67,8 @@ def evaluate(
     exclude_seen: bool | None = None,
     candidates: Mapping[str, Sequence[str]] | None = None,
     shop: QueryOptions | None = None,
+    exposure_columns: Sequence[str] = (),
+    group_column: str | None = None,
     vectors: Any = None,
     seed: int = 0,
     out: str | Path | None = None,
@@ -92,6 +97,11 @@ def evaluate(
             ``QueryOptions(show="new")``. Each system then gets a second result for these lists,
             with a name such as ``popular, new items only``. The second results are compared only
             with one another. None for no additional lists.
+        exposure_columns: attributes of the items, such as ``brand``. The shares of their values in
+            the lists are measured, in addition to the shares by popularity.
+        group_column: a column of the events, such as ``country``. The quality of the lists is
+            compared between users with different values; see ``user_groups.label_users``. Values of
+            fewer than 20 users are joined.
         vectors: a matrix with a unit vector for each of the catalog's items, used to measure
             diversity; None for character n-grams of the titles.
         seed: the random seed for the sample, the candidates and the baselines.
@@ -120,6 +130,11 @@ def evaluate(
     exclude = _resolve_exclude_seen(dataset, systems, exclude_seen)
     every = protocols.cases(dataset, protocol, split, candidates=candidates, seed=seed)
     chosen = sample(every, users, seed)
+    groups = None
+    if group_column is not None:
+        groups = join_rare(label_users(dataset, chosen, group_column), least=LEAST)
+    for column in exposure_columns:
+        check_column(dataset.catalog, column)
     ks = (1, 5, 10) if protocol == protocols.NAMES[-1] else KS
     data = protocols.fingerprint(dataset)
     about = json.dumps([data, protocol, split, max(ks), exclude, ANSWERS_VERSION])
@@ -160,6 +175,10 @@ def evaluate(
             chosen,
             label_slices(dataset, chosen, before),
             results,
+            ItemGroups.of(
+                dataset.catalog, protocols.count_events(dataset, before), exposure_columns
+            ),
+            None if groups is None or group_column is None else (group_column, groups),
         )
         if out is not None:
             evaluation.save(out)

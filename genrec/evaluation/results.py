@@ -24,6 +24,8 @@ from genrec.evaluation.comparisons import (
     plain_comparisons,
     plain_intervals,
 )
+from genrec.evaluation.exposure import GroupExposure, ItemGroups
+from genrec.evaluation.group_quality import UserGroup, compare_groups
 from genrec.evaluation.metrics import Calibration
 from genrec.evaluation.slices import Slice
 from genrec.evaluation.systems import slug
@@ -33,6 +35,7 @@ from genrec.types import BoolArray, FloatArray
 
 SCHEMA_VERSION = 1
 MAIN_METRICS = ("nats", "hit_rate@1", "hit_rate@10", "ndcg@10")
+EXPOSED = 10  # the places of a list whose exposure is measured
 KINDS = ("new", "repeat")  # the kinds of targets; every target is of one kind
 TARGETS = ("all", *KINDS)
 
@@ -229,6 +232,9 @@ class Evaluation:
         cases: the cases, one for each user.
         slices: for each kind of slice, such as ``user``, the label of each user.
         results: the result of each system, starting with your own system.
+        item_groups: the groups of items whose exposure is measured; None to measure none.
+        user_groups: the column by which users are grouped, and the label of each user; None if they
+            are not grouped.
     """
 
     dataset: str
@@ -241,6 +247,8 @@ class Evaluation:
     cases: Sequence[Case]
     slices: Mapping[str, Sequence[str]]
     results: Sequence[Result]
+    item_groups: ItemGroups | None = None
+    user_groups: tuple[str, Sequence[str]] | None = None
 
     def __getitem__(self, name: str) -> Result:
         """Return the result of the system with this name.
@@ -305,11 +313,30 @@ class Evaluation:
         Each combined system is compared with its best part, which is chosen by ``main_metric`` over
         all users. A kind of slice is left out if all users have the same label.
         """
+        values, best = self._main_values()
+        return slices.by_slice(self.slices, values, best)
+
+    @cached_property
+    def by_group(self) -> dict[str, UserGroup]:
+        """The main metrics for each group of users, the largest group first; empty without groups."""
+        if self.user_groups is None:
+            return {}
+        return compare_groups(self.user_groups[1], *self._main_values())
+
+    @cached_property
+    def exposure(self) -> dict[str, dict[str, GroupExposure]]:
+        """How often the first ten places show each group of items; see ``ItemGroups.measure``."""
+        if self.item_groups is None:
+            return {}
+        ranked = {r.name: r.ranked for r in self.results}
+        return self.item_groups.measure(ranked, [case.target for case in self.cases], EXPOSED)
+
+    def _main_values(self) -> tuple[dict[tuple[str, str], FloatArray], dict[str, str]]:
+        """Return the users' values of the main metrics, and the best part of each combined system."""
         values = {
             (r.name, m): r.values[m] for r in self.results for m in MAIN_METRICS if m in r.values
         }
-        best = slices.best_parts(_find_parts(self.results), values, self.main_metric)
-        return slices.by_slice(self.slices, values, best)
+        return values, slices.best_parts(_find_parts(self.results), values, self.main_metric)
 
     def _by_system(
         self, values: Mapping[tuple[str, str], FloatArray]
@@ -352,6 +379,16 @@ class Evaluation:
             "slices": {
                 kind: {label: each.to_dict() for label, each in labels.items()}
                 for kind, labels in self.by_slice.items()
+            },
+            "exposure": {
+                name: {label: each.to_dict() for label, each in groups.items()}
+                for name, groups in self.exposure.items()
+            },
+            "groups": None
+            if self.user_groups is None
+            else {
+                "column": self.user_groups[0],
+                "groups": {label: each.to_dict() for label, each in self.by_group.items()},
             },
             "reliability": {
                 r.name: {

@@ -22,6 +22,7 @@ from genrec.evaluation.bootstrap import Interval
 from genrec.evaluation.results import KINDS, Evaluation, Result
 from genrec.evaluation.slices import LEAST
 from genrec.reports import evaluation_figures as figures
+from genrec.reports import fairness_tables
 from genrec.reports.html import escape_line, fold, make_page
 from genrec.text import one_line
 
@@ -367,10 +368,27 @@ def blocks(evaluation: Evaluation) -> list[Block]:
             Fold(f"All slices: {name}", [sliced(evaluation, name)])
             for name in slice_metrics(evaluation)
         ]
+    parts += _fairness(evaluation)
     parts.append(Heading("Example users"))
     for case in _examples(evaluation.cases):
         parts += _example(evaluation, case)
     parts.append(Lines([f"Created with genrec {__version__}."]))
+    return parts
+
+
+def _fairness(evaluation: Evaluation) -> list[Block]:
+    """Build the tables of exposure and of groups of users, with the sentences that explain them."""
+    shown, grouped = (
+        fairness_tables.exposure_tables(evaluation),
+        fairness_tables.group_tables(evaluation),
+    )
+    parts: list[Block] = []
+    if shown:
+        parts += [Heading("Exposure"), Lines([fairness_tables.EXPOSURE])]
+        parts += [Fold(heading, [Table(header, rows)]) for heading, header, rows in shown]
+    if grouped:
+        parts += [Heading("Groups of users"), Lines([fairness_tables.GROUPS])]
+        parts += [Fold(heading, [Table(header, rows)]) for heading, header, rows in grouped]
     return parts
 
 

@@ -19,7 +19,7 @@ from genrec.data.column_uses import NOT_USED, STATUS, WITH_EVENTS, WITH_ITEMS
 from genrec.data.dataset import TUNED
 from genrec.data.time_units import format_time
 from genrec.priors.judgement import judge_run, tuned_of
-from genrec.reports import evaluation_report
+from genrec.reports import evaluation_report, fairness_tables
 from genrec.reports.console import err, print_line, print_table, use_stderr
 from genrec.runs import Run
 from genrec.text import one_line, quantity
@@ -213,12 +213,15 @@ def print_tuned(tuned: Tuned, path: Path) -> None:
     )
 
 
-def print_evaluation(evaluation: Evaluation, *, slices: bool = False) -> None:
+def print_evaluation(
+    evaluation: Evaluation, *, slices: bool = False, exposure: bool = False
+) -> None:
     """Print the metrics of all systems, for all targets and for each kind of target, and remarks.
 
     Args:
         evaluation: the evaluation.
         slices: True to also print the main metrics for each slice of users.
+        exposure: True to also print which groups of items the lists show.
     """
     table = evaluation_report.overall(evaluation)
     print_table(table.header, table.rows)
@@ -230,6 +233,15 @@ def print_evaluation(evaluation: Evaluation, *, slices: bool = False) -> None:
             print_line(line)
     if slices:
         _print_slices(evaluation)
+    tables = fairness_tables.exposure_tables(evaluation) if exposure else []
+    for heading, header, rows in [*tables, *fairness_tables.group_tables(evaluation)]:
+        print_line("")
+        print_line(heading, "bold")
+        print_table(header, rows)
+    if exposure:
+        print_line(fairness_tables.EXPOSURE)
+    if evaluation.by_group:
+        print_line(fairness_tables.GROUPS)
     print_line("")
     for remark in evaluation_report.remarks(evaluation):
         print_line(remark)

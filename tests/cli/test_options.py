@@ -127,6 +127,7 @@ LISTS = [o for o in LISTS if o.takes_several]
 def test_the_options_that_take_lists() -> None:
     assert {o.flags[0] for o in LISTS} == {
         "--prior-sources", "--allow", "--exclude", "--pin", "--cap", "--boost", "--accepted", "--against", "--report",
+        "--exposure-by",
         "--behaviors", "--behavior-weights", "--target-modules", "--report-to", "--context", "--context-columns",
     }  # fmt: skip
 
