@@ -1,0 +1,1 @@
+"""Understand what people say they want: conditions, unwanted things, counts and references."""
