@@ -50,6 +50,7 @@ EXTRAS = {
     ),
     "quantize": Extra("bitsandbytes>=0.48", "--quantize"),
     "ranker": Extra("lightgbm>=4.5", "--ranker lambdarank"),
+    "ray": Extra("ray[data]>=2.50", "genrec batch --engine ray"),
     "report": Extra("matplotlib>=3.9", "evaluation reports and the curves of a training run"),
     "serve": Extra(
         "fastapi>=0.140",

@@ -14,6 +14,7 @@ import typer
 
 from genrec import __version__
 from genrec.cli import (
+    batch,
     data,
     demo,
     doctor,
@@ -57,6 +58,7 @@ for _panel, _commands in {
         recommend.recommend, recommend.explain, recommend.rank, recommend.score, recommend.likes,
         similar.similar, recommend.prompt,
     ),
+    "Many users": (batch.batch,),
     "Serve": (serve.serve, serve.key),
     "Data": (data.prepare, data.audit, vectors.index, vectors.embed, warm.warm, sentiment.sentiment),
     "Evaluate and train": (

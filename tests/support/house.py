@@ -8,5 +8,5 @@ ORDER = [
     "errors", "types", "version", "json_text", "text", "keys", "config", "files", "cache", "extras",
     "runs", "memory",
     "data", "models", "prompts", "matching", "conversation", "decoding", "baselines", "priors", "explain", "pipeline",
-    "recommender", "evaluation", "sentiment", "training", "fitting", "reports", "service", "cli", "__main__",
+    "recommender", "batch", "evaluation", "sentiment", "training", "fitting", "reports", "service", "cli", "__main__",
 ]  # fmt: skip
