@@ -30,7 +30,7 @@ class Extra:
     @property
     def package(self) -> str:
         """Return the name of the package without the version."""
-        return self.requirement.partition(">")[0]
+        return self.requirement.partition(">")[0].partition("[")[0]
 
     @property
     def requirements(self) -> tuple[str, ...]:

@@ -2,17 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from genrec.cli.options import AsJson, Data, FieldsOf, Given, ModelOptions, command
-from genrec.cli.values import read_ids
-from genrec.config import OUTPUT, WHAT, QueryOptions, Settings
+from genrec.config import OUTPUT, WHAT, QueryOptions, Settings, option
 from genrec.files import check_output
 
 _HOW = "How to run it"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOptions:
+    """Options that say what is done for which rows."""
+
+    users: Path | None = option(
+        None,
+        WHAT,
+        "CSV, JSONL or Parquet file with one of the columns user_id (users of the dataset), history (typed "
+        "histories) and items (the item_ids of a session, as a list or separated by |), and optionally id.",
+        metavar="FILE",
+        unset="all users of the dataset",
+    )
+    task: str = option(
+        "recommend",
+        WHAT,
+        "recommend: lists. explain: lists with explanations. score: the probabilities of the items in --items.",
+        choices=("recommend", "explain", "score"),
+    )
+    items: Sequence[str] | None = option(
+        None, WHAT, "With --task score: the items to score.", unset="none", items=True
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """Options that say how the work is done."""
+
+    engine: str = option(
+        "local",
+        _HOW,
+        "local: processes on this machine. ray: actors of Ray, here or on a cluster.",
+        choices=("local", "ray"),
+    )
+    workers: int = option(
+        1,
+        _HOW,
+        "Number of processes or actors. Each of them loads the model, and without --threads, processes share the "
+        "cores.",
+        least=1,
+    )
+    shard_size: int = option(256, _HOW, "Number of rows in each output file.", least=1)
+    batch_size: int = option(16, _HOW, "Number of prompts that the model reads at once.", least=1)
 
 
 @command(
@@ -31,9 +76,11 @@ _HOW = "How to run it"
 )
 def batch(
     data: Data,
+    wanted: TaskOptions,
     query: Annotated[Given, FieldsOf(QueryOptions, without=["explain"])],
     which: ModelOptions,
     settings: Annotated[Given, FieldsOf(Settings)],
+    how: EngineOptions,
     out: Annotated[
         Path,
         typer.Option(
@@ -42,60 +89,6 @@ def batch(
             rich_help_panel=OUTPUT,
         ),
     ],
-    users: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="CSV, JSONL or Parquet file with one of the columns user_id (users of the dataset), history "
-            "(typed histories) and items (the item_ids of a session, as a list or separated by |), and optionally "
-            "id.",
-            show_default="all users of the dataset",
-            rich_help_panel=WHAT,
-        ),
-    ] = None,
-    task: Annotated[
-        str,
-        typer.Option(
-            metavar="recommend|explain|score",
-            help="recommend: lists. explain: lists with explanations. score: the probabilities of --items.",
-            rich_help_panel=WHAT,
-        ),
-    ] = "recommend",
-    items: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FILE",
-            help="With --task score: the items to score. FILE has one item_id per line.",
-            show_default="none",
-            rich_help_panel=WHAT,
-        ),
-    ] = None,
-    engine: Annotated[
-        str,
-        typer.Option(
-            metavar="local|ray",
-            help="local: processes on this machine. ray: actors of Ray, here or on a cluster.",
-            rich_help_panel=_HOW,
-        ),
-    ] = "local",
-    workers: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            help="Number of processes or actors. Each of them loads the model, and without --threads they share "
-            "the cores.",
-            rich_help_panel=_HOW,
-        ),
-    ] = 1,
-    shard_size: Annotated[
-        int, typer.Option(min=1, help="Number of rows in each output file.", rich_help_panel=_HOW)
-    ] = 256,
-    batch_size: Annotated[
-        int,
-        typer.Option(
-            min=1, help="Number of prompts that the model reads at once.", rich_help_panel=_HOW
-        ),
-    ] = 16,
     json: AsJson = False,
 ) -> None:
     """Make lists for many users, and write them to Parquet files.
@@ -108,20 +101,20 @@ def batch(
 
     job = Job(
         data=str(data),
-        users=None if users is None else str(users),
-        task=task,
+        users=None if wanted.users is None else str(wanted.users),
+        task=wanted.task,
         run=None if which.run is None else str(which.run),
         model=which.model,
         loading={n: v for n, v in which.loading().items() if v != getattr(ModelOptions(), n)},
         settings=settings.only,
         options=query.only,
-        items=None if items is None else read_ids(items),
-        shard_size=shard_size,
-        batch_size=batch_size,
+        items=wanted.items,
+        shard_size=how.shard_size,
+        batch_size=how.batch_size,
     )
     check_output(out, kind="folder")
     with console.working("Starting ...", quiet=json) as log:
-        report = run(job, out, engine=engine, workers=workers, log=log)
+        report = run(job, out, engine=how.engine, workers=how.workers, log=log)
     if json:
         console.print_json({"schema_version": 1, **report.to_dict()})
         return

@@ -76,6 +76,9 @@ COMMANDS: dict[str, tuple[str, Command]] = {
     "sentiment": ("new folder", lambda s, out: [
         "sentiment", s.data.parent / "reviewed", "--like-threshold", 4, "--out", out,
     ]),
+    "batch": ("folder", lambda s, out: [
+        "batch", s.data, "--model", s.model, "--shard-size", 30, "-k", 1, "--out", out,
+    ]),
     "embed": ("out.safetensors", lambda s, out: [
         "embed", s.data, "--items", "--encoder", "ngrams", "--out", out,
     ]),
@@ -138,6 +141,7 @@ def test_every_option_for_output_is_among_the_commands() -> None:
         ("prepare", "--out"), ("embed", "--out"), ("train", "--out"), ("tune", "--out"),
         ("examples", "--out"), ("merge", "--out"), ("evaluate", "--out"), ("evaluate", "--report"),
         ("recommend", "--html"), ("explain", "--html"), ("sentiment", "--out"),
+        ("batch", "--out"),
     }  # fmt: skip
 
 

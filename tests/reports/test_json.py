@@ -158,6 +158,7 @@ COMMANDS = {
     "audit": ["{data}"],
     "index": ["{small} --encoder mine"],
     "sentiment": ["{reviewed} --like-threshold 4"],
+    "batch": ["{small} --model {model} -k 1 --out {out}/lists"],
     "warm": ["{small} --model {model} --line-numbers int8"],
     "evaluate": [
         "{data} --model {model} --users 3 --against popular,markov,prior",
