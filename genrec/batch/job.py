@@ -91,7 +91,9 @@ class Job:
     def resolved(self) -> Job:
         """Return the same job with absolute paths, so that other processes find the same files."""
         paths = {name: getattr(self, name) for name in ("data", "users", "run")}
-        found = {n: str(Path(p).resolve()) for n, p in paths.items() if p and Path(p).exists()}
+        found: dict[str, Any] = {
+            n: str(Path(p).resolve()) for n, p in paths.items() if p and Path(p).exists()
+        }
         return replace(self, **found)
 
     def to_dict(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from genrec.batch.plan import ATTEMPTS, LESS_MEMORY, BatchError, Plan, describe, open_writer
+from genrec.batch.shards import ShardWriter
 from genrec.errors import DataError, GenrecError, SettingsError
 from genrec.extras import how_to_install
 
@@ -35,7 +36,8 @@ class _Actor:
     """Computes shards in a process of Ray; ``folder`` is the output folder."""
 
     def __init__(self, folder: str, threads: int | None) -> None:
-        self._folder, self._threads, self._writer = Path(folder), threads, None
+        self._folder, self._threads = Path(folder), threads
+        self._writer: ShardWriter | None = None
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Compute the shard ``row["item"]``."""
@@ -72,10 +74,10 @@ def run_on_ray(plan: Plan, workers: int) -> None:
         address = os.environ.get("RAY_ADDRESS")
         ray.init(
             address=address,
+            num_cpus=None if address else max(workers * threads, os.cpu_count() or 1),
             include_dashboard=False,
             log_to_driver=False,
-            logging_level="error",
-            **({} if address else {"num_cpus": max(workers * threads, os.cpu_count() or 1)}),
+            logging_level=logging.ERROR,
         )
     try:
         context = ray.data.DataContext.get_current()

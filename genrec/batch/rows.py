@@ -139,7 +139,7 @@ class Rows:
                 None,
                 f"no item of the session is in the catalog: {unknown[0]!r}",
             )
-        notes = ()
+        notes: tuple[str, ...] = ()
         if unknown:
             named = ", ".join(repr(i) for i in unknown[:_SHOWN])
             notes = (

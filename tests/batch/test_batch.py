@@ -24,7 +24,6 @@ from support.tiny_runs import saved
 
 from genrec import Recommender
 from genrec.batch import BatchError, Job, Report, run
-from genrec.batch import local as local_engine
 from genrec.data.datasets import load
 from genrec.errors import DataError, GenrecError, RequestError, SettingsError
 from genrec.models.language_model import LanguageModel
@@ -164,7 +163,7 @@ def test_a_killed_process_loses_nothing(
 def test_a_process_that_always_ends_fails_the_batch(
     job: Job, whole: tuple[Path, Report], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local_engine.sys, "executable", "/bin/false")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(BatchError, match=r"Shard \d, .* its process ended 3 times.* exit status 1"):
         run(job, tmp_path, workers=2)
     monkeypatch.undo()
@@ -178,7 +177,7 @@ def test_a_killed_process_is_explained_by_memory(
     killed = tmp_path / "killed"
     killed.write_text("#!/bin/sh\nkill -9 $$\n", encoding="utf-8")
     killed.chmod(0o755)
-    monkeypatch.setattr(local_engine.sys, "executable", str(killed))
+    monkeypatch.setattr(sys, "executable", str(killed))
     with pytest.raises(BatchError, match=r"signal SIGKILL.*memory runs out\. Use fewer --workers"):
         run(job, tmp_path / "out", workers=2)
 
