@@ -159,6 +159,14 @@ class Settings:
         list=True,
         metavar="NAMES",
     )
+    redact: bool | None = option(
+        None,
+        PROMPT,
+        "Replace mail addresses, phone numbers, payment cards, IBANs and street addresses in the texts of "
+        "requests, such as notes and typed searches.",
+        flags=("--redact/--no-redact",),
+        unset="yes, unless the dataset was prepared with --no-redact",
+    )
     few_shot: int = option(
         0,
         PROMPT,

@@ -160,6 +160,13 @@ class PrepareOptions:
         _ROWS,
         "Drop rows that repeat the user, item, behavior, time, value and basket of an earlier row.",
     )
+    redact: bool = option(
+        True,
+        _ROWS,
+        "Replace mail addresses, phone numbers, payment cards, IBANs and street addresses in the texts of "
+        "events, such as searches and reviews.",
+        flags=("--redact/--no-redact",),
+    )
     split: str | None = option(
         None,
         _SPLIT,
@@ -251,6 +258,7 @@ def prepare(
         encoding=how.encoding,
         drop_duplicates=how.drop_duplicates,
         drop_items=_read_drops(how.drop_items),
+        redact=how.redact,
     )
     source = _choose_source(file, interactions, how)
     if how.name is not None and not _NAME.fullmatch(how.name):

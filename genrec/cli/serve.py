@@ -126,7 +126,7 @@ def serve(
     from genrec.data.dataset import Dataset
     from genrec.service.tables import sqlite_url
 
-    dataset = Dataset.load(data)
+    dataset = Dataset.load(data).with_redaction(settings["redact"])
     if options.store is None:
         options = replace(options, store=sqlite_url(data))
     if options.workers == 1:
@@ -289,7 +289,7 @@ def make_service(plan: Plan, folder: Path) -> Service:
     guard = make_guard(plan.which, limits, options, folder)
     assert options.store is not None
     service = load_service(
-        Dataset.load(plan.data),
+        Dataset.load(plan.data).with_redaction(plan.settings["redact"]),
         Store(options.store),
         plan.which,
         plan.settings,
@@ -316,7 +316,7 @@ def make_worker(plan: Plan, folder: Path, number: int) -> HttpWorker:
     limits, options = plan.limits, plan.options
     assert options.store is not None
     return HttpWorker(
-        Dataset.load(plan.data),
+        Dataset.load(plan.data).with_redaction(plan.settings["redact"]),
         Store(options.store),
         make_guard(plan.which, limits, options, folder),
         limits,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 
 import pyarrow as pa
 
 from genrec.data.column_names import names_of, spellings
 from genrec.data.readers import arrow
+from genrec.data.redaction import redact as redact_text
 from genrec.errors import DataError
 from genrec.text import one_line
 
@@ -100,3 +101,9 @@ def _example(column: pa.ChunkedArray) -> str:
         cells = [str(v) for v in column.slice(0, 1).to_pylist() if v is not None]
     line = one_line(next((c for c in cells if c), ""))
     return line if len(line) <= _WIDTH else line[: _WIDTH - 3] + "..."
+
+
+def plain_uses(uses: Sequence[ColumnUse], *, redact: bool) -> list[dict[str, str]]:
+    """Return uses as plain values, with personal data replaced in the example of the texts."""
+    hidden = [replace(u, example=redact_text(u.example)) if u.use == "text" else u for u in uses]
+    return [asdict(use) for use in (hidden if redact else uses)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,9 @@ from genrec import files
 from genrec.cache import Cache
 from genrec.data.catalog import Catalog
 from genrec.data.column_names import RoleNames, target_words
+from genrec.data.column_uses import plain_uses
 from genrec.data.columns import EVENT_ROLES
-from genrec.data.importing import import_tables
+from genrec.data.importing import describe_doubts, import_tables
 from genrec.data.info import (
     DatasetInfo,
     default_target,
@@ -38,7 +39,7 @@ from genrec.data.plausibility import check_parts, check_rejects
 from genrec.data.readers import arrow, huggingface
 from genrec.data.readers.files import read as read_table
 from genrec.data.readers.rejects import Rejects, write_rejected
-from genrec.data.readers.repeated import NUMBERED
+from genrec.data.redaction import redact_table
 from genrec.data.splits import SplitOptions, split_events
 from genrec.errors import DataError, SettingsError
 
@@ -183,7 +184,7 @@ class Dataset:
                 rejects=rejects,
             )
         except DataError as error:
-            msg = f"{error}{_doubts(notes, [table, table_of_items])}"
+            msg = f"{error}{describe_doubts(notes, [table, table_of_items])}"
             if rejected_to is not None and any(r.rows for r in rejects):
                 write_rejected(rejected_to, rejects)
                 msg += f" The rejected rows are in {rejected_to}."
@@ -232,14 +233,15 @@ class Dataset:
         options = options or EventOptions()
         splitting = SplitOptions(split, validation_from, test_from)
         records = rejects or [Rejects("items", True), Rejects("interactions", True)]
-        bad_items, bad_events = records
+        bad_events = records[1]
         rows = interactions.num_rows + len(bad_events.rows)
         replaced = split is not None and "split" in interactions.column_names
         if replaced:
             interactions = interactions.drop_columns("split")
         imported = import_tables(items, interactions, options, dict(item_columns or {}), records)
         catalog, read = imported.catalog, imported.read
-        events = Interactions(catalog, read.events)
+        table, redacted = redact_table(read.events) if options.redact else (read.events, None)
+        events = Interactions(catalog, table)
         target = target_behavior or default_target(events)
         if target not in events.behaviors:
             msg = (
@@ -263,12 +265,12 @@ class Dataset:
                 "behaviors; use --target-behavior to choose another"
             )
         notes += note_targets(events, target, by_time=bool(starts))
-        rejected_from = [bad_events] if items is None else [bad_items, bad_events]
+        rejected_from = records[items is None :]
         info = replace(
             measure_info(name, events, target, split_name, read.time_unit),
             split_times=starts,
             columns=imported.names,
-            uses=[asdict(use) for use in imported.uses],
+            uses=plain_uses(imported.uses, redact=options.redact),
             warnings=[
                 *imported.warnings,
                 *check_rejects(events.table, bad_events),
@@ -277,6 +279,8 @@ class Dataset:
             notes=notes,
             rows=rows,
             rejected={why: n for r in rejected_from for why, n in r.counts(sources=True).items()},
+            redacted=redacted,
+            redact=options.redact,
         )
         return cls(catalog, events, info)
 
@@ -305,14 +309,10 @@ class Dataset:
             DataError: a dataset cannot be loaded or used.
             SettingsError: an option is invalid.
         """
-        table = None
-        if items is not None:
-            table = huggingface.read(items)
-        called = name or huggingface.display_name(interactions, "interactions")
         return cls.from_tables(
-            table,
+            None if items is None else huggingface.read(items),
             huggingface.read(interactions),
-            name=called,
+            name=name or huggingface.display_name(interactions, "interactions"),
             item_columns=item_columns,
             **options,
         )
@@ -402,6 +402,10 @@ class Dataset:
         events = self.interactions.with_context(columns, dated=dated)
         return replace(self, interactions=events, info=replace(self.info, context=columns))
 
+    def with_redaction(self, redact: bool | None) -> Dataset:
+        """Return the dataset with the decision whether later texts are redacted; None keeps it."""
+        return self if redact is None else replace(self, info=replace(self.info, redact=redact))
+
     def renamed(self, name: str) -> Dataset:
         """Return the same dataset under a different name."""
         return replace(self, info=replace(self.info, name=name))
@@ -448,14 +452,6 @@ def _read(
     )
     notes += [f"{rejects.source}: {remark}" for remark in remarks]
     return table
-
-
-def _doubts(notes: list[str], tables: list[pa.Table | None]) -> str:
-    """Return the remarks on names and encodings that may explain why columns were not recognized."""
-    names = [n for table in tables if table is not None for n in arrow.column_names(table)]
-    doubts = [n for n in notes if "--encoding" in n] if not "".join(names).isascii() else []
-    doubts += [n for n in notes if NUMBERED in n]
-    return "".join(f" Note that {n}." for n in doubts)
 
 
 def _add_parts(

@@ -23,6 +23,7 @@ from genrec.data.missing import blank_missing
 from genrec.data.plausibility import check_columns, check_copies, check_titles
 from genrec.data.readers import arrow
 from genrec.data.readers.rejects import Rejects
+from genrec.data.readers.repeated import NUMBERED
 from genrec.errors import DataError
 from genrec.text import one_line, quantity
 
@@ -274,3 +275,11 @@ def _drop_items(
     bad = np.asarray(pc.is_in(item, pa.array(ids, item.type)), dtype=bool)
     reason = "the item was dropped on request"
     return Catalog(kept), arrow.reject(table, bad, reason, rejects, asked=True)
+
+
+def describe_doubts(notes: list[str], tables: list[pa.Table | None]) -> str:
+    """Return the remarks on names and encodings that may explain why columns were not recognized."""
+    names = [n for table in tables if table is not None for n in arrow.column_names(table)]
+    doubts = [n for n in notes if "--encoding" in n] if not "".join(names).isascii() else []
+    doubts += [n for n in notes if NUMBERED in n]
+    return "".join(f" Note that {n}." for n in doubts)

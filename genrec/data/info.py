@@ -68,6 +68,9 @@ class DatasetInfo:
             a sample value (``example``).
         warnings: signs that the data was misunderstood or cannot be used for evaluation.
         context: the columns that are declared as the context of events; see ``genrec.data.context``.
+        redacted: the number of pieces of personal data of each kind that were replaced in the texts of
+            events; None if there are no texts, or if they were left as they are.
+        redact: False if ``prepare`` was told to leave personal data in texts.
     """
 
     name: str
@@ -95,6 +98,8 @@ class DatasetInfo:
     uses: list[dict[str, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     context: list[str] = field(default_factory=list)
+    redacted: dict[str, int] | None = None
+    redact: bool = True
 
     @property
     def lead_in_behaviors(self) -> frozenset[str]:
@@ -111,8 +116,12 @@ class DatasetInfo:
         return leading | (BROWSING - {self.target_behavior, *self.led_by}) if leading else leading
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the values of all fields; ``context`` is left out if no columns are declared."""
-        return {n: v for n, v in asdict(self).items() if n != "context" or v}
+        """Return the values of all fields.
+
+        ``context``, ``redacted`` and ``redact`` are left out if they have their default values.
+        """
+        unset = {"context": [], "redacted": None, "redact": True}
+        return {n: v for n, v in asdict(self).items() if n not in unset or v != unset[n]}
 
     def to_json(self) -> str:
         """Return the contents of ``dataset.json``."""

@@ -52,6 +52,8 @@ class EventOptions:
         encoding: the encoding of the files; None to detect it.
         drop_duplicates: True to drop rows that repeat an earlier row.
         drop_items: the ids of items to leave out, or a function that chooses them from the catalog.
+        redact: True to replace personal data in the texts of events when a dataset is prepared; see
+            ``genrec.data.redaction``.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -63,6 +65,7 @@ class EventOptions:
     encoding: str | None = None
     drop_duplicates: bool = False
     drop_items: Collection[str] | Callable[[Catalog], Collection[str]] = ()
+    redact: bool = True
 
     def __post_init__(self) -> None:
         """Check the values."""

@@ -16,6 +16,7 @@ from genrec.data.ingest import EventOptions, ingest
 from genrec.data.interactions import Interactions
 from genrec.data.readers import arrow, files
 from genrec.data.readers.rejects import Rejects
+from genrec.data.redaction import redact_table
 from genrec.errors import DataError
 from genrec.types import BoolArray
 
@@ -68,30 +69,29 @@ def apply_updates(
         msg = f"{rejects.source} has no usable events. Expected at least one. Check the rejected rows."
         raise DataError(msg)
     old = Interactions(catalog, data.interactions.table)
-    table = _stack(
-        old, Interactions(catalog, fresh.events), positions=fresh.time_unit == "position"
-    )
+    events = redact_table(fresh.events)[0] if data.info.redact else fresh.events
+    table = _stack(old, Interactions(catalog, events), positions=fresh.time_unit == "position")
     unit = "none" if old.unit_ids is None else "unit"
     both = ingest(table, catalog, EventOptions(time_unit="position", unit=unit)).events
     assert both.attributes is not None
     new = np.array(both.attributes[_MARK].to_pylist(), dtype=np.bool_)
     kept = both.attributes.drop_columns([_MARK])
     attributes = kept if kept.num_columns else None
-    events = Interactions(catalog, replace(both, attributes=attributes))
-    counts = np.bincount(events.columns.split, minlength=3).tolist()
+    merged = Interactions(catalog, replace(both, attributes=attributes))
+    counts = np.bincount(merged.columns.split, minlength=3).tolist()
     info = replace(
         data.info,
-        users=len(events.user_ids),
+        users=len(merged.user_ids),
         items=len(catalog),
-        events=len(events),
+        events=len(merged),
         split="given",
         split_events=dict(zip(("train", "validation", "test"), counts, strict=True)),
         catalog_hash=catalog.hash(),
-        unit=events.unit_name,
+        unit=merged.unit_name,
         rows=0,
-        behaviors=count_behaviors(events),
+        behaviors=count_behaviors(merged),
     )
-    return Dataset(catalog, events, info).with_context(info.context), new
+    return Dataset(catalog, merged, info).with_context(info.context), new
 
 
 def _add_items(catalog: Catalog, items: str | Path | Sequence[Item]) -> Catalog:

@@ -6,7 +6,7 @@ to limit their length.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -15,14 +15,16 @@ import numpy as np
 from genrec.config import QueryOptions, Settings
 from genrec.data.behaviors import spoken_verbs
 from genrec.data.dataset import Dataset
-from genrec.data.events import History, Interaction
+from genrec.data.events import History
 from genrec.decoding.filters import Filter
 from genrec.errors import RequestError, SettingsError
-from genrec.matching.history_notes import describe_gaps, describe_users, not_a_history
+from genrec.matching.history_notes import describe_gaps, describe_users
 from genrec.matching.history_parser import HistoryParser, Understood, check_length
 from genrec.matching.matcher import TextMatcher
 from genrec.pipeline.catalog_index import CatalogIndex, Order
-from genrec.pipeline.request_context import RequestContext
+from genrec.pipeline.read_history import HistoryLike as HistoryLike
+from genrec.pipeline.read_history import Read, read_history
+from genrec.pipeline.request_context import RequestContext, redactor_for
 from genrec.pipeline.rules import Rules, apply_rules
 from genrec.pipeline.shop_rules import ShopRules, apply_filters, describe_nothing_left
 from genrec.prompts.encoder import EncodedPrompt, PromptBudget, PromptEncoder
@@ -30,8 +32,6 @@ from genrec.prompts.template import Template
 from genrec.text import quantity
 from genrec.types import FloatArray, Log
 
-HistoryLike = History | str | Iterable[str | int | Interaction]
-Read = tuple[History, tuple[Understood, ...]]
 _DEMONSTRATION_EVENTS = 8
 _SHOWN = 5  # maximum number of unknown item ids that a message names
 
@@ -168,7 +168,8 @@ class RequestBuilder:
         self.settings, self.dataset, self.index = settings, dataset, index
         self.template, self.behavior = template, behavior
         self.shop = ShopRules(settings, dataset, index, behavior)
-        self.context = RequestContext(settings, dataset)
+        self.redactor = redactor_for(settings, dataset)
+        self.context = RequestContext(settings, dataset, self.redactor)
         self._encoder, self._limits, self._log = encoder, limits, log
         self.remarks: Callable[[], tuple[str, ...]] = tuple
         self.check_use: Callable[[], None] = lambda: None
@@ -215,29 +216,12 @@ class RequestBuilder:
         return HistoryParser(self.index.catalog, verbs, self.behavior, self.matcher)
 
     def understand(self, history: HistoryLike) -> Read:
-        """Read a history in any supported form; see ``Recommender.understand``."""
-        if isinstance(history, History):
-            return history, ()
-        kind: object = history  # checked for callers without a type checker
-        if isinstance(kind, bytes | Mapping):
-            raise not_a_history(history)
-        if isinstance(history, str):
-            pieces: str | list[str] = history
-        else:
-            try:
-                given = list(history)
-            except TypeError:
-                raise not_a_history(history) from None
-            events = [h for h in given if isinstance(h, Interaction)]
-            if given and len(events) == len(given):
-                return History(tuple(events)), ()
-            pieces = []
-            for piece in given:
-                if not isinstance(piece, str | int | np.integer) or isinstance(piece, bool):
-                    raise not_a_history(piece)
-                pieces.append(str(piece))
-        read, understood = self._parser.read(pieces)
-        return read, tuple(understood)
+        """Read a history in any supported form; see ``Recommender.understand``.
+
+        Personal data in the texts of events is replaced. The history of a named user counts as
+        stored, and is taken as it is.
+        """
+        return read_history(history, lambda pieces: self._parser.read(pieces), self.redactor)
 
     def _read(self, history: HistoryLike, options: QueryOptions) -> Read:
         read, understood = self.understand(history)

@@ -9,7 +9,16 @@ from genrec.config import QueryOptions, Settings
 from genrec.data.context import DERIVED, check_context, check_note, context_of
 from genrec.data.dataset import Dataset
 from genrec.data.events import History, Interaction
+from genrec.data.redaction import Redactor
 from genrec.pipeline.rules import request_time
+
+
+def redactor_for(settings: Settings, dataset: Dataset | None) -> Redactor | None:
+    """Return what replaces personal data in the texts of requests; None to leave them as they are."""
+    redact = settings.redact
+    if redact is None:
+        redact = dataset is None or dataset.info.redact
+    return Redactor() if redact else None
 
 
 class RequestContext:
@@ -19,13 +28,17 @@ class RequestContext:
         columns: the declared columns of the context.
     """
 
-    def __init__(self, settings: Settings, dataset: Dataset | None) -> None:
+    def __init__(
+        self, settings: Settings, dataset: Dataset | None, redactor: Redactor | None = None
+    ) -> None:
         """Find the columns of the context.
 
         Args:
             settings: the settings of the recommender.
             dataset: the dataset; None if there is only a catalog. Then the settings declare columns.
+            redactor: replaces personal data in notes; None to leave notes as they are.
         """
+        self._redactor = redactor
         attributes = None if dataset is None else dataset.interactions.attributes
         names = () if attributes is None else attributes.column_names
         self.columns = tuple(
@@ -48,7 +61,10 @@ class RequestContext:
             RequestError: a column or a value is not valid; see ``check_context``.
         """
         given = check_context(options.context, self.columns, self._own)
-        note = history.note if options.note is None else check_note(options.note)
+        note = history.note
+        if options.note is not None:
+            note = check_note(options.note)
+            note = note if self._redactor is None else self._redactor.redact(note)
         derived: dict[str, str] = {}
         if self.columns:
             history = history.with_events([self._with_context(e) for e in history.interactions])

@@ -86,6 +86,8 @@ def print_dataset(
     print_line(f"The model sees titles {case}.")
     if info.context:
         print_line(f"Context of events: {', '.join(info.context)}.")
+    if info.redacted is not None:
+        print_line(_describe_redacted(info.redacted))
     if info.tied:
         print_line(
             "Events that have the same time as another event of the user keep their order from the "
@@ -104,6 +106,12 @@ def print_dataset(
         print_line(f"Rejected {quantity(count, 'row')}: {why}{kept_in}")
         for _, number, cells in rejected.get(why, ()):
             print_line(f"    row {number:,}: {cells[:_CELLS]}")
+
+
+def _describe_redacted(counts: Mapping[str, int]) -> str:
+    """Say how much personal data was replaced in the texts of events."""
+    found = ", ".join(f"{n:,} {kind}" for kind, n in counts.items()) or "none was found"
+    return f"Personal data replaced in the texts of events: {found}."
 
 
 def print_uses(info: DatasetInfo) -> None:

@@ -10,6 +10,7 @@ from genrec.data.catalog import Catalog, Item
 from genrec.data.dataset import Dataset
 from genrec.data.deletions import Deletions
 from genrec.data.events import History, Interaction, join_events
+from genrec.data.redaction import Redactor
 from genrec.errors import UnknownUserError
 from genrec.service import users
 from genrec.service.store import Event, Store
@@ -52,6 +53,12 @@ class Histories(ABC):
         catalog = self._catalog
         ids = dict.fromkeys(e.interaction.item_id for e in events)
         return [i for i in ids if i is not None and i not in catalog]
+
+    def redact(self, events: Iterable[Interaction]) -> list[Interaction]:
+        """Return events whose texts have no personal data, unless the dataset's texts are kept too."""
+        if not self.dataset.info.redact:
+            return list(events)
+        return list(map(Redactor().event, events))
 
     def user_id(self, given: str) -> str:
         """Return a user's id as it is written in the dataset, or the given id of another user."""

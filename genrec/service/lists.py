@@ -122,7 +122,7 @@ class ListMaker(ABC):
         if (typed := asked.typed) is not None:
             return Prepared(run, typed, options, counting=counting, draws=draws)
         now = time.time()
-        more = tuple(event.interaction(now) for event in asked.events)
+        more = self.known.redact(event.interaction(now) for event in asked.events)
         self.check_items([e.item_id for e in more if e.item_id is not None])
         history, sequence = History(), 0
         notes: tuple[str, ...] = ()

@@ -63,7 +63,7 @@ async def feedback(
     shop = service.known
     events = [
         Event(
-            e.interaction(now),
+            shop.redact([e.interaction(now)])[0],
             None if e.user_id is None else shop.user_id(e.user_id),
             e.session_id,
             e.list_id,

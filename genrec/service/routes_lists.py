@@ -88,7 +88,8 @@ async def session(asked: Session, request: Request) -> Response:
         )
     name = asked.session_id or secrets.token_hex(16)
     now = time.time()
-    events = [Event(e.interaction(now), session_id=name) for e in asked.events]
+    given = service.known.redact(e.interaction(now) for e in asked.events)
+    events = [Event(event, session_id=name) for event in given]
     service.check_items([e.interaction.item_id for e in events if e.interaction.item_id])
     if events:
         with service.metrics.stage("store"):
