@@ -120,7 +120,7 @@ class DatasetInfo:
 
         ``context``, ``redacted`` and ``redact`` are left out if they have their default values.
         """
-        unset = {"context": [], "redacted": None, "redact": True}
+        unset: dict[str, object] = {"context": [], "redacted": None, "redact": True}
         return {n: v for n, v in asdict(self).items() if n not in unset or v != unset[n]}
 
     def to_json(self) -> str:

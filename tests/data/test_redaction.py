@@ -97,6 +97,11 @@ def shop() -> tuple[pa.Table, pa.Table]:
     return items, pa.Table.from_pylist(rows)
 
 
+def texts_of(data: Dataset) -> set[str]:
+    assert data.interactions.text is not None
+    return {text for text in data.interactions.text.to_pylist() if text}
+
+
 @pytest.fixture(scope="module")
 def shop_data() -> Dataset:
     return Dataset.from_tables(*shop(), name="shop")
@@ -114,14 +119,14 @@ def test_prepare_replaces_it_in_texts_but_not_in_titles(
     assert plain["redacted"] == {"email": 24, "phone": 24} == shop_data.info.redacted
     loaded = Dataset.load(tmp_path / "data")
     assert loaded.catalog.titles == TITLES
-    assert {t for t in loaded.interactions.text.to_pylist() if t} == {CLEAN}
+    assert texts_of(loaded) == {CLEAN}
     assert "anna@example.com" not in (tmp_path / "data" / "dataset.json").read_text()
     text = run("prepare", *files, "--out", tmp_path / "data")[1]
     assert "replaced in the texts of events: 24 email, 24 phone." in text
     kept = answer(run, "prepare", *files, "--out", tmp_path / "kept", "--no-redact")
     assert "redacted" not in kept
     unchanged = Dataset.load(tmp_path / "kept")
-    assert {t for t in unchanged.interactions.text.to_pylist() if t} == {PERSONAL}
+    assert texts_of(unchanged) == {PERSONAL}
     # What is stored stays as it is, and new texts follow the decision of `prepare`.
     new = pa.table({"user_id": ["n"], "item_id": ["a"], "behavior": ["rate"], "timestamp": [99.0],
                     "text": [PERSONAL]})  # fmt: skip
