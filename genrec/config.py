@@ -69,6 +69,12 @@ RANKERS = ("auto", "none", "lambdarank")
 NETWORKS = ("auto", "none", "sasrec", "titlesasrec")  # baselines whose scores a ranking can use
 FUSE, FEATURE, EXPLAIN = "fuse", "feature", "explain"  # what the model is used for
 ROLES = ("auto", FUSE, FEATURE, EXPLAIN)
+QUERY_WEIGHTS: Mapping[str, float] = {
+    "match": 12.0,
+    "unwanted": 12.0,
+    "prior": 1.0,
+    "model": 0.3,
+}  # of the parts of a query's score; see the option query_weights
 LEARNED = (
     "userknn",
     "sasrec",
@@ -634,6 +640,26 @@ class QueryOptions:
         metavar="TEXT",
         unset="no note",
     )
+    query: str | None = option(
+        None,
+        WHAT,
+        'What is wanted, in words, such as "something for a picnic, not plastic, under £5". Conditions on '
+        "columns of the catalog become filters; the other words are compared with the titles. The answer "
+        "shows what was understood.",
+        metavar="TEXT",
+        unset="no query",
+    )
+    query_weights: Mapping[str, float] = option(
+        {},
+        WHAT,
+        "With --query: weights of the parts of the score. match: cosine of the query and the title. "
+        "unwanted: cosine of what is not wanted, which is subtracted. prior: logarithm of the prior's "
+        "probability. model: logarithm of the model's probability, for the 100 best items by the other "
+        "parts; 0 does without the model.",
+        flags=("--query-weight",),
+        metavar="PART=WEIGHT",
+        example="match=20",
+    )
     stock: str | None = option(
         None,
         WHAT,
@@ -755,6 +781,7 @@ class QueryOptions:
             )
             raise RequestError(msg)
         self._check_boosts()
+        self._check_query_weights()
         counts: list[tuple[str, object]] = [("k", self.k), *self.caps.items()]
         counts += [] if self.per_title is None else [("per_title", self.per_title)]
         if self.per_group is not None and self.per_group is not False and self.per_group != 0:
@@ -816,6 +843,23 @@ class QueryOptions:
                 )
                 raise RequestError(msg)
 
+    def _check_query_weights(self) -> None:
+        weights: object = self.query_weights
+        if not isinstance(weights, Mapping):
+            msg = (
+                f"query_weights={weights!r} is not valid. Expected a mapping from parts to weights, such as "
+                "{'match': 20}."
+            )
+            raise RequestError(msg)
+        for part, weight in weights.items():
+            number = isinstance(weight, Real) and not isinstance(weight, bool)
+            if part not in QUERY_WEIGHTS or not (number and 0 <= weight <= MOST_WEIGHT):
+                msg = (
+                    f"query_weights[{part!r}]={weight!r} is not valid. Expected a number from 0 to "
+                    f"{MOST_WEIGHT} for one of: {', '.join(QUERY_WEIGHTS)}."
+                )
+                raise RequestError(msg)
+
     @classmethod
     def of(cls, given: QueryOptions | None = None, **keywords: Any) -> QueryOptions:
         """Build options from keywords, which override the given options.
@@ -839,7 +883,7 @@ class QueryOptions:
             check_keys(keywords, [f.name for f in fields(cls)], "an option")
         except SettingsError as error:
             raise RequestError(str(error)) from None
-        for name in ("caps", "boosts", "context"):
+        for name in ("caps", "boosts", "context", "query_weights"):
             if name in keywords and keywords[name] is None:
                 keywords[name] = {}
         return replace(given or cls(), **keywords)

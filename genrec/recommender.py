@@ -19,12 +19,14 @@ from dataclasses import asdict, replace
 from os import PathLike, fspath
 from pathlib import Path
 from types import EllipsisType
-from typing import TYPE_CHECKING, Any, cast, overload
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 import numpy as np
 
 from genrec import runs
 from genrec.config import PROTOCOL, QueryOptions, Settings
+from genrec.conversation.query import MOST_SHOWN, Query
+from genrec.conversation.questions import Asker
 from genrec.data.catalog import Catalog, Item
 from genrec.data.dataset import Dataset
 from genrec.data.events import History
@@ -39,9 +41,11 @@ from genrec.models.base import Generated, TextModel, can_score
 from genrec.models.line_files import LineOptions
 from genrec.models.packaged import DEFAULT_MODEL
 from genrec.pipeline.catalog_index import CatalogIndex, Edit, check_ids, note_skipped
+from genrec.pipeline.chat import ChatAnswer, TurnLike, read_turns, write_sentence
 from genrec.pipeline.explanations import Explanations, TextExplanations
 from genrec.pipeline.free_text import FreeText
 from genrec.pipeline.locks import ReadWriteLock
+from genrec.pipeline.queries import QueryReader, Wish
 from genrec.pipeline.remembered import RememberedPrompts
 from genrec.pipeline.request import HistoryLike, PromptLimits, Refusal, Request, RequestBuilder
 from genrec.pipeline.rerank import title_vectors
@@ -268,6 +272,7 @@ class Recommender:
             settings, self.dataset, behavior, key, log, folder,
             lambda: getattr(model, "threads", 1), tuning=tuning,
         )  # fmt: skip
+        self._queries = QueryReader(settings, index, self._priors, behavior)
         requests.remarks = lambda: self._priors.notes
         if trained is not None and folder is not None:
             describe = functools.partial(
@@ -544,7 +549,7 @@ class Recommender:
                 ``style``, ``allow``, ``deny``, ``where``, ``show``, ``allow_returned``,
                 ``allow_last_basket``, ``allow_same_title``, ``min_probability``, ``per_title``,
                 ``per_group``, ``caps``, ``boosts``, ``pin``, ``at``, ``stock``, ``half_life``, ``age_column``, ``diversity``,
-                ``context`` and ``note``.
+                ``context``, ``note``, ``query`` and ``query_weights``.
 
         Raises:
             RequestError: k is below 1, every item is excluded, or an option is invalid.
@@ -552,8 +557,9 @@ class Recommender:
         """
         wanted = _merge_options(options, k, keywords)
         with self._lock.request():
+            wanted, wish = self._wish(wanted)
             requests = self._requests.build([history], wanted, by_rows=self._writes)
-            return self._answer(requests, wanted, 1)[0]
+            return self._answer(_wishing(requests, wish), wanted, 1)[0]
 
     def recommend_many(
         self,
@@ -595,7 +601,9 @@ class Recommender:
             raise RequestError(msg)
         wanted = _merge_options(options, k, keywords)
         with self._lock.request():
+            wanted, wish = self._wish(wanted)
             built = self._requests.build_each(list(histories), wanted, by_rows=self._writes)
+            built = _wishing(built, wish)
             if seeds is not None:
                 built = [_seeded(one, seed) for one, seed in zip(built, seeds, strict=True)]
             return self._answer_each(built, wanted, batch_size)
@@ -633,7 +641,9 @@ class Recommender:
         """
         wanted = _merge_options(options, k, keywords)
         with self._lock.request():
+            wanted, wish = self._wish(wanted)
             built = self._requests.build_rails(history, wanted, shows, by_rows=self._writes)
+            built = _wishing(built, wish)
             built = [_seeded(one, seed) for one in built]
             return dict(zip(shows, self._answer_each(built, wanted, len(built)), strict=True))
 
@@ -671,9 +681,100 @@ class Recommender:
             raise RequestError(msg)
         with self._lock.request():
             rows = np.array([self._present(i) for i in item_ids], dtype=np.int64)
-            requests = self._requests.build([history], wanted)
+            wanted, wish = self._wish(wanted)
+            requests = _wishing(self._requests.build([history], wanted), wish)
             reading = self._search.read(requests)
             return tuple(self._search.propensities(reading, requests, 0, rows).tolist())
+
+    def understand_query(
+        self, text: str, *, shown: Sequence[str] = (), focus: str | None = None
+    ) -> Query:
+        """Understand what somebody asks for, without making a list; see ``parse_query``.
+
+        Args:
+            text: the words, in English or Chinese.
+            shown: the ids of the items in the list shown before, to which "the second one" refers.
+            focus: the id of the item that was spoken of last, to which "that one" refers.
+
+        Raises:
+            RequestError: the text is empty or too long.
+        """
+        return self._queries.parse(text, self.matcher, shown, focus)
+
+    def chat(
+        self,
+        turns: Sequence[TurnLike],
+        history: HistoryLike = "",
+        k: int | EllipsisType = ...,
+        *,
+        options: QueryOptions | None = None,
+        **keywords: Any,
+    ) -> ChatAnswer:
+        """Answer the last turn of a conversation with a list, a sentence, and questions if needed.
+
+        All turns are read again, so nothing is kept between calls. To go on, add ``answer.turn`` and the
+        user's next turn.
+
+        Args:
+            turns: what was said, oldest first; see ``read_turns``. The last turn is the user's.
+            history: the events of the user before the conversation; see ``understand``.
+            k: the number of items; if it is not given, what the user says, or 10.
+            options: a complete set of options; k and the keywords override its fields.
+            **keywords: options as in ``recommend``, except ``query``.
+
+        Raises:
+            RequestError: the turns cannot be read, or an option is invalid.
+        """
+        said = read_turns(turns)
+        wanted = _merge_options(options, k, keywords)
+        if wanted.query is not None:
+            msg = "chat reads what is wanted from the turns, so query does not apply. Leave it out."
+            raise RequestError(msg)
+        dialogue, last = self._queries.replay(said, self.matcher)
+        asker = Asker(chinese=dialogue.language == "zh")
+        questions = () if last is None else last.questions
+        query = dialogue.query(questions)
+        if not (query.wanted or query.unwanted or query.conditions or query.references):
+            asked = questions or (asker.empty(),)
+            return ChatAnswer("", asked, None, last, query, dialogue.mentioned)
+        with self._lock.request():
+            if query.where and not self._index.where(query.where).any():
+                asked = (*questions, asker.nothing([c.text for c in query.conditions]))
+                return ChatAnswer("", asked, None, last, query, dialogue.mentioned)
+            wanted = replace(wanted, query=query.text[-MOST_SHOWN:].strip())
+            wanted, wish = self._wish(wanted, query)
+            built = self._requests.build_each([history], wanted, by_rows=self._writes)
+            (answer,) = self._answer_each(_wishing(built, wish), wanted, 1)
+        if not len(answer):
+            asked = (*questions, asker.nothing([c.text for c in query.conditions]))
+            return ChatAnswer("", asked, answer, last, query, dialogue.mentioned)
+        sentence = write_sentence(dialogue, answer)
+        return ChatAnswer(sentence, questions, answer, last, query, dialogue.mentioned)
+
+    def understand_dialogue(self, turns: Sequence[TurnLike]) -> Query:
+        """Return all that is known after the turns of a conversation, without making a list; see ``chat``.
+
+        Raises:
+            RequestError: the turns cannot be read.
+        """
+        state, last = self._queries.replay(read_turns(turns), self.matcher)
+        return state.query(() if last is None else last.questions)
+
+    def _wish(
+        self, options: QueryOptions, query: Query | None = None
+    ) -> tuple[QueryOptions, Wish | None]:
+        """Understand the query of a request, and add its filters to the options.
+
+        Args:
+            options: the options of the request.
+            query: the query, if it was understood already.
+        """
+        if options.query is None:
+            return options, None
+        if query is None:
+            query = self.understand_query(options.query)
+        wanted = self._queries.apply(query, options)
+        return wanted, self._queries.wish(query, wanted, self.matcher)
 
     def _answer_each(
         self, built: Sequence[Request | Refusal], options: QueryOptions, batch_size: int
@@ -752,7 +853,8 @@ class Recommender:
             raise RequestError(msg)
         with self._lock.request():
             row = self._present(item_id)
-            (request,) = self._requests.build([history], wanted, keep_own=True)
+            wanted, wish = self._wish(wanted)
+            (request,) = _wishing(self._requests.build([history], wanted, keep_own=True), wish)
             rules = self._requests.shop.filters(request.history, wanted, request.order)
             return self._explanations.examine(request, row, rules)
 
@@ -871,7 +973,9 @@ class Recommender:
                     "recommend(..., allow=candidates)."
                 )
                 raise RequestError(msg)
-            (request,) = self._requests.build([history], wanted, keep_own=keep_own)
+            wanted, wish = self._wish(wanted)
+            built = self._requests.build([history], wanted, keep_own=keep_own)
+            (request,) = _wishing(built, wish)
             k = min(wanted.k, request.size) if wanted.limited else request.size
             ranked = self._search.rank_all(request, k)
             answer = self._responses.from_ranking(request, ranked, asked=k, decoder="trie")
@@ -1169,6 +1273,16 @@ def _merge_options(
     if k is not ...:
         keywords = {**keywords, "k": k}
     return QueryOptions.of(options, **keywords)
+
+
+Built = TypeVar("Built", Request, Request | Refusal)
+
+
+def _wishing(built: Sequence[Built], wish: Wish | None) -> list[Built]:
+    """Return requests that take a query into account."""
+    if wish is None:
+        return list(built)
+    return [replace(one, wish=wish) if isinstance(one, Request) else one for one in built]
 
 
 def _check_data(data: object) -> None:

@@ -236,8 +236,7 @@ class _Reader:
                 made = negated(made, self.text[start : one.end].strip())
                 one = Found(start, one.end, made)
             self._take(one)
-            if made is not None or (one.question is not None and one.question.kind == "ambiguous"):
-                self._blank(start, one.end)
+            self._blank(start, one.end)
 
     # Counts
 

@@ -14,6 +14,7 @@ from genrec.errors import RequestError
 from genrec.text import one_line, visible
 
 MOST_QUERY = 2000  # characters of a query
+MOST_SHOWN = 1000  # characters of a query that a prompt shows
 LIKE, NOT, THIS = "like", "not", "this"
 CHEAPER, DEARER, NEWER, OLDER = "cheaper", "dearer", "newer", "older"
 Value = str | float | bool
@@ -159,6 +160,15 @@ def check_query(given: object) -> str:
         )
         raise RequestError(msg)
     return text
+
+
+def shown_query(given: object) -> str:
+    """Return the text of a query as a prompt shows it: the end of a long one.
+
+    Raises:
+        RequestError: it is not a valid query; see ``check_query``.
+    """
+    return check_query(given)[-MOST_SHOWN:].lstrip()
 
 
 def write_column(name: str) -> str:

@@ -140,6 +140,18 @@ class Asker:
             f"“{title}”的{_NAMES.get(what, what)}未知，无法检查“{said}”。界限应是多少？",
         )
 
+    def nothing(self, said: Sequence[str]) -> Question:
+        """No item satisfies the conditions, though they do not contradict each other."""
+        parts = list(dict.fromkeys(said))
+        both = " and ".join(f'"{part}"' for part in parts)
+        return self._ask(
+            "contradiction",
+            ", ".join(parts),
+            f"No item satisfies {both or 'all of this'}. What can be left out?",
+            f"没有商品满足{'和'.join(f'“{part}”' for part in parts) or '这些要求'}。可以去掉哪个条件？",
+            parts,
+        )
+
     def empty(self) -> Question:
         """Nothing was said."""
         return self._ask("empty", "", "What are you looking for?", "您想找什么？")

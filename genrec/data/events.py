@@ -53,12 +53,14 @@ class History:
         user_id: the user; None for a user not in the data.
         context: the context of the next event, by column; see ``genrec.data.context``.
         note: what is known about the next event in free words; may be empty.
+        query: what the user asks for, in words; may be empty.
     """
 
     interactions: tuple[Interaction, ...] = ()
     user_id: str | None = None
     context: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
+    query: str = ""
 
     def __len__(self) -> int:
         return len(self.interactions)

@@ -244,6 +244,12 @@ class TextMatcher:
         self._log = log
         self._cache: dict[tuple[str, bool], Match] = {}
 
+    @property
+    def titles(self) -> tuple[list[str], list[list[int]]]:
+        """The distinct normalized titles, and the catalog rows of the items with each of them."""
+        plain, _, rows = self._titles
+        return plain, rows
+
     @cached_property
     def _titles(self) -> tuple[list[str], list[str], list[list[int]]]:
         """Return the distinct normalized titles, the same titles with sorted words, and their rows.

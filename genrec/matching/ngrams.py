@@ -146,6 +146,11 @@ class CharNgrams:
         """Return a sparse float32 matrix with the vector of each title as a row of unit length."""
         return self._matrix.T.tocsr()
 
+    def cosines(self, text: str) -> Float32Array:
+        """Return the (N,) float32 cosine similarities of a text to all titles."""
+        found = (self._vectorizer.transform([text]) @ self._matrix).toarray()[0]
+        return np.asarray(found, dtype=np.float32)
+
     def nearest(self, text: str, n: int) -> tuple[IntArray, Float32Array]:
         """Find the n titles that are nearest to a text, nearest first.
 
@@ -157,7 +162,7 @@ class CharNgrams:
             The (n,) int64 indices of the titles, and their (n,) float32 cosine similarities to the
             text. If there are fewer than n titles, all of them are returned.
         """
-        row = (self._vectorizer.transform([text]) @ self._matrix).toarray()[0]
+        row = self.cosines(text)
         n = min(n, len(row))
         places = np.argpartition(-row, n - 1)[:n]
         order = np.lexsort((places, -row[places]))

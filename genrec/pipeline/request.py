@@ -22,6 +22,7 @@ from genrec.matching.history_notes import describe_gaps, describe_users
 from genrec.matching.history_parser import HistoryParser, Understood, check_length
 from genrec.matching.matcher import TextMatcher
 from genrec.pipeline.catalog_index import CatalogIndex, Order
+from genrec.pipeline.queries import Wish
 from genrec.pipeline.read_history import HistoryLike as HistoryLike
 from genrec.pipeline.read_history import Read, read_history
 from genrec.pipeline.request_context import RequestContext, redactor_for
@@ -56,11 +57,10 @@ class Request:
         left_out: the number of items that each rule about the user's own items removed.
         render: a function that renders the prompt for a different window of events. All other text
             stays the same.
-        bare: a function like ``render`` that leaves out the few-shot demonstrations; None if there
-            are no demonstrations.
+        bare: a function like ``render`` without the few-shot demonstrations; None if there are none.
         notes: remarks about the history for the user.
-        seed: with ``search="sample"``, the random seed of the draw; None to derive it from the prompt
-            and the setting ``seed``.
+        seed: with ``search="sample"``, the seed of the draw; None to derive it from prompt and settings.
+        wish: what a query asks for; None without a query.
     """
 
     history: History
@@ -79,6 +79,7 @@ class Request:
     pins: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
     seed: int | None = None
+    wish: Wish | None = None
 
     @property
     def size(self) -> int:

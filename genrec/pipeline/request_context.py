@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from genrec.config import QueryOptions, Settings
+from genrec.conversation.query import shown_query
 from genrec.data.context import DERIVED, check_context, check_note, context_of
 from genrec.data.dataset import Dataset
 from genrec.data.events import History, Interaction
@@ -36,7 +37,7 @@ class RequestContext:
         Args:
             settings: the settings of the recommender.
             dataset: the dataset; None if there is only a catalog. Then the settings declare columns.
-            redactor: replaces personal data in notes; None to leave notes as they are.
+            redactor: replaces personal data in notes and queries; None to leave them as they are.
         """
         self._redactor = redactor
         attributes = None if dataset is None else dataset.interactions.attributes
@@ -63,17 +64,22 @@ class RequestContext:
         given = check_context(options.context, self.columns, self._own)
         note = history.note
         if options.note is not None:
-            note = check_note(options.note)
-            note = note if self._redactor is None else self._redactor.redact(note)
+            note = self._redacted(check_note(options.note))
+        query = history.query
+        if options.query is not None:
+            query = self._redacted(shown_query(options.query))
         derived: dict[str, str] = {}
         if self.columns:
             history = history.with_events([self._with_context(e) for e in history.interactions])
             names = [name for name in self.columns if name not in self._own]
             derived = context_of({}, request_time(options), names)
         found = {**derived, **history.context, **given}
-        if found == history.context and note == history.note:
+        if found == history.context and (note, query) == (history.note, history.query):
             return history
-        return replace(history, context=self._in_order(found), note=note)
+        return replace(history, context=self._in_order(found), note=note, query=query)
+
+    def _redacted(self, text: str) -> str:
+        return text if self._redactor is None else self._redactor.redact(text)
 
     def _with_context(self, event: Interaction) -> Interaction:
         """Return an event with its context, which only the events of the dataset have already."""

@@ -54,6 +54,12 @@ class ResponseBuilder:
             details["prior"] = {**asdict(self._priors.fusing), "counted": counted}
             if self._priors.ranker != "none":
                 details["prior"]["ranker"] = self._priors.ranker
+        wish = request.wish
+        if wish is not None:
+            details["query"] = wish.describe()
+        if wish is not None and wish.prior is not None:
+            details["parts"] = list(wish.spoke)
+            details.pop("prior", None)
         if ranking.chosen_from is not None:
             details["chosen_from"] = ranking.chosen_from
         arrays = ranking.rows, ranking.logprobs, ranking.scores, ranking.alone
@@ -66,6 +72,10 @@ class ResponseBuilder:
             columns.append(none)
         else:  # at most 700, since exp(710) is infinite
             columns.append(np.exp(np.minimum(boosts[ranking.rows], 700.0)).tolist())
+        if wish is None or wish.prior is None:
+            columns.append(none)
+        else:
+            columns.append(wish.parts_of(request.history, ranking.rows, columns[3]))
         chances = ranking.propensities
         columns.append(none if chances is None else chances.tolist())
         catalog, groups = self._index.catalog, self._index.groups
@@ -82,15 +92,16 @@ class ResponseBuilder:
                 pinned=rank <= ranking.pinned,
                 group=groups.name(row),
                 propensity=chance,
+                parts=parts,
             )
-            for rank, (row, logprob, score, model, prior, boost, chance) in enumerate(
+            for rank, (row, logprob, score, model, prior, boost, parts, chance) in enumerate(
                 zip(*columns, strict=True), start=1
             )
         )
         k = int(request.options.k) if asked is None else asked
         notes = request.notes
         texts = sum(e.item_id is None for e in request.history.interactions)
-        if texts and details.get("parts") == ["prior"]:
+        if texts and "model" not in details.get("parts", ["model"]):
             verb = "is a text" if texts == 1 else "are texts"
             notes = (
                 *notes,

@@ -25,9 +25,9 @@ from genrec.pipeline.remembered import RememberedPrompts
 from genrec.pipeline.request import Request
 from genrec.pipeline.search_cost import LONG, MANY, SearchCost
 from genrec.priors.fusion import PriorSource
-from genrec.priors.model_feature import FirstStage
+from genrec.priors.model_feature import Exponents, FirstStage
 from genrec.priors.positions import DenseCache, PositionWeights
-from genrec.priors.weights import Weights
+from genrec.priors.weights import ItemPrior, Weights
 from genrec.prompts.encoder import EncodedPrompt, shared_start
 from genrec.types import FloatArray, IntArray, Log
 
@@ -84,7 +84,7 @@ class TrieSearch:
 
     def read(self, requests: Sequence[Request]) -> Reading:
         """Process the prompts of a batch of requests with the model, unless it only explains."""
-        prior, role, trie = self._priors.prior, self._priors.role, self._index.trie
+        (prior, role, exponents), trie = self._parts(requests[0]), self._index.trie
         if prior is not None and role == EXPLAIN:
             weights = [prior.weights(r.history) for r in requests]
             return Reading(None, PositionWeights(weights, trie, self._bases))
@@ -94,7 +94,7 @@ class TrieSearch:
         if role == FEATURE:
             stages = [FirstStage.of(prior, r.history) for r in requests]
             alone = self._score_candidates(tree, stages)
-            weights = [self._rerank(s, *a) for s, a in zip(stages, alone, strict=True)]
+            weights = [self._rerank(s, *a, exponents) for s, a in zip(stages, alone, strict=True)]
             reranked = PositionWeights(weights, trie, self._bases)
             return Reading(None, reranked, tokens, alone, attention)
         weights = [prior.weights(r.history) for r in requests]
@@ -151,11 +151,19 @@ class TrieSearch:
         rankings = score(trie, tree, allowed=Filters(filters), options=options)
         return [(trie.find_positions(r.rows), r.logprobs) for r in rankings]
 
-    def _rerank(self, stage: FirstStage, positions: IntArray, logprobs: FloatArray) -> Weights:
+    def _rerank(
+        self, stage: FirstStage, positions: IntArray, logprobs: FloatArray, exponents: Exponents
+    ) -> Weights:
         """Compute the final weights from the prior's weights and the model's log-probabilities."""
         rows = self._index.trie.rows_at(positions)
         by_row = dict(zip(rows.tolist(), logprobs.tolist(), strict=True))
-        return stage.rerank(by_row, self._priors.fusing.exponents)
+        return stage.rerank(by_row, exponents)
+
+    def _parts(self, request: Request) -> tuple[ItemPrior | None, str, Exponents]:
+        """Return the prior, the role of the model and the exponents for a request."""
+        if request.wish is not None and request.wish.prior is not None:
+            return request.wish.prior, request.wish.role, request.wish.exponents
+        return self._priors.prior, self._priors.role, self._priors.fusing.exponents
 
     def _prefix(self, requests: Sequence[Request]) -> Prefix | None:
         """Process the beginning that all prompts share, or return None if it is too short.
@@ -190,7 +198,7 @@ class TrieSearch:
 
         settings, trie, fusion = self._settings, self._index.trie, self._priors.fusing
         n, k = len(request.prompt.ids), int(request.options.k)
-        fine = self._priors.role == EXPLAIN or self._model.precise
+        fine = self._parts(request)[1] == EXPLAIN or self._model.precise
         boosts = None
         if request.boosts is not None:
             boosts = Boosts(request.boosts[trie.rows_at(np.arange(trie.n_positions))])
@@ -462,8 +470,8 @@ class TrieSearch:
             one = [replace(request, prompt=prompt)]
             return self.remembered.read(one)[0] if self.remembered.applies_to(one) else None
 
-        settings, prior = self._settings, self._priors.prior
-        role = FUSE if prior is None else self._priors.role
+        settings, (prior, role, exponents) = self._settings, self._parts(request)
+        role = FUSE if prior is None else role
         shares = self._by_event is None and role != EXPLAIN
         return Question(
             model=self._model,
@@ -477,7 +485,7 @@ class TrieSearch:
             options=self._exhaustive(request),
             prior=prior,
             role=role,
-            exponents=self._priors.fusing.exponents,
+            exponents=exponents,
             prefix=self._prefix([request]) if shares else None,
             by_event=self._by_event,
             known=known,

@@ -56,6 +56,9 @@ class Recommendation:
         propensity: with ``search="sample"``, the probability with which the draw put this item here,
             given the items above it, all filters and the prior; 1 for a pinned item. None if the list
             is not a draw, and if the probability is unknown; see ``pipeline.propensities``.
+        parts: with a query, what each part of the score adds to it in nats: ``match``, ``unwanted``,
+            ``prior`` and ``model``, as far as they speak. The model speaks only of the best items by the
+            other parts. None without a query.
     """
 
     rank: int
@@ -73,6 +76,7 @@ class Recommendation:
     pinned: bool = False
     group: str | None = None
     propensity: float | None = None
+    parts: Mapping[str, float] | None = None
 
     @property
     def probability(self) -> float:
@@ -94,6 +98,8 @@ class Recommendation:
             del values["group"]
         if self.propensity is None:
             del values["propensity"]
+        if self.parts is None:
+            del values["parts"]
         return values
 
 

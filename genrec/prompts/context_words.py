@@ -1,6 +1,6 @@
-"""Word the context and the note of a prompt in a language.
+"""Word the context, the note and the query of a prompt in a language.
 
-A template may print them where it likes (``context``, ``note`` and ``event.context``). In a prompt
+A template may print them where it likes (``context``, ``note``, ``query`` and ``event.context``). In a prompt
 of any other template, they stand on lines of their own before the line of the target, or before the
 line of the item that the template asks about. The words are in ``context.json`` beside the
 templates. This module deals with texts, not with tokens.
@@ -33,6 +33,7 @@ class ContextWords:
         separator: the text between two values.
         context: a pattern for all values together, with the placeholder {context}.
         note: a pattern for the note, with the placeholder {note}.
+        query: a pattern for what is asked for, with the placeholder {query}.
         names: the words for the columns; a column without any is written with spaces for
             underscores.
         values: the words for the values, by column.
@@ -42,6 +43,7 @@ class ContextWords:
     separator: str = ", "
     context: str = "[{context}]"
     note: str = 'Note: "{note}"'
+    query: str = 'The customer asks for: "{query}"'
     names: Mapping[str, str] = field(default_factory=dict)
     values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
@@ -63,7 +65,7 @@ class ContextWords:
             except (ValueError, TypeError, AttributeError) as error:
                 msg = (
                     f"{path} does not have the words for a context: {error}. Expected JSON with the "
-                    "fields value, separator, context, note, names and values, as in the shipped "
+                    "fields value, separator, context, note, query, names and values, as in the shipped "
                     f"{FILE}."
                 )
                 raise PromptError(msg) from error
@@ -71,9 +73,9 @@ class ContextWords:
 
     def _check(self) -> None:
         """Raise a ValueError if a pattern lacks its placeholder."""
-        for pattern, place in (("value", "value"), ("context", "context"), ("note", "note")):
-            if f"{{{place}}}" not in getattr(self, pattern):
-                msg = f"{pattern!r} lacks {{{place}}}"
+        for pattern in ("value", "context", "note", "query"):
+            if f"{{{pattern}}}" not in getattr(self, pattern):
+                msg = f"{pattern!r} lacks {{{pattern}}}"
                 raise ValueError(msg)
         _ = dict(self.names), {name: dict(words) for name, words in self.values.items()}
 
@@ -92,13 +94,17 @@ class ContextWords:
         """Write a note on one line; an empty note gives an empty text."""
         return _fill(self.note, note=one_line(note)) if note else ""
 
+    def write_query(self, query: str) -> str:
+        """Write a query on one line; an empty query gives an empty text."""
+        return _fill(self.query, query=one_line(query)) if query else ""
+
     def lines(self, history: History) -> str:
         """Write the note and the context of a history's next event, each on a line of its own."""
         written = (self.write_note(history.note), self.write_context(history.context))
         return "".join(f"{text}{_BREAK}" for text in written if text)
 
     def spelled(self) -> list[Any]:
-        """Return the words as values that JSON can represent, for a hash."""
+        """Return the words for the context as values that JSON can represent, for a hash."""
         values = {name: dict(words) for name, words in self.values.items()}
         return [self.value, self.separator, self.context, self.note, dict(self.names), values]
 

@@ -84,6 +84,7 @@ class Template:
         verbs: the verb that expresses each behavior, keyed by the behavior's name.
         takes_demonstrations: whether the template shows other users' histories as examples.
         shows_context: whether the template itself prints the context of the next event.
+        shows_query: whether the template itself prints what the user asks for.
         shows_past_context: whether it also prints the context of the events in the history.
         words: the words for the context and the note.
     """
@@ -107,6 +108,8 @@ class Template:
         - ``context``, ``note``: the context of the next event and the note on it, in the words of
           ``context.json``; may be empty. In the prompt of a template that does not use ``context``,
           they are inserted; see ``genrec.prompts.context_words``.
+        - ``query``: what the user asks for, in the same words; may be empty. In the prompt of a template that
+          does not use it, it stands on a line before that of the target.
         - ``opening``: the value of this key in the header.
         - ``item``, ``details``: the title and attributes of the item that the template is about.
         - ``target``: the title that the model is to write, which must come last.
@@ -141,6 +144,7 @@ class Template:
             raise PromptError(msg) from error
         self.takes_demonstrations = "demonstrations" in names
         self.shows_context = "context" in names
+        self.shows_query = "query" in names
         self.shows_past_context = self.shows_context and "context" in parts
 
     @classmethod
@@ -286,6 +290,7 @@ class Template:
             "opening": self.header.get("opening", ""),
             "context": self.words.write_context(history.context),
             "note": self.words.write_note(history.note),
+            "query": self.words.write_query(history.query),
         }
         if item is not None:
             context["item"] = TitleObject(form.render(catalog[item].title), item)
@@ -297,6 +302,8 @@ class Template:
             printed = flatten(parts)
             if not self.shows_context and (lines := self.words.lines(history)):
                 printed = insert_lines(printed, lines, context.get("item"))
+            if not self.shows_query and (line := context["query"]):
+                printed = insert_lines(printed, f"{line}\n", context.get("item"))
             segments = self._build_segments(printed)
         except TemplateError as error:
             msg = f"Template {self.name!r} could not be rendered: {error}. Fix the template."
