@@ -287,6 +287,12 @@ def command(*first: str) -> Callable[[Command], Command]:
             for name, (made, options) in groups.items():
                 read = {o.field.name: o.read(given[o.field.name]) for o in options}
                 named = [n for n in read if _was_given(command_line, n)]
+                # Some defaults have a type of their own, which says that they were not given.
+                read |= {
+                    o.field.name: o.default
+                    for o in options
+                    if o.field.name not in named and read[o.field.name] == o.default
+                }
                 arguments[name] = Given(read, named) if made is Given else made(**read)
             decline_pandas()
             function(**arguments)

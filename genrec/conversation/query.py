@@ -126,11 +126,18 @@ class Query:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the query as a dictionary that can be written as JSON."""
-        return {**asdict(self), "where": self.where}
+        return {**to_plain(asdict(self)), "where": self.where}
 
     def without(self, questions: Sequence[Question]) -> Query:
         """Return the same query with other questions."""
         return replace(self, questions=tuple(questions))
+
+
+def to_plain(value: Any) -> Any:
+    """Return a value in which lists stand for tuples, as JSON has them."""
+    if isinstance(value, dict):
+        return {name: to_plain(each) for name, each in value.items()}
+    return [to_plain(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def join_conditions(conditions: Sequence[Condition]) -> str | None:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from genrec.conversation.dialogue import MOST_TURNS, Dialogue, Turn
-from genrec.conversation.query import Condition, Query, Question
+from genrec.conversation.query import Condition, Query, Question, to_plain
 from genrec.errors import RequestError
 from genrec.pipeline.types import RecommendationList
 
@@ -53,7 +53,7 @@ class ChatAnswer:
         return {
             "schema_version": 1,
             "sentence": self.sentence,
-            "questions": [asdict(q) for q in self.questions],
+            "questions": [to_plain(asdict(q)) for q in self.questions],
             "turn": None if self.understood is None else self.understood.to_dict(),
             "query": self.query.to_dict(),
             "mentioned": list(self.mentioned),

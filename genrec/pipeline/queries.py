@@ -83,6 +83,13 @@ class Wish:
             "compared": self.compared or None,
         }
 
+    def prior_logs(self, history: History, rows: IntArray) -> list[float | None]:
+        """Return the log-probability of items under the prior alone; None if it does not speak."""
+        if self.prior is None or "prior" not in self.spoke:
+            return [None] * len(rows)
+        logs: list[float | None] = self.prior.prior_logs(history)[0][rows].tolist()
+        return logs
+
     def parts_of(
         self, history: History, rows: IntArray, model: Sequence[float | None]
     ) -> list[dict[str, float]]:
@@ -216,5 +223,6 @@ class QueryReader:
         fits[list(self._index.removed)] = False
         liked = tuple(Interaction(item, self._behavior) for item in query.liked)
         prior = QueryPrior(self._priors.prior, weights["prior"], scores, fits, liked, CANDIDATES)
-        role = FEATURE if weights["model"] > 0 else EXPLAIN
+        asked = weights["model"] > 0 and self._settings.model_role != EXPLAIN
+        role = FEATURE if asked else EXPLAIN
         return Wish(query, weights, prior, role, match, unwanted, compared)

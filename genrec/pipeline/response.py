@@ -66,7 +66,10 @@ class ResponseBuilder:
         columns: list[list[Any]] = [a.tolist() for a in arrays]
         columns[3] = [None if value != value else value for value in columns[3]]  # NaN is unknown
         none = [None] * len(columns[0])
-        columns.append(none if ranking.prior is None else ranking.prior.tolist())
+        if wish is not None and wish.prior is not None:
+            columns.append(wish.prior_logs(request.history, ranking.rows))
+        else:
+            columns.append(none if ranking.prior is None else ranking.prior.tolist())
         boosts = request.boosts
         if boosts is None:
             columns.append(none)

@@ -64,6 +64,9 @@ def print_recommendations(answer: RecommendationList) -> None:
         note(describe_rules(answer))
     if "prior" in answer.details:
         note(describe_prior(answer))
+    if "query" in answer.details:
+        for line in describe_query(answer.details["query"]):
+            note(line)
     if any(r.boost is not None for r in answer):
         note(BOOSTED)
     if "certificate" in answer.details:

@@ -14,7 +14,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from genrec.config import EVIDENCE, EXPLAIN, SHOWS, SIMILAR_BY, SIMILAR_OPTIONS, QueryOptions
+from genrec.config import (
+    EVIDENCE,
+    EXPLAIN,
+    MOST_WEIGHT,
+    SHOWS,
+    SIMILAR_BY,
+    SIMILAR_OPTIONS,
+    QueryOptions,
+)
+from genrec.conversation.query import MOST_QUERY
 from genrec.data.catalog import LONGEST_ID, Item
 from genrec.data.context import MOST_NOTE, MOST_VALUE
 from genrec.data.events import Interaction
@@ -83,6 +92,11 @@ class Options(Circumstances):
     """The options of a request, under the names of ``QueryOptions``."""
 
     k: Count | None = _about("k")
+    query: Annotated[str, Field(min_length=1, max_length=MOST_QUERY)] | None = _about("query")
+    query_weights: (
+        Annotated[dict[Column, Annotated[float, Field(ge=0, le=MOST_WEIGHT)]], Field(max_length=4)]
+        | None
+    ) = _about("query_weights")
     allow: Annotated[list[Id], Field(max_length=MOST_CANDIDATES)] | None = _about("allow")
     deny: Annotated[list[Id], Field(max_length=MOST_CANDIDATES)] | None = _about("deny")
     pin: Ids | None = _about("pin")
@@ -285,8 +299,20 @@ class PromptFor(ForHistory, Circumstances):
 class Search(ForHistory, Options, Shown):
     """A request for items whose titles match words, in the order in which the user would want them."""
 
-    query: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(check_printable)]
+    query: Annotated[  # type: ignore[assignment]
+        str, Field(min_length=1, max_length=200), AfterValidator(check_printable)
+    ]
+    understand: bool = Field(
+        False,
+        description="Whether to read the query as `POST /v1/recommend` does: its conditions become filters, and its "
+        "words are compared with the titles by meaning.",
+    )
     scenario: Name | None = Field(None, description="Named options; see GET /v1/scenarios.")
+
+    def given(self) -> dict[str, Any]:
+        """Return the options that the client gave. The query counts as one if it is to be understood."""
+        found = super().given()
+        return found if self.understand else {n: v for n, v in found.items() if n != "query"}
 
     @model_validator(mode="after")
     def _does_not_explain(self) -> Search:

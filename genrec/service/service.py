@@ -257,6 +257,8 @@ class Service(ListMaker):
         )
         given = {**usual, **asked.given()}
         ready = await self.ready(asked, asked.scenario, given, refused=True)
+        if asked.understand:
+            return await self._search_by_meaning(request, asked, ready)
         matches = await run_in_threadpool(self.titles.match, asked.query, MATCHES)
         available = {i: m for i, m in matches.items() if self.shop.state(i) == "available"}
         if ready.options.allow is not None:
@@ -286,6 +288,21 @@ class Service(ListMaker):
         if asked.attributes:
             add_attributes(self.shop.catalog, ranked)
         return self._other({**values, "recommendations": ranked, "asked": wanted}, ready)
+
+    async def _search_by_meaning(
+        self, request: Request, asked: Search, ready: Prepared
+    ) -> dict[str, Any]:
+        """Answer a search whose query is understood as a whole."""
+
+        def run(_: Sequence[Any]) -> Sequence[Any]:
+            recommender = self.engine(ready.run).recommender
+            return [recommender.recommend(ready.history, options=ready.options)]
+
+        answer: RecommendationList = await self.wait(request, Job(run, None), asked.deadline_ms)
+        values = answer.to_dict()
+        if asked.attributes:
+            add_attributes(self.shop.catalog, values["recommendations"])
+        return self._other(values, ready)
 
     async def similar(self, request: Request, asked: Similar) -> dict[str, Any]:
         """Answer a request for similar items."""
