@@ -17,6 +17,7 @@ from genrec.matching.history_parser import Understood
 from genrec.pipeline.types import Recommendation, RecommendationList, describe_left_out
 from genrec.prompts.encoder import EncodedPrompt
 from genrec.reports.console import note, out, print_line, print_table
+from genrec.reports.queries import describe_query
 from genrec.text import one_line
 
 if TYPE_CHECKING:
