@@ -322,11 +322,8 @@ def interval(values: FloatArray, dialogs: Sequence[str]) -> str:
     code = {name: n for n, name in enumerate(names)}
     which = np.array([code[d] for d in dialogs])
     sums, counts = np.bincount(which, values), np.bincount(which)
-    rng = np.random.default_rng(SEED)
-    means = []
-    for _ in range(2000):
-        some = rng.integers(0, len(names), len(names))
-        means.append(sums[some].sum() / counts[some].sum())
+    some = np.random.default_rng(SEED).integers(0, len(names), (1000, len(names)))
+    means = sums[some].sum(axis=1) / counts[some].sum(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
     return f"{values.mean():.4f} [{low:.4f}, {high:.4f}]"
 
@@ -405,7 +402,7 @@ def main() -> None:
         prior = recommenders[1 - unit.half].prior
         assert prior is not None
         values = dense(prior.weights(unit.history), len(catalog))
-        logs[unit.number] = np.log(values / values.sum()).astype(np.float32)
+        logs[unit.number] = np.log(values / values.sum())
     systems["prior by the mentioned films"] = {
         u.number: table.hits(u, logs[u.number]) for u in units
     }
@@ -422,23 +419,22 @@ def main() -> None:
     titles = likeness.vectors
     cosines: dict[int, FloatArray] = {}
     for name, several in texts.items():
-        found = {}
+        hits: dict[int, FloatArray] = {}
         for unit, text in zip(units, several, strict=True):
-            alike = (
-                (titles @ vectors[text]).astype(np.float32)
-                if text.strip()
-                else np.zeros(len(catalog))
-            )
-            found[unit.number] = table.hits(unit, alike)
+            alike = np.zeros(len(catalog))
+            if text.strip():
+                alike += titles @ vectors[text]
+            hits[unit.number] = table.hits(unit, alike)
             if name == "chat":
-                cosines[unit.number] = alike.astype(np.float32)
-        systems["encoder, what chat understood" if name == "chat" else name] = found
-    alike = {}
+                cosines[unit.number] = alike
+        systems["encoder, what chat understood" if name == "chat" else name] = hits
+    by_titles: dict[int, FloatArray] = {}
     for unit in units:
-        rows = catalog.rows(unit.mentioned)
-        score = titles @ titles[rows].mean(axis=0) if rows else counts[1 - unit.half] * 0.0
-        alike[unit.number] = table.hits(unit, np.asarray(score, dtype=np.float64))
-    systems["encoder, titles of the mentioned films"] = alike
+        alike, rows = np.zeros(len(catalog)), catalog.rows(unit.mentioned)
+        if rows:
+            alike += titles @ titles[rows].mean(axis=0)
+        by_titles[unit.number] = table.hits(unit, alike)
+    systems["encoder, titles of the mentioned films"] = by_titles
 
     weights = []
     for half in (0, 1):
@@ -446,7 +442,7 @@ def main() -> None:
         a, b = fit_first(
             [logs[u.number] for u in own], [cosines[u.number] for u in own], own, catalog
         )
-        weights.append({"prior": round(a, 3), "match": round(b, 3)})
+        weights.append({"prior": round(a, 3), "match": round(b, 3), "unwanted": round(b, 3)})
     print("weights fitted on each half:", weights, flush=True)
     for name, chosen in (
         ("chat without the model, default weights", [QUERY_WEIGHTS, QUERY_WEIGHTS]),
