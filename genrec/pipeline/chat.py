@@ -108,7 +108,7 @@ def write_sentence(dialogue: Dialogue, answer: RecommendationList) -> str:
     titles = [r.title for r in answer][:_NAMED]
     said = [describe_condition(c, chinese=chinese) for c in dialogue.conditions]
     explained = answer[0].explanation if len(answer) else None
-    reason = "" if explained is None else explained.sentence
+    reason = "" if explained is None else explained.text
     if chinese:
         what = f"符合条件（{'，'.join(said)}）的" if said else ""
         named = "、".join(f"“{title}”" for title in titles)

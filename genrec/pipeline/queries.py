@@ -190,12 +190,12 @@ class QueryReader:
                 "one item; change or leave out a condition."
             )
             raise RequestError(msg)
-        limited = query.count is not None and not options.limited
+        count = options.k if query.count is None or options.limited else query.count
         return replace(
             options,
             where=where or None,
             deny=(*options.deny, *(i for i in query.denied if i not in options.deny)),
-            k=query.count if limited else options.k,
+            k=count,
         )
 
     def wish(self, query: Query, options: QueryOptions, matcher: TextMatcher) -> Wish:

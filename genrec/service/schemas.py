@@ -299,9 +299,7 @@ class PromptFor(ForHistory, Circumstances):
 class Search(ForHistory, Options, Shown):
     """A request for items whose titles match words, in the order in which the user would want them."""
 
-    query: Annotated[  # type: ignore[assignment]
-        str, Field(min_length=1, max_length=200), AfterValidator(check_printable)
-    ]
+    query: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(check_printable)]
     understand: bool = Field(
         False,
         description="Whether to read the query as `POST /v1/recommend` does: its conditions become filters, and its "

@@ -124,7 +124,7 @@ def test_without_its_weight_the_model_is_not_asked() -> None:
         made.recommend("", 2, query="red mug", query_weights={"model": 1})
         assert calls
     finally:
-        del made.model.prefill_many  # type: ignore[method-assign]
+        del made.model.prefill_many
 
 
 def test_the_model_reads_the_query_as_text(recommender: Recommender) -> None:
