@@ -43,12 +43,12 @@ _UNIT = rf"(?:\s*-?(?P<unit>(?:{_MEASURES})\b|{_AGES}))?"
 
 _LESS = r"(?:under|below|(?:priced |costing )?less than|cheaper than|lower than|fewer than|<)"
 _MOST = (
-    r"(?:no more than|not more than|at (?:the )?most|up to|max(?:imum)?(?: of)?|within|<=|≤|no higher than|"
+    r"(?:no more than|not more than|at (?:the )?most|up to|max(?:imum)?(?: (?:price|cost))?(?: (?:of|is))?:?|within|<=|≤|no higher than|"
     r"no(?:t)? over|(?:(?:with )?(?:a|my) )?budget(?: of| is|:)?)"
 )
 _MORE = r"(?:over|above|(?:priced |costing )?more than|greater than|higher than|>)"
 _LEAST = (
-    r"(?:at least|min(?:imum)?(?: of)?|no less than|not less than|>=|≥|starting (?:at|from)|upwards? of|"
+    r"(?:at least|min(?:imum)?(?: (?:price|cost))?(?: (?:of|is))?:?|no less than|not less than|>=|≥|starting (?:at|from)|upwards? of|"
     r"no(?:t)? (?:under|below))"
 )
 _NEAR = r"(?:about|around|roughly|approx(?:imately|\.)?|circa|~|close to|near)"
@@ -58,10 +58,10 @@ _UP = r"(?:or|and) (?:more|up|over|above|higher)|\+"
 _ENGLISH = [
     ("between", rf"(?:between|from)\s+{_ONE}\s*(?:and|to|-|–)\s*{_OTHER}{_UNIT}"),
     ("between", rf"(?<![\w.-]){_ONE}\s*(?:to|-|–)\s*{_OTHER}{_UNIT}"),
-    ("<=", rf"(?:\bfor )?\b{_MOST}\s*{_ONE}{_UNIT}"),
-    (">=", rf"\b{_LEAST}\s*{_ONE}{_UNIT}"),
-    ("<", rf"(?:\bfor )?(?:\b|(?=<)){_LESS}\s*{_ONE}{_UNIT}"),
-    (">", rf"(?:\b|(?=>)){_MORE}\s*{_ONE}{_UNIT}"),
+    ("<=", rf"(?:\bfor )?(?:\b|(?=[<≤])){_MOST}\s*{_ONE}{_UNIT}"),
+    (">=", rf"(?:\b|(?=[>≥])){_LEAST}\s*{_ONE}{_UNIT}"),
+    ("<", rf"(?:\bfor )?(?:\b|(?=<(?!=))){_LESS}\s*{_ONE}{_UNIT}"),
+    (">", rf"(?:\b|(?=>(?!=))){_MORE}\s*{_ONE}{_UNIT}"),
     ("<=", rf"(?<![\w.]){_ONE}{_UNIT}\s*(?:{_DOWN})"),
     (">=", rf"(?<![\w.]){_ONE}{_UNIT}\s*(?:{_UP})"),
     ("about", rf"(?:\bfor )?(?:\b|(?=~)){_NEAR}\s*{_ONE}{_UNIT}"),
@@ -104,21 +104,24 @@ _DECADE = re.compile(
     re.IGNORECASE,
 )
 _ZH_DECADE = re.compile(r"(?:上(?:个)?世纪)?(?P<d>(?:1[5-9]|20)?\d0|[二三四五六七八九]十)年代")
+_NO_YEAR = r"\b(?!\s*(?:the year )?\d)"
 _TIMES = [
     ("between", rf"(?:between|from)\s+{_YEAR}\s*(?:and|to|-|–|until|till)\s*{_YEARS}"),
     ("between", rf"(?<![\w£$€.-]){_YEAR}\s*(?:to|-|–)\s*{_YEARS}"),
-    (
-        ">=",
-        rf"\b(?:from|since|in)\s+{_YEAR}\s*(?:on(?:wards?)?\b|and later|or later|or newer|forward)",
-    ),
-    ("<=", rf"\b(?:from|in)\s+{_YEAR}\s*(?:and|or) (?:earlier|older|before)"),
-    (">=", rf"(?<![\w£$€.]){_YEAR}\s*(?:or|and) (?:later|newer|after|onwards?)"),
-    ("<=", rf"(?<![\w£$€.]){_YEAR}\s*(?:or|and) (?:earlier|older|before)"),
+    (">=", rf"\b(?:in|from) or (?:after|later than)\s+{_YEAR}"),
+    ("<=", rf"\b(?:in|from) or (?:before|earlier than)\s+{_YEAR}"),
+    (">=", rf"\b(?:from|since|in)\s+{_YEAR}\s*(?:on(?:wards?)?\b|and later|or later|or newer)"),
+    ("<=", rf"\b(?:from|in)\s+{_YEAR}\s*(?:and|or) (?:earlier|older|before){_NO_YEAR}"),
+    (">=", rf"(?<![\w£$€.]){_YEAR}\s*(?:or|and) (?:later|newer|after|onwards?){_NO_YEAR}"),
+    ("<=", rf"(?<![\w£$€.]){_YEAR}\s*(?:or|and) (?:earlier|older|before){_NO_YEAR}"),
+    ("<=", rf"\b(?:no later than|at the latest)\s+{_YEAR}"),
+    (">=", rf"\b(?:no earlier than|at the earliest)\s+{_YEAR}"),
     (">", rf"\b(?:after|later than|newer than|more recent than|past)\s+(?:the year )?{_YEAR}"),
     (">=", rf"\b(?:since|starting (?:in|from))\s+{_YEAR}"),
     ("<", rf"\b(?:before|prior to|pre|earlier than|older than)[\s-]+(?:the year )?{_YEAR}"),
     ("<=", rf"\b(?:until|till)\s+{_YEAR}"),
     ("==", rf"\b(?:released in|published in|made in|came out in|from|in)\s+(?:the year )?{_YEAR}"),
+    ("==", rf"\b(?:the )?year(?: of)?(?: is|:| =|=)?\s*{_YEAR}"),
 ]
 _ZH_YEAR, _ZH_YEARS = r"(?P<y1>1[5-9]\d\d|20\d\d)年?", r"(?P<y2>1[5-9]\d\d|20\d\d)年"
 _ZH_TIMES = [
@@ -134,8 +137,8 @@ _CLOSING = re.compile(
     re.IGNORECASE,
 )
 _STOCK = re.compile(
-    r"\b(?:(?:that (?:is|are)|which (?:is|are)|currently)\s+)?(?:in stock|available (?:right )?now|available today|"
-    r"available immediately)\b|现货|有货|有库存",
+    r"\b(?:(?:that (?:is|are)|which (?:is|are)|currently)\s+)?(?:in stock|available(?! (?:in|from|until|till|as|for|by|on)\b)"
+    r"(?: (?:right )?now| today| immediately)?)\b|现货|有货|有库存",
     re.IGNORECASE,
 )
 _LATEST = re.compile(
@@ -230,7 +233,8 @@ class BoundFinder:
             return None  # "2 to 4" or "around 8" may be a time, a place or a number of things
         start = match.start() + len(match[0]) - len(match[0].lstrip())
         if column is None:
-            what = unit or ("price" if not chinese else "价格")
+            rated = re.search(r"\brat(?:ed|ings?)\b", before[-12:], re.IGNORECASE) is not None
+            what = unit or ("rating" if rated else "价格" if chinese else "price")
             return Found(start, match.end(), None, self._ask.no_column(said, what))
         return self._bound(column, operator, values, said, start, match.end(), money)
 
@@ -269,6 +273,8 @@ class BoundFinder:
         """Return the column of a bound, None if the catalog lacks it, False if it is none at all."""
         if money:
             return self._words.price
+        if re.search(r"\b(?:rated|ratings?)(?: is| of| are|:)?$", before, re.IGNORECASE):
+            return self._words.rating
         last = re.findall(r"[^\W\d_]+", before)[-2:]
         for words in (" ".join(last), *last[-1:]):
             if (named := self._words.number(words)) is not None:
@@ -336,6 +342,8 @@ class BoundFinder:
     def _availability(self, text: str) -> Iterator[Found]:
         for match in _STOCK.finditer(text):
             if self._words.stock is None:
+                if match[0].lower() == "available":
+                    continue  # a word of any query
                 question = self._ask.no_column(match[0], "stock")
                 yield Found(match.start(), match.end(), None, question)
                 continue

@@ -88,7 +88,7 @@ class Dialogue:
         kept_denied = [r for r in self.references if r.kind == NOT]
         named = [r for r in likes if r.kind in {LIKE, THIS} or r.place is not None]
         focus = named[-1].item_ids[0] if named else self.focus
-        words = set(normalized(query.wanted).split())
+        words = {w for text in (query.wanted, *query.accepted) for w in normalized(text).split()}
         wanted = (*self.wanted, query.wanted) if query.wanted else self.wanted
         return Dialogue(
             texts=(*self.texts, query.text),
@@ -99,7 +99,7 @@ class Dialogue:
                     + list(query.unwanted)
                 )
             ),
-            conditions=_refine(self.conditions, query.conditions),
+            conditions=_refine(_accept(self.conditions, query.accepted), query.conditions),
             references=(*kept_denied, *denied, *[*kept_likes, *likes][-_LIKED:]),
             mentioned=tuple(dict.fromkeys([*self.mentioned, *pointed])),
             shown=self.shown,
@@ -124,6 +124,17 @@ class Dialogue:
             questions=tuple(questions),
             language=self.language,
         )
+
+
+def _accept(conditions: Sequence[Condition], accepted: Sequence[str]) -> list[Condition]:
+    """Leave out conditions that refuse what is now said to be fine."""
+    fine = [set(normalized(text).split()) for text in accepted]
+    return [
+        c
+        for c in conditions
+        if c.operator != "not in"
+        or not any(set(normalized(str(v)).split()) <= words for v in c.values for words in fine)
+    ]
 
 
 def _refine(old: Sequence[Condition], new: Sequence[Condition]) -> tuple[Condition, ...]:

@@ -39,10 +39,16 @@ _NEGATION = re.compile(
     r"(?:do not|don'?t|doesn'?t|shouldn'?t|should not|must not|mustn'?t)(?: (?:want|like|need|be|have|contain|include|show(?: me)?|recommend|give me))?(?: any(?:thing)?(?: (?:with|in|made of))?)?|"
     r"(?:is|are)(?: not|n'?t)|not(?: (?:in|made (?:of|from|by)|from|by|with|any(?:thing)?|a|an|too))?|"
     r"nothing(?: (?:in|with|made (?:of|from|by)|from|by|too))?|no|without(?: any)?|except(?: for)?|excluding|"
-    r"exclude|avoid(?:ing)?|other than|anything but|everything but|apart from|instead of|rather than|never|"
+    r"exclude|avoid(?:ing)?|other than|(?:any|every|all)(?:thing)?(?: \w+)? (?:but|except(?: for)?)|neither|apart from|instead of|rather than|never|"
     r"hates?|i hate|dislikes?|minus|free (?:of|from)|skip|leave out)\b\s*",
     re.IGNORECASE,
 )  # fmt: skip
+_FINE = re.compile(
+    r"(?P<what>\b[\w'-]+(?: \w+)?)\s+(?:is|are|would be|'s) (?:also |totally |perfectly )?"
+    r"(?:fine|ok(?:ay)?|acceptable|no problem|allowed|all right|alright)\b|(?P<zh>[^，。；,;\s]+?)(?:也)?(?:可以|没关系|没问题|也行)",
+    re.IGNORECASE,
+)
+_NON = re.compile(r"\bnon[- ]?(?P<what>[a-z]+)\b", re.IGNORECASE)
 _FREE = re.compile(
     r"\b(?!(?:feel|for|is|are|and|or|a|the|get|be|with|of|not)\b)(?P<what>[a-z]+)[- ]free\b(?! of| from)",
     re.IGNORECASE,
@@ -135,7 +141,7 @@ def parse_query(
 
     Returns:
         The query with the fields ``text``, ``wanted``, ``unwanted``, ``conditions``, ``references``,
-        ``count``, ``questions`` and ``language``, and the properties ``where``, ``liked`` and
+        ``count``, ``questions``, ``language`` and ``accepted``, and the properties ``where``, ``liked`` and
         ``denied``; see ``Query``, ``Condition``, ``Reference`` and ``Question``. A part that has
         to be asked about is no condition.
 
@@ -171,11 +177,13 @@ class _Reader:
         self.references: list[tuple[int, Reference]] = []
         self.unwanted: list[tuple[int, str]] = []
         self.count: int | None = None
+        self.accepted: list[str] = []
 
     def read(self) -> Query:
         self._read_references()
         self._read_bounds()
         self._read_count()
+        self._read_accepted()
         self._read_negations()
         self._read_explicit()
         self._read_values(self.rest)
@@ -193,6 +201,7 @@ class _Reader:
             count=self.count,
             questions=(*questions, *clashes),
             language="zh" if self.chinese else "en",
+            accepted=tuple(self.accepted),
         )
 
     def _blank(self, start: int, end: int) -> None:
@@ -258,12 +267,21 @@ class _Reader:
             self._blank(match.start() if limit else match.start("n"), end)
             return
 
-    # What is not wanted
+    # What is fine, and what is not wanted
+
+    def _read_accepted(self) -> None:
+        for match in _FINE.finditer(self.rest):
+            self.accepted.append((match["what"] or match["zh"]).strip())
+            self._blank(*match.span())
 
     def _read_negations(self) -> None:
         for free in _FREE.finditer(self.rest):
             self._refuse(free["what"], free.start(), free.start("what"), "")
             self._blank(*free.span())
+        for non in _NON.finditer(self.rest):
+            if self.words.find((stem(non["what"].lower()),)):
+                self._refuse(non["what"], non.start(), non.start("what"), "non-")
+                self._blank(*non.span())
         for pattern in (_NEGATION, _ZH_NEGATION):
             place = 0
             while (match := pattern.search(self.rest, place)) is not None:

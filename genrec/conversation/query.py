@@ -93,6 +93,8 @@ class Query:
         count: the number of items asked for; None if the query does not say.
         questions: what has to be asked back; empty if everything is clear.
         language: ``zh`` if the query is in Chinese, otherwise ``en``.
+        accepted: the things that are said to be fine, such as "plastic" in "plastic is fine". In a
+            conversation, they are no longer unwanted.
     """
 
     text: str
@@ -103,6 +105,7 @@ class Query:
     count: int | None = None
     questions: tuple[Question, ...] = ()
     language: str = "en"
+    accepted: tuple[str, ...] = ()
 
     @property
     def where(self) -> str | None:

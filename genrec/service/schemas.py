@@ -37,6 +37,8 @@ MOST_EDITS = 10_000  # items in a bulk edit
 MOST_TEXT = 20_000  # characters of a typed history
 SERVER_ONLY = ("stock",)  # options that name something on the server
 
+_NOT_KEPT = (*SERVER_ONLY, "query")  # options that are not stored with a list
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _HELP = {f.name: str(f.metadata["help"]) for f in fields(QueryOptions)}
 
@@ -486,7 +488,7 @@ def merge(
 
 
 def changed(options: QueryOptions) -> dict[str, Any]:
-    """Return the options that differ from their defaults, without those that name something here."""
+    """Return the options that differ from their defaults, without those that name something here and what was said."""
     usual = QueryOptions()
     values = {f.name: getattr(options, f.name) for f in fields(options)}
-    return {n: v for n, v in values.items() if v != getattr(usual, n) and n not in SERVER_ONLY}
+    return {n: v for n, v in values.items() if v != getattr(usual, n) and n not in _NOT_KEPT}
