@@ -35,7 +35,7 @@ def test_the_options_are_those_of_the_library() -> None:
         "min_probability": 0.1, "per_title": 1, "per_group": 0, "caps": {"brand": 1},
         "boosts": {"price < 3": 2.0}, "half_life": 3.0, "age_column": "published", "diversity": 0.5,
         "explain": True, "evidence": "fast", "style": "short", "context": {"season": "winter"},
-        "note": "a present",
+        "note": "a present", "query": "a mug", "query_weights": {"match": 20.0},
     }  # fmt: skip
     assert given.keys() == OPTION_NAMES
     read = Options.model_validate(given).given()
