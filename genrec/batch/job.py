@@ -14,6 +14,7 @@ from genrec.config import QueryOptions, Settings
 from genrec.data.protocols import fingerprint
 from genrec.errors import DataError, SettingsError
 from genrec.files import write_text
+from genrec.models.openai import LIMITS, OpenAIModel, Server, make_server
 from genrec.runs import Run, find_run
 from genrec.types import Log
 from genrec.version import __version__
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 TASKS = ("recommend", "explain", "score")
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+CONCURRENCY = 8  # requests that are sent to a server at once
 _PACKAGES = ("torch", "transformers", "numpy", "pyarrow")
 
 
@@ -41,6 +43,8 @@ class Job:
         model: the name or folder of the model, or of the base model of the run; None for the default.
         loading: the keyword arguments ``device``, ``dtype``, ``threads`` and ``quantize`` of
             ``LanguageModel.load``, as far as they differ from the defaults.
+        server: with a model behind a server: ``base_url`` and other fields of ``models.openai.Server`` as
+            text, and ``concurrency``, the number of requests at once (8). ``model`` is its name there.
         settings: the settings of the recommender that differ from the defaults.
         options: the query options that differ from the defaults.
         items: with ``score``, the ids of the items.
@@ -57,6 +61,7 @@ class Job:
     run: str | None = None
     model: str | None = None
     loading: Mapping[str, Any] = field(default_factory=dict)
+    server: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     items: Sequence[str] | None = None
@@ -80,8 +85,33 @@ class Job:
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 msg = f"{name}={value!r} is not valid. Expected a whole number of at least 1."
                 raise SettingsError(msg)
+        if self.server:
+            self.find_server()
         Settings.of(self.settings)
         self.query()
+
+    @property
+    def concurrency(self) -> int:
+        """The number of requests that are sent to a server at once."""
+        given = self.server.get("concurrency", str(CONCURRENCY))
+        if not given.isdecimal() or int(given) < 1:
+            msg = f"concurrency={given!r} is not valid. Expected a whole number of at least 1."
+            raise SettingsError(msg)
+        return int(given)
+
+    def find_server(self) -> Server:
+        """Return the server of the model.
+
+        Raises:
+            SettingsError: its description is invalid, or the job needs a model that genrec runs.
+        """
+        if self.run is not None or self.task == "score":
+            what = "run" if self.run is not None else "task='score'"
+            msg = f"{what} cannot be used with a model behind a server. Leave one of them out."
+            raise SettingsError(msg)
+        others = {n: v for n, v in self.server.items() if n not in {"base_url", "concurrency"}}
+        assert self.concurrency
+        return make_server(self.model, self.server.get("base_url", ""), others)
 
     def query(self) -> QueryOptions:
         """Return the options of every request."""
@@ -130,6 +160,9 @@ class Job:
         from genrec.models.packaged import DEFAULT_MODEL
         from genrec.recommender import Recommender
 
+        if self.server:
+            settings = {"decoder": "match", **self.settings}
+            return Recommender(dataset, OpenAIModel(self.find_server()), log=log, **settings)
         loading = dict(self.loading)
         if self.task == "explain" and resolve_device(loading.get("device", "auto")).type == "cpu":
             loading.setdefault("dtype", "float32")  # evidence is a small difference of scores
@@ -249,7 +282,11 @@ class Manifest:
         write_text(self._path, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
 
     def _identity(self) -> dict[str, Any]:
-        given = {"job": self.job.to_dict(), "inputs": asdict(self.inputs)}
+        job = self.job.to_dict()  # limits may change when a batch is continued
+        job["server"] = {
+            n: v for n, v in job["server"].items() if n not in {*LIMITS, "concurrency"}
+        }
+        given = {"job": job, "inputs": asdict(self.inputs)}
         identity: dict[str, Any] = json.loads(json.dumps(given))
         return identity
 

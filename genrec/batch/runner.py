@@ -50,6 +50,11 @@ def run(
     if workers < 1:
         msg = f"workers={workers} is not valid. Expected a whole number of at least 1."
         raise SettingsError(msg)
+    if job.server and (engine != "local" or workers != 1):
+        msg = (
+            "A model behind a server needs one local worker, which sends several requests at once."
+        )
+        raise SettingsError(msg)
     if engine == "ray":
         check_ray()
     began = time.monotonic()

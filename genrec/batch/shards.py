@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ import pyarrow.parquet as pq
 
 from genrec.batch.job import Job
 from genrec.batch.rows import Row, Rows
-from genrec.errors import DataError, RequestError
+from genrec.errors import DataError, ModelError, RequestError
 from genrec.files import write_file
+from genrec.models.openai import BudgetError
 from genrec.pipeline.types import Recommendation, RecommendationList
 from genrec.recommender import Recommender
 
@@ -128,6 +130,9 @@ class ShardWriter:
         """Return each row with its list, or with the reason why there is none."""
         if self.job.task == "score":
             return [(row, self._score(row)) for row in rows]
+        if self.job.server:
+            with ThreadPoolExecutor(self.job.concurrency) as pool:
+                return list(zip(rows, pool.map(self._ask, rows), strict=True))
         lists = self._recommender.recommend_many(
             [row.history for row in rows if row.history is not None],
             batch_size=self.job.batch_size,
@@ -140,6 +145,17 @@ class ShardWriter:
             )
             for row, answer in zip(rows, lists, strict=True)
         ]
+
+    def _ask(self, row: Row) -> RecommendationList | str:
+        """Answer a row with a model behind a server, whose failures concern only this row."""
+        assert row.history is not None
+        try:
+            answer = self._recommender.recommend(row.history, options=self._options)
+        except BudgetError:
+            raise
+        except (ModelError, RequestError) as error:
+            return str(error)
+        return answer if answer.recommendations else (answer.notes or ("the list is empty",))[-1]
 
     def _score(self, row: Row) -> RecommendationList | str:
         assert row.history is not None

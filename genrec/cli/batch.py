@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from genrec.cli.options import AsJson, Data, FieldsOf, Given, ModelOptions, command
+from genrec.cli.options import AsJson, Data, FieldsOf, Given, ModelOptions, ServerOptions, command
 from genrec.config import OUTPUT, WHAT, QueryOptions, Settings, option
 from genrec.files import check_output
 
@@ -81,6 +81,7 @@ def batch(
     which: ModelOptions,
     settings: Annotated[Given, FieldsOf(Settings)],
     how: EngineOptions,
+    server: ServerOptions,
     out: Annotated[
         Path,
         typer.Option(
@@ -97,6 +98,7 @@ def batch(
     reason. If the command is interrupted, the same command continues, and finished files are kept.
     """
     from genrec.batch import Job, run
+    from genrec.cli.loading import for_server
     from genrec.reports import console
 
     job = Job(
@@ -106,7 +108,8 @@ def batch(
         run=None if which.run is None else str(which.run),
         model=which.model,
         loading={n: v for n, v in which.loading().items() if v != getattr(ModelOptions(), n)},
-        settings=settings.only,
+        server={} if server.base_url is None else {"base_url": server.base_url, **server.server},
+        settings=for_server(settings, which, server).only,
         options=query.only,
         items=wanted.items,
         shard_size=how.shard_size,

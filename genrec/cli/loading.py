@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genrec.cli.options import Given, HistoryOptions, ModelOptions
+from genrec.cli.options import Given, HistoryOptions, ModelOptions, ServerOptions
 from genrec.config import EXPLAIN, Settings
+from genrec.errors import SettingsError
 from genrec.runs import Run, find_run
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def load_request(
     *,
     quiet: bool,
     weights: bool = True,
+    server: ServerOptions | None = None,
 ) -> tuple[Recommender, History | str]:
     """Load a recommender for a dataset folder, and find the history that a command refers to.
 
@@ -42,6 +44,7 @@ def load_request(
         quiet: whether to suppress progress output.
         weights: whether to load the model's weights right away instead of when they are first
             needed.
+        server: a server that runs the model instead.
 
     Raises:
         GenrecError: the folder or the model cannot be loaded, or the request is invalid.
@@ -50,6 +53,7 @@ def load_request(
     from genrec.pipeline.preflight import check_request
     from genrec.reports import console
 
+    settings = for_server(settings, which, server)
     checked = Settings.of(settings)  # report invalid settings before loading the data
     if which.run is not None:
         trained = Run.read(find_run(which.run))
@@ -64,7 +68,7 @@ def load_request(
         which = use_float32(which)
     with console.working(f"Loading {which.name} ...", quiet=quiet) as log:
         recommender = load_recommender(
-            dataset, which, settings, log, weights=weights, asking=wanted.asking
+            dataset, which, settings, log, weights=weights, asking=wanted.asking, server=server
         )
     return recommender, history
 
@@ -77,6 +81,7 @@ def load_recommender(
     *,
     weights: bool = True,
     asking: bool = False,
+    server: ServerOptions | None = None,
 ) -> Recommender:
     """Load a recommender from a run or a model, with the given settings.
 
@@ -91,6 +96,11 @@ def load_recommender(
     from genrec.pipeline.run_use import check_use
     from genrec.recommender import Recommender
 
+    if server is not None and server.base_url is not None:
+        from genrec.models.openai import OpenAIModel, make_server
+
+        remote = OpenAIModel(make_server(which.model, server.base_url, server.server))
+        return Recommender(dataset, remote, log=log, **settings)
     if which.run is None:
         model = lazy_model(which.name, log=log, **which.loading())
         recommender = Recommender(dataset, model, log=log, **settings)
@@ -103,6 +113,29 @@ def load_recommender(
     if weights and recommender.fusing.role != EXPLAIN:
         model.load()
     return recommender
+
+
+def for_server(settings: Given, which: ModelOptions, server: ServerOptions | None) -> Given:
+    """Let a model behind a server write texts that are matched to items.
+
+    Raises:
+        SettingsError: a run was given, or another decoder.
+    """
+    if server is None or server.base_url is None:
+        return settings
+    if which.run is not None:
+        msg = (
+            "--run cannot be used with --backend openai. To use a fine-tuned model on a server, merge it with "
+            "`genrec merge`, let the server load the folder, and give its name with --model."
+        )
+        raise SettingsError(msg)
+    if settings.only.get("decoder", "match") != "match":
+        msg = (
+            f"--decoder {settings.only['decoder']} needs the probabilities of all tokens, which a server does not "
+            "give. Expected --decoder match."
+        )
+        raise SettingsError(msg)
+    return Given({**settings, "decoder": "match"}, settings.named | {"decoder"})
 
 
 def use_float32(which: ModelOptions) -> ModelOptions:

@@ -113,6 +113,50 @@ class ModelOptions:
         return {n: getattr(self, n) for n in ("device", "dtype", "threads", "quantize")}
 
 
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """Options for a model that another server runs."""
+
+    backend: str = option(
+        "local",
+        MODEL,
+        "local: genrec runs the model. openai: a server with OpenAI's API does, such as vLLM, SGLang, llama.cpp, "
+        "Ollama or a hosted one. Its texts are matched to items (--decoder match).",
+        choices=("local", "openai"),
+    )
+    base_url: str | None = option(
+        None,
+        MODEL,
+        "With --backend openai: the address of the server, such as http://localhost:8000/v1. --model is the name of "
+        "the model there, and the environment variable OPENAI_API_KEY holds the key.",
+        metavar="URL",
+    )
+    server: Mapping[str, str] = option(
+        {},
+        MODEL,
+        "With --backend openai: endpoint (completions or chat), context, timeout, retries, per_minute, max_tokens, "
+        "max_cost, price_in and price_out; see the guide on model servers.",
+        metavar="NAME=VALUE",
+        example="endpoint=chat",
+    )
+
+    def __post_init__(self) -> None:
+        """Check that the options fit together.
+
+        Raises:
+            SettingsError: the address is missing, or options of a server are given without one.
+        """
+        if self.backend not in {"local", "openai"}:
+            msg = f"--backend {self.backend} is not valid. Expected local or openai."
+            raise SettingsError(msg)
+        if self.backend == "openai" and self.base_url is None:
+            msg = "--backend openai needs --base-url, such as http://localhost:8000/v1."
+            raise SettingsError(msg)
+        if self.backend == "local" and (self.base_url is not None or self.server):
+            msg = "--base-url and --server need --backend openai. Add it, or leave them out."
+            raise SettingsError(msg)
+
+
 class Given(dict[str, Any]):
     """A dictionary of option values that remembers which options were given on the command line.
 

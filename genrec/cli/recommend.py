@@ -20,6 +20,7 @@ from genrec.cli.options import (
     Given,
     HistoryOptions,
     ModelOptions,
+    ServerOptions,
     command,
     in_panel,
 )
@@ -121,6 +122,7 @@ def recommend(
     query: QueryOptions,
     which: ModelOptions,
     settings: Annotated[Given, FieldsOf(Settings)],
+    server: ServerOptions,
     html: Html = None,
     json: AsJson = False,
 ) -> None:
@@ -141,7 +143,9 @@ def recommend(
             "--style and --evidence need explanations. Add --explain or --html, or leave them out."
         )
         raise SettingsError(msg)
-    recommender, given = load_request(data, asked, which, settings, Wanted(query), quiet=json)
+    recommender, given = load_request(
+        data, asked, which, settings, Wanted(query), quiet=json, server=server
+    )
     several = shows_rails(recommender, query)
     rails: dict[str, RecommendationList] = {}
     with console.working("Searching ...", quiet=json) as recommender.log:
