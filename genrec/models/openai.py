@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -268,7 +268,9 @@ class OpenAIModel:
             send = self._client.completions.with_raw_response.create
         values = self._send(send, given, (most_in, n * options.max_tokens))
         read = _read_chat if self.server.endpoint == CHAT else _read_completion
-        return [read(choice) for choice in values["choices"]]
+        found = [read(choice) for choice in values["choices"]]
+        # some servers return the string at which the text ended
+        return [replace(t, text=t.text.partition(options.stop)[0]) for t in found]
 
     def _send(
         self, send: Callable[..., Any], given: Mapping[str, Any], most: tuple[int, int]

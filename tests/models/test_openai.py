@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import os
 import random
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +27,7 @@ from genrec.data.datasets import load
 from genrec.errors import GenrecError, ModelError, SettingsError
 from genrec.models.base import GenerationOptions, TextModel
 from genrec.models.openai import CHAT, BudgetError, OpenAIModel, Server, make_server
+from genrec.models.packaged import ensure
 
 ASKED = GenerationOptions(3, 20, "\n", 0.7)
 """A request for three texts."""
@@ -58,6 +64,12 @@ def test_texts_arrive_as_they_were_written(endpoint: str) -> None:
         body = server.asked[0]
         assert (body["n"], body["stop"], body["max_tokens"]) == (3, ["\n"], 20)
         assert made.spent.tokens_in + made.spent.tokens_out == server.counted
+
+
+def test_a_text_ends_where_it_should() -> None:
+    with running(TextServer(writes, keeps_stop=True)) as server:
+        texts = model(server).generate(Prompt("x"), ASKED)
+    assert [t.text for t in texts] == writes("x")
 
 
 def test_a_server_that_gives_one_text_is_asked_again_with_other_seeds() -> None:
@@ -241,3 +253,43 @@ def test_invalid_jobs(values: dict[str, Any], message: str) -> None:
     }
     with pytest.raises(GenrecError, match=message):
         Job(data="zh_mini", **given)
+
+
+@pytest.mark.model
+@pytest.mark.skipif(not FULL, reason="starts a model server; scripts/test --full runs it")
+def test_a_real_server(tmp_path: Path) -> None:
+    folder = str(ensure("smollm2-135m"))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    serve = [
+        str(Path(sys.executable).with_name("transformers")),
+        "serve",
+        folder,
+        "--device",
+        "cpu",
+        "--port",
+        str(port),
+    ]
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    with subprocess.Popen(
+        serve, env=offline, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            there = f"http://localhost:{port}"
+            for _ in range(600):
+                with contextlib.suppress(OSError), urllib.request.urlopen(f"{there}/health") as answer:
+                    if answer.status == 200:
+                        break
+                time.sleep(0.2)
+            users = tmp_path / "users.csv"
+            users.write_text("user_id\n12493\n12347\n12348\n", encoding="utf-8")
+            for endpoint in ("completions", CHAT):
+                job = Job(
+                    data="online_retail_demo", users=str(users), model=folder, options={"k": 3},
+                    settings={"encoder": "ngrams", "n_samples": 4},
+                    server={"base_url": f"{there}/v1", "endpoint": endpoint, "concurrency": "1"},
+                )  # fmt: skip
+                report = run(job, tmp_path / endpoint)
+                assert report.answered + report.rejected == report.rows == 3
+        finally:
+            process.terminate()

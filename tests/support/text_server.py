@@ -23,6 +23,7 @@ class TextServer:
         faults: what goes wrong with each request, in order; "" for nothing, and for all later ones.
         asked: the bodies of the requests.
         texts_at_once: how many texts it returns at most, whatever is asked.
+        keeps_stop: whether it returns the string at which a text should end, and more.
         counted: the tokens of the answers that it gave, of prompts and texts: one for each word.
     """
 
@@ -30,6 +31,7 @@ class TextServer:
     faults: list[str] = field(default_factory=list)
     asked: list[dict[str, Any]] = field(default_factory=list)
     texts_at_once: int = 100
+    keeps_stop: bool = False
     counted: int = 0
     url: str = ""
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -60,6 +62,8 @@ def running(server: TextServer) -> Iterator[TextServer]:
             chat = self.path.endswith("/chat/completions")
             prompt = body["messages"][-1]["content"] if chat else body["prompt"]
             texts = server.write(prompt)[: min(body["n"], server.texts_at_once)]
+            if server.keeps_stop:
+                texts = [f"{t}{body['stop'][0]}more" for t in texts]
             if fault == "refusing":
                 texts = [""]
             choices = [
