@@ -17,8 +17,8 @@ _HOW = "How to run it"
 
 
 @dataclass(frozen=True, slots=True)
-class TaskOptions:
-    """Options that say what is done for which rows."""
+class BatchOptions:
+    """Options that say what is done for which rows, and wanted."""
 
     users: Path | None = option(
         None,
@@ -37,11 +37,6 @@ class TaskOptions:
     items: Sequence[str] | None = option(
         None, WHAT, "With --task score: the items to score.", unset="none", items=True
     )
-
-
-@dataclass(frozen=True, slots=True)
-class EngineOptions:
-    """Options that say how the work is done."""
 
     engine: str = option(
         "local",
@@ -76,11 +71,10 @@ class EngineOptions:
 )
 def batch(
     data: Data,
-    wanted: TaskOptions,
+    wanted: BatchOptions,
     query: Annotated[Given, FieldsOf(QueryOptions, without=["explain"])],
     which: ModelOptions,
     settings: Annotated[Given, FieldsOf(Settings)],
-    how: EngineOptions,
     server: ServerOptions,
     out: Annotated[
         Path,
@@ -112,12 +106,12 @@ def batch(
         settings=for_server(settings, which, server).only,
         options=query.only,
         items=wanted.items,
-        shard_size=how.shard_size,
-        batch_size=how.batch_size,
+        shard_size=wanted.shard_size,
+        batch_size=wanted.batch_size,
     )
     check_output(out, kind="folder")
     with console.working("Starting ...", quiet=json) as log:
-        report = run(job, out, engine=how.engine, workers=how.workers, log=log)
+        report = run(job, out, engine=wanted.engine, workers=wanted.workers, log=log)
     if json:
         console.print_json({"schema_version": 1, **report.to_dict()})
         return
