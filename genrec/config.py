@@ -660,6 +660,15 @@ class QueryOptions:
         metavar="PART=WEIGHT",
         example="match=20",
     )
+    profile_edits: str | Mapping[str, Sequence[str]] | None = option(
+        None,
+        WHAT,
+        "What the user has corrected in their profile: a JSON file with the lists added, removed and "
+        "banned of keywords. Items that hold an added keyword get twice the score. Items that hold a "
+        "banned one are left out, and so are the events with such items.",
+        metavar="FILE",
+        unset="no corrections",
+    )
     stock: str | None = option(
         None,
         WHAT,

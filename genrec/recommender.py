@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 import numpy as np
 
 from genrec import runs
-from genrec.config import PROTOCOL, QueryOptions, Settings
+from genrec.config import EXPLAIN, PROTOCOL, QueryOptions, Settings
 from genrec.conversation.query import MOST_SHOWN, Query
 from genrec.conversation.questions import Asker
 from genrec.data.catalog import Catalog, Item
@@ -62,6 +62,7 @@ from genrec.priors.weights import ItemPrior
 from genrec.prompts.encoder import EncodedPrompt, Encoder, PromptEncoder, TextEncoder
 from genrec.prompts.template import Template
 from genrec.runs import Run
+from genrec.taste.edits import ProfileEdits
 from genrec.types import FloatArray, IntArray, Log
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ if TYPE_CHECKING:
     from genrec.models.token_tree import TokenTree
     from genrec.pipeline.yes_no import YesNo
     from genrec.priors.collaborative import CollaborativePrior
+    from genrec.taste.opinions import Classifier
+    from genrec.taste.profile import Profile
 
 
 class Recommender:
@@ -892,6 +895,55 @@ class Recommender:
         with self._lock.request():
             row = self._present(item_id)
             return self._explanations.falls(self._whole_request(history), row, left_out)
+
+    def profile(
+        self,
+        history: HistoryLike,
+        *,
+        edits: ProfileEdits | Mapping[str, Sequence[str]] | None = None,
+        classifier: Classifier | None = None,
+        most: int = 8,
+    ) -> Profile:
+        """Describe what a history says about a user's taste, with the events that say so.
+
+        The nats of each interest are measured by the same search as explanations: with the prior if it
+        ranks items alone, otherwise with the model and the prior, over the 20 most likely items that
+        hold the keyword. Nothing is measured with a model that only generates text.
+
+        Args:
+            history: see ``understand``.
+            edits: the user's corrections; see ``genrec.taste.edits.ProfileEdits``.
+            classifier: a ``genrec.sentiment.Sentiment`` that reads reviews without a known polarity.
+            most: the maximum number of interests.
+
+        Raises:
+            RequestError: the history or the edits are not valid.
+        """
+        from genrec.pipeline.profiles import Profiler
+
+        with self._lock.request():
+            read, _ = self.understand(history)
+            given = ProfileEdits.of(edits or {})
+            reads = can_score(self.model) and not self._writes
+            counted = self.prior is not None and (self.fusing.role == EXPLAIN or not reads)
+            profiler = Profiler(
+                self._index, self.settings, self.dataset, self.prior, self.template.verbs
+            )
+            measured = "model" if self.prior is None else "model and prior"
+            return profiler.make(
+                read,
+                given,
+                measure=None if counted or not reads else self._set_falls,
+                measured="prior" if counted else measured,
+                classifier=classifier,
+                most=most,
+            )
+
+    def _set_falls(
+        self, history: History, sets: Sequence[IntArray], left_out: Sequence[Sequence[int]]
+    ) -> list[tuple[float, float]]:
+        """Measure the drops of sets of items; see ``Explanations.set_falls``."""
+        return self._explanations.set_falls(self._whole_request(history), sets, left_out)
 
     def events_in_prompt(self, history: HistoryLike) -> tuple[str, tuple[tuple[int, int], ...]]:
         """Build the prompt as a string, and locate each event in it.

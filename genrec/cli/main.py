@@ -20,6 +20,7 @@ from genrec.cli import (
     doctor,
     evaluate,
     fit,
+    profile,
     recommend,
     sentiment,
     serve,
@@ -56,7 +57,7 @@ for _panel, _commands in {
     "Start here": (demo.demo, doctor.doctor),
     "Recommend": (
         recommend.recommend, recommend.explain, recommend.rank, recommend.score, recommend.likes,
-        similar.similar, recommend.prompt,
+        similar.similar, profile.profile, recommend.prompt,
     ),
     "Many users": (batch.batch,),
     "Serve": (serve.serve, serve.key),

@@ -39,7 +39,7 @@ from genrec.priors.positions import PositionWeights
 from genrec.priors.weights import ItemPrior, Weights
 from genrec.prompts.encoder import EncodedPrompt
 from genrec.text import one_line
-from genrec.types import FloatArray
+from genrec.types import FloatArray, IntArray
 
 _READINGS = 1.5  # after the groups, ``fast`` reads at most this many times the prompt's tokens
 
@@ -52,11 +52,13 @@ class Change:
         left_out: the indices of the events to leave out. Event 0 is the oldest one in the prompt.
         added: an event to add after all others, or None.
         without_older: True to leave out the events that the prompt does not show.
+        older: the indices of such events to leave out. Event 0 is the oldest of the whole history.
     """
 
     left_out: tuple[int, ...] = ()
     added: Interaction | None = None
     without_older: bool = False
+    older: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,8 @@ class Question:
         before = 0 if change.without_older else len(self.history) - self.events
         kept = [e for i, e in enumerate(self.window.interactions) if i not in change.left_out]
         kept += [] if change.added is None else [change.added]
-        whole = (*self.history.interactions[:before], *kept)
+        first = enumerate(self.history.interactions[:before])
+        whole = [*(e for i, e in first if i not in change.older), *kept]
         return self.history.with_events(kept), self.history.with_events(whole)
 
 
@@ -153,13 +156,19 @@ class Drops:
 
 
 class Counterfactuals:
-    """Measures how changes to a request's history affect the scores of R items.
+    """Measures how changes to a request's history affect the scores of R items, or of R sets of items.
 
     Attributes:
         own: (R,) the scores of the items with the unchanged history.
     """
 
-    def __init__(self, question: Question, rows: Sequence[int], changes: Sequence[Change]) -> None:
+    def __init__(
+        self,
+        question: Question,
+        rows: Sequence[int],
+        changes: Sequence[Change],
+        sets: Sequence[IntArray] | None = None,
+    ) -> None:
         """Score the items with the unchanged history.
 
         The model reads the prompts of changed histories only when a method needs them.
@@ -168,8 +177,10 @@ class Counterfactuals:
             question: the request.
             rows: the catalog rows of the R items.
             changes: the changes that can be measured. The methods refer to them by index.
+            sets: indices in ``rows`` of the items of each set. The score of a set is the logarithm of
+                the sum of the exponentials of its items' scores. None to measure single items.
         """
-        self._question = question
+        self._question, self._sets = question, sets
         self._rows = np.array(rows, dtype=np.int64)
         positions = question.trie.positions_of(self._rows)
         changed = [question.changed(c) for c in [Change(), *changes]]
@@ -270,14 +281,16 @@ class Counterfactuals:
         for index, ranking in enumerate(rankings):
             by_row = dict(zip(ranking.rows.tolist(), ranking.scores.tolist(), strict=True))
             scores[index] = [by_row[r] for r in self._rows.tolist()]
-        return scores
+        if self._sets is None:
+            return scores
+        return np.stack([np.logaddexp.reduce(scores[:, s], axis=1) for s in self._sets], axis=1)
 
     def measure_drops(self, changes: Sequence[int]) -> Drops:
         """Measure the drops in the items' scores under the changes with the given indices."""
         which = [c + 1 for c in changes]
         zeros = [0] * len(which)
         if not which:
-            nothing = np.empty((0, len(self._rows)))
+            nothing = np.empty((0, len(self.own)))
             return Drops(nothing, nothing)
         if self._branches is None:
             drop = self.own - self._scores(zeros, which)
@@ -307,7 +320,7 @@ class Counterfactuals:
         """
         which = [c + 1 for c in changes]
         if all(self._weights[w] is self._weights[0] for w in which):
-            return np.zeros((len(which), len(self._rows)))
+            return np.zeros((len(which), len(self.own)))
         return np.asarray(self.own - self._scores([0] * len(which), which))
 
 

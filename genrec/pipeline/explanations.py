@@ -20,6 +20,7 @@ from genrec.pipeline.request import Request
 from genrec.pipeline.shop_rules import apply_filters
 from genrec.pipeline.trie_search import TrieSearch
 from genrec.pipeline.types import RecommendationList
+from genrec.types import IntArray
 
 if TYPE_CHECKING:
     from genrec.decoding.filters import Filter
@@ -231,6 +232,39 @@ class Explanations:
         changes = [Change(tuple(places)) for places in left_out]
         drops = Counterfactuals(question, [row], changes).measure_drops(range(len(changes)))
         return [float(drop) for drop in drops.total[:, 0]]
+
+    def set_falls(
+        self, request: Request, sets: Sequence[IntArray], left_out: Sequence[Sequence[int]]
+    ) -> list[tuple[float, float]]:
+        """Measure how much probability sets of items lose when events are left out.
+
+        Args:
+            request: the request, which must not exclude the user's own items.
+            sets: the catalog rows of each set of items, which is not empty.
+            left_out: for each set, the indices of the events in the whole history that are left out.
+
+        Returns:
+            For each set, the drop of the logarithm of its items' total probability in nats: the parts
+            due to the model and to the prior.
+        """
+        from genrec.explain.evidence import Change, Counterfactuals
+
+        question = self._search.question(request)
+        first = len(question.history) - question.events
+        changes = [
+            Change(
+                left_out=tuple(n - first for n in places if n >= first),
+                older=tuple(n for n in places if n < first),
+            )
+            for places in left_out
+        ]
+        rows = np.unique(np.concatenate(sets))
+        places = [np.searchsorted(rows, one) for one in sets]
+        drops = Counterfactuals(question, rows.tolist(), changes, places).measure_drops(
+            range(len(changes))
+        )
+        both = zip(np.diag(drops.model).tolist(), np.diag(drops.prior).tolist(), strict=True)
+        return [(float(model), float(prior)) for model, prior in both]
 
     def spans(self, request: Request) -> tuple[str, tuple[tuple[int, int], ...]]:
         """Locate each event in the prompt; see ``Recommender.events_in_prompt``."""

@@ -22,6 +22,8 @@ from genrec.matching.history_notes import describe_gaps, describe_users
 from genrec.matching.history_parser import HistoryParser, Understood, check_length
 from genrec.matching.matcher import TextMatcher
 from genrec.pipeline.catalog_index import CatalogIndex, Order
+from genrec.pipeline.demonstrations import Demonstrations
+from genrec.pipeline.keywords import edits_of, keyword_index, write_section
 from genrec.pipeline.queries import Wish
 from genrec.pipeline.read_history import HistoryLike as HistoryLike
 from genrec.pipeline.read_history import Read, read_history
@@ -30,10 +32,11 @@ from genrec.pipeline.rules import Rules, apply_rules
 from genrec.pipeline.shop_rules import ShopRules, apply_filters, describe_nothing_left
 from genrec.prompts.encoder import EncodedPrompt, PromptBudget, PromptEncoder
 from genrec.prompts.template import Template
+from genrec.taste.edits import ProfileEdits
+from genrec.taste.keywords import KeywordIndex
 from genrec.text import quantity
 from genrec.types import FloatArray, Log
 
-_DEMONSTRATION_EVENTS = 8
 _SHOWN = 5  # maximum number of unknown item ids that a message names
 
 
@@ -168,6 +171,7 @@ class RequestBuilder:
         """
         self.settings, self.dataset, self.index = settings, dataset, index
         self.template, self.behavior = template, behavior
+        self._demonstrations = Demonstrations(settings, dataset, behavior)
         self.shop = ShopRules(settings, dataset, index, behavior)
         self.redactor = redactor_for(settings, dataset)
         self.context = RequestContext(settings, dataset, self.redactor)
@@ -226,45 +230,31 @@ class RequestBuilder:
 
     def _read(self, history: HistoryLike, options: QueryOptions) -> Read:
         read, understood = self.understand(history)
+        if options.profile_edits is not None:
+            read = edits_of(options).apply(read, self.keywords)
         return self.context.add(read, options), understood
 
     def demonstrations(self, user_id: str | None = None) -> tuple[History, ...]:
         """Choose the few-shot demonstrations; see ``Recommender.demonstrations``."""
-        if not self.settings.few_shot or self.dataset is None:
-            return ()
-        chosen: list[History] = []
-        for candidate in self._shuffled_users:
-            if len(chosen) == self.settings.few_shot:
-                break
-            if candidate == user_id:
-                continue
-            history = self.dataset.interactions.history(candidate, before="validation")
-            wanted = tuple(i for i in history.interactions if i.behavior == self.behavior)
-            if len(wanted) >= 2:
-                chosen.append(History(wanted, candidate).latest(_DEMONSTRATION_EVENTS))
-        if len(chosen) < self.settings.few_shot:
-            msg = (
-                f"few_shot={self.settings.few_shot} needs that many other users with two or more "
-                f"{self.behavior!r} events in train, but there are only {len(chosen)}. Lower few_shot."
-            )
-            raise RequestError(msg)
-        return tuple(chosen)
+        return self._demonstrations.choose(user_id)
 
-    @cached_property
-    def _shuffled_users(self) -> list[str]:
-        assert self.dataset is not None
-        users = list(self.dataset.interactions.user_ids)
-        order = np.random.default_rng(self.settings.seed).permutation(len(users))
-        return [users[i] for i in order]
+    @property
+    def keywords(self) -> KeywordIndex:
+        """The keywords of the catalog's items."""
+        return keyword_index(self.index, self.settings, self.dataset)
 
     def prompt(
-        self, history: History, demonstrations: Sequence[History] | None = None
+        self,
+        history: History,
+        demonstrations: Sequence[History] | None = None,
+        edits: ProfileEdits | None = None,
     ) -> EncodedPrompt:
         """Build a prompt that shows as many recent events as fit; see ``Recommender.prompt``.
 
         Args:
             history: the events, oldest first.
             demonstrations: the few-shot demonstrations; if None, they are chosen here.
+            edits: the user's corrections of the line that stands for events that do not fit.
 
         Raises:
             SettingsError: the template asks a yes-or-no question, or its events cannot be
@@ -278,6 +268,10 @@ class RequestBuilder:
                 "or a different run."
             )
             raise SettingsError(msg)
+
+        def describe(older: History) -> str:
+            return write_section(older, self.keywords, self.settings, edits or ProfileEdits())
+
         prompt = self._encoder().fit(
             self.template,
             self.index.catalog,
@@ -290,12 +284,15 @@ class RequestBuilder:
             if demonstrations is None
             else demonstrations,
             scale=self.shown_scale,
+            describe=describe if self.template.shows_profile else None,
         )
         if self.settings.recent is not None:
             prompt.by_event(self.settings.recent)  # fails before the model is loaded
         return prompt
 
-    def _renderer(self, demonstrations: Sequence[History]) -> Callable[[History], EncodedPrompt]:
+    def _renderer(
+        self, demonstrations: Sequence[History], profile: str
+    ) -> Callable[[History], EncodedPrompt]:
         """Return a function that renders and encodes a prompt with exactly the given events."""
 
         def render(window: History) -> EncodedPrompt:
@@ -307,6 +304,7 @@ class RequestBuilder:
                 form=encoder.form,
                 demonstrations=demonstrations,
                 scale=self.shown_scale,
+                profile=profile,
             )
             return encoder.prompt(prompt)
 
@@ -334,7 +332,7 @@ class RequestBuilder:
             RequestError: no item may be returned, or an option or a history is invalid.
         """
         order = self.index.order(by_rows=by_rows)
-        rules = apply_rules(options, self.settings, self.index, order)
+        rules = apply_rules(options, self.settings, self.index, order, self.dataset)
         return [
             self._request(*self._read(h, options), options, order, rules, keep_own)
             for h in histories
@@ -354,7 +352,7 @@ class RequestBuilder:
                 have a supported form.
         """
         order = self.index.order(by_rows=by_rows)
-        rules = apply_rules(options, self.settings, self.index, order)
+        rules = apply_rules(options, self.settings, self.index, order, self.dataset)
         return [self._attempt(*self._read(h, options), options, order, rules) for h in histories]
 
     def build_rails(
@@ -374,7 +372,7 @@ class RequestBuilder:
             by_rows: see ``build``.
         """
         order = self.index.order(by_rows=by_rows)
-        rules = apply_rules(options, self.settings, self.index, order)
+        rules = apply_rules(options, self.settings, self.index, order, self.dataset)
         read, understood = self._read(history, options)
         return [
             self._attempt(read, understood, replace(options, show=show), order, rules)
@@ -405,7 +403,7 @@ class RequestBuilder:
         checked.
         """
         order = self.index.order(by_rows=True)
-        rules = apply_rules(options, self.settings, self.index, order)
+        rules = apply_rules(options, self.settings, self.index, order, self.dataset)
         self.shop.show(options)
         self.context.add(History(), options)
         if isinstance(history, History):
@@ -434,19 +432,20 @@ class RequestBuilder:
         show = "all" if keep_own else self.shop.show(options)
         pins, unplaced = rules.place_pins(allowed, order, self.index.catalog, int(options.k))
         shots = self.demonstrations(read.user_id)
+        prompt = self.prompt(read, shots, edits_of(options))
         return Request(
             history=read,
             options=options,
             behavior=self.behavior,
             understood=understood,
-            prompt=self.prompt(read, shots),
+            prompt=prompt,
             order=order,
             allowed=allowed,
             seen=self.shop.describe_seen(show),
             show=show,
             left_out=left_out,
-            render=self._renderer(shots),
-            bare=self._renderer(()) if shots else None,
+            render=self._renderer(shots, prompt.prompt.profile),
+            bare=self._renderer((), prompt.prompt.profile) if shots else None,
             boosts=rules.boosts,
             pins=pins,
             notes=(*self._notes(understood), *rules.notes, *unplaced),

@@ -17,12 +17,14 @@ import numpy as np
 
 from genrec.config import QueryOptions, Settings
 from genrec.data.catalog import Catalog
+from genrec.data.dataset import Dataset
 from genrec.data.item_times import FROM, UNTIL, is_available, read_item_times, read_years
 from genrec.data.time_units import format_time
 from genrec.data.times import parse_time
 from genrec.decoding.filters import Filter
 from genrec.errors import DataError, RequestError, SettingsError
 from genrec.pipeline.catalog_index import CatalogIndex, Order, check_ids
+from genrec.pipeline.keywords import added_boosts, edits_of, keyword_index
 from genrec.pipeline.predicate_parser import shorten
 from genrec.text import quantity
 from genrec.types import BoolArray, FloatArray
@@ -32,6 +34,10 @@ _AGE_COLUMNS = (
     FROM,
 )  # the columns that can hold the age of items, most suitable first
 _DAY = 86_400.0
+UNBOOSTED = (
+    "The keywords that the user added do not change this list, because draws and free texts have no "
+    "scores that could be multiplied."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +108,11 @@ class _LeftOut:
 
 
 def apply_rules(
-    options: QueryOptions, settings: Settings, index: CatalogIndex, order: Order
+    options: QueryOptions,
+    settings: Settings,
+    index: CatalogIndex,
+    order: Order,
+    dataset: Dataset | None = None,
 ) -> Rules:
     """Apply the options that do not depend on the history.
 
@@ -111,6 +121,7 @@ def apply_rules(
         settings: the settings of the recommender.
         index: the catalog index.
         order: the order of items that the filter refers to.
+        dataset: the dataset, whose events tell how usual keywords are; None if there is none.
 
     Raises:
         RequestError: the options exclude every item, are invalid for this catalog, or do not work
@@ -134,6 +145,17 @@ def apply_rules(
         gone[stock.rows] = False
         left_out.append(_LeftOut(gone, "it is out of stock", "every item is out of stock"))
         notes += stock.notes
+    edits = edits_of(options)
+    keywords = keyword_index(index, settings, dataset) if edits else None
+    if keywords is not None and edits.banned:
+        unwanted = np.zeros(len(index.catalog), dtype=np.bool_)
+        unwanted[edits.banned_rows(keywords)] = True
+        left_out.append(
+            _LeftOut(
+                unwanted, "it holds a keyword that the user banned",
+                "every item holds a keyword that the user banned",
+            )
+        )  # fmt: skip
     for rule in left_out:
         rows = np.flatnonzero(rule.mask)
         allowed &= Filter.deny(order.positions_of(rows), order.n_positions)
@@ -144,6 +166,12 @@ def apply_rules(
     for rule in left_out:
         excluded |= {r: rule.one for r in pins if rule.mask[r] and r not in excluded}
     boosts, more = _find_boosts(options, settings, index, moment)
+    if keywords is not None and edits.added:
+        if settings.search == "sample" or settings.decoder == "match":
+            notes += (UNBOOSTED,)
+        else:
+            added = added_boosts(edits, keywords)
+            boosts = added if boosts is None else boosts + added
     return Rules(allowed, boosts, pins, excluded, (*notes, *more))
 
 

@@ -123,6 +123,7 @@ class PromptEncoder(ABC):
         demonstrations: Sequence[History] = (),
         scale: float | None = None,
         item: int | None = None,
+        describe: Callable[[History], str] | None = None,
     ) -> EncodedPrompt:
         """Render and encode a prompt with as many of the latest events as the budget allows.
 
@@ -137,12 +138,18 @@ class PromptEncoder(ABC):
                 values.
             item: catalog row of the item that an ``explain`` or ``would_like`` template is about;
                 None for other templates.
+            describe: a function that describes events that are left out in one line, which the prompt
+                shows instead; None to show nothing instead.
 
         Raises:
             PromptError: the prompt is too long even without any events.
         """
 
         def encode(n: int) -> EncodedPrompt:
+            older = len(history) - n
+            told = ""
+            if describe is not None and older:
+                told = describe(history.with_events(history.interactions[:older]))
             rendered = template.render(
                 catalog,
                 history.latest(n),
@@ -150,8 +157,9 @@ class PromptEncoder(ABC):
                 form=self.form,
                 demonstrations=demonstrations,
                 scale=scale,
-                dropped=len(history) - n,
+                dropped=older,
                 item=item,
+                profile=told,
             )
             return self.prompt(rendered)
 

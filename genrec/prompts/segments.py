@@ -46,6 +46,7 @@ class Prompt:
             events cannot be separated, and empty if there are none.
         free: for the text before the first event, and for each event, whether it contains text
             that a user wrote, such as a search or a review. Empty if ``cuts`` is None or empty.
+        profile: the line that stands for events that are not shown; empty if there is none.
     """
 
     segments: tuple[Segment, ...]
@@ -56,6 +57,7 @@ class Prompt:
     chat: bool = False
     cuts: tuple[tuple[int, int], ...] | None = None
     free: tuple[bool, ...] = ()
+    profile: str = ""
 
     @property
     def text(self) -> str:

@@ -86,6 +86,7 @@ class Template:
         shows_context: whether the template itself prints the context of the next event.
         shows_query: whether the template itself prints what the user asks for.
         shows_past_context: whether it also prints the context of the events in the history.
+        shows_profile: whether it prints a line that stands for events that are too old to be shown.
         words: the words for the context and the note.
     """
 
@@ -110,6 +111,8 @@ class Template:
           they are inserted; see ``genrec.prompts.context_words``.
         - ``query``: what the user asks for, in the same words; may be empty. In the prompt of a template that
           does not use it, it stands on a line before that of the target.
+        - ``profile``: a line that stands for the events that are too old to be shown, such as
+          "Earlier interests: tea, mugs"; empty if all events are shown.
         - ``opening``: the value of this key in the header.
         - ``item``, ``details``: the title and attributes of the item that the template is about.
         - ``target``: the title that the model is to write, which must come last.
@@ -146,6 +149,7 @@ class Template:
         self.shows_context = "context" in names
         self.shows_query = "query" in names
         self.shows_past_context = self.shows_context and "context" in parts
+        self.shows_profile = "profile" in names
 
     @classmethod
     def load(cls, name: str, language: str = "en", *, own: str | Path | None = None) -> Template:
@@ -235,6 +239,7 @@ class Template:
         scale: float | None = None,
         dropped: int = 0,
         item: int | None = None,
+        profile: str = "",
     ) -> Prompt:
         """Render a user's history as a prompt that asks the model for the next title.
 
@@ -251,6 +256,7 @@ class Template:
             dropped: number of older events that the caller has left out, to be stored for display.
             item: catalog row of the item that an ``explain`` or ``would_like`` template is about;
                 None for other templates.
+            profile: the line that stands for the events that were left out.
 
         Raises:
             PromptError: the template cannot be rendered, modifies a title or does not end with the
@@ -291,6 +297,7 @@ class Template:
             "context": self.words.write_context(history.context),
             "note": self.words.write_note(history.note),
             "query": self.words.write_query(history.query),
+            "profile": profile,
         }
         if item is not None:
             context["item"] = TitleObject(form.render(catalog[item].title), item)
@@ -309,7 +316,8 @@ class Template:
             msg = f"Template {self.name!r} could not be rendered: {error}. Fix the template."
             raise PromptError(msg) from error
         chat, shown = self.header.get("form") == "chat", len(history)
-        prompt = Prompt(segments, self.lead, self.terminator, shown, dropped, chat)
+        said = profile if self.shows_profile else ""
+        prompt = Prompt(segments, self.lead, self.terminator, shown, dropped, chat, profile=said)
         return self._separate(prompt, printed)
 
     def _separate(self, prompt: Prompt, printed: Sequence[Any]) -> Prompt:

@@ -7,6 +7,6 @@ from __future__ import annotations
 ORDER = [
     "errors", "types", "version", "json_text", "text", "keys", "config", "files", "cache", "extras",
     "runs", "memory",
-    "data", "models", "prompts", "matching", "conversation", "decoding", "baselines", "priors", "explain", "pipeline",
+    "data", "models", "prompts", "matching", "conversation", "decoding", "baselines", "priors", "explain", "taste", "pipeline",
     "recommender", "batch", "evaluation", "sentiment", "training", "fitting", "reports", "service", "cli", "__main__",
 ]  # fmt: skip

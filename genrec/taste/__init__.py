@@ -1,0 +1,1 @@
+"""Describe what a user's history says about their taste, and let users correct the description."""
