@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,6 +44,7 @@ def main() -> None:
     )
     parser.add_argument("set", choices=list(SETS))
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("GENREC_DATA", ".")))
+    parser.add_argument("--protocol", default=None, help="default: that of the set")
     parser.add_argument("--users", type=int, default=200)
     parser.add_argument("--tokens", type=int, nargs="+", default=[128, 256])
     parser.add_argument("--model", default="smollm2-135m")
@@ -55,7 +57,7 @@ def main() -> None:
         data = recbole(arguments.data / "ml-100k", "ml-100k")
     else:
         data, _ = SETS[arguments.set](arguments.data)
-    protocol = protocol_of(data)
+    protocol = arguments.protocol or protocol_of(data)
     cases = protocols.cases(data, protocol, "test")
     known = protocols.withhold(protocols.apply_protocol(data, protocol), "test")
     first = Recommender(
@@ -63,21 +65,21 @@ def main() -> None:
         max_events=100,
     )  # fmt: skip
     base = restrict(first, known, "test")
-    print(f"{arguments.set}, {arguments.model}, commit {commit()}\n", flush=True)
+    print(f"{arguments.set} {protocol}, {arguments.model}, commit {commit()}\n", flush=True)
     print(
         "| tokens | users | events | shown | shown beside the line | gain of the model alone | gain beside the prior |"
     )
     print("|---|---|---|---|---|---|---|")
     for tokens in arguments.tokens:
         both = [base.with_settings(template=name, max_prompt_tokens=tokens) for name in TEMPLATES]
-        path = arguments.out / f"{arguments.set}-{arguments.model}-{tokens}.jsonl"
-        kept = {}
+        path = arguments.out / f"{arguments.set}-{protocol}-{arguments.model}-{tokens}.jsonl"
+        kept: dict[str, dict[str, Any]] = {}
         if path.is_file():
             lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
             kept = {line["key"]: line for line in lines}
         key = "-".join(one.tuning_key()[:12] for one in both)
         order = np.random.default_rng(0).permutation(len(cases)).tolist()
-        found = []
+        found: list[dict[str, Any]] = []
         for number in order:
             if len(found) == arguments.users:
                 break
@@ -103,7 +105,7 @@ def main() -> None:
         )
 
 
-def measure(both: list[Recommender], case: protocols.Case) -> dict[str, object]:
+def measure(both: list[Recommender], case: protocols.Case) -> dict[str, Any]:
     """Score a target with and without the line; without it only, if all events fit."""
     prompts = [one.prompt(case.history) for one in both]
     shown = [p.prompt.events for p in prompts]

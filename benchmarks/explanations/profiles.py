@@ -82,7 +82,7 @@ def main() -> None:
     rng = np.random.default_rng(arguments.seed)
     started, bad, sentences = time.process_time(), 0, 0
     planted: dict[str, list[bool]] = {}
-    lines = []
+    lines: list[str] = []
     for user, length in cases:
         history = data.interactions.history(user)
         profile = profiler.make(history if length is None else history.latest(length))
@@ -126,8 +126,7 @@ def _plant(
 ) -> None:
     """Falsify sentences, and note whether the checker rejects each of them."""
     catalog = profiler.keywords.catalog
-    held = {i for i in profile.history.item_ids}
-    rows = {catalog.row(i) for i in held}
+    rows = {catalog.row(i) for i in profile.history.item_ids}
     if set(profiler.keywords.rows(other).tolist()) & rows:
         return
     for sentence in found:

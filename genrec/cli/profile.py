@@ -46,7 +46,7 @@ def profile(
                 "seed",
             ],
         ),
-    ],  # fmt: skip
+    ],
     no_model: Annotated[
         bool,
         typer.Option(

@@ -54,6 +54,8 @@ class History:
         context: the context of the next event, by column; see ``genrec.data.context``.
         note: what is known about the next event in free words; may be empty.
         query: what the user asks for, in words; may be empty.
+        earlier: a line that stands for events before these, in a prompt that shows only the latest ones;
+            may be empty.
     """
 
     interactions: tuple[Interaction, ...] = ()
@@ -61,6 +63,7 @@ class History:
     context: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
     query: str = ""
+    earlier: str = ""
 
     def __len__(self) -> int:
         return len(self.interactions)

@@ -278,20 +278,21 @@ class RequestBuilder:
             history,
             self.behavior,
             PromptBudget(
-                min(self.settings.max_prompt_tokens, self._limits.tokens()), self._limits.events
+                min(self.settings.max_prompt_tokens, self._limits.tokens()),
+                self._limits.events,
+                describe if self.template.shows_profile else None,
             ),
             demonstrations=self.demonstrations(history.user_id)
             if demonstrations is None
             else demonstrations,
             scale=self.shown_scale,
-            describe=describe if self.template.shows_profile else None,
         )
         if self.settings.recent is not None:
             prompt.by_event(self.settings.recent)  # fails before the model is loaded
         return prompt
 
     def _renderer(
-        self, demonstrations: Sequence[History], profile: str
+        self, demonstrations: Sequence[History], earlier: str
     ) -> Callable[[History], EncodedPrompt]:
         """Return a function that renders and encodes a prompt with exactly the given events."""
 
@@ -299,12 +300,11 @@ class RequestBuilder:
             encoder = self._encoder()
             prompt = self.template.render(
                 self.index.catalog,
-                window,
+                replace(window, earlier=earlier),
                 self.behavior,
                 form=encoder.form,
                 demonstrations=demonstrations,
                 scale=self.shown_scale,
-                profile=profile,
             )
             return encoder.prompt(prompt)
 

@@ -93,10 +93,13 @@ class PromptBudget:
     Attributes:
         tokens: maximum number of tokens in the prompt.
         events: maximum number of events from the user's history in the prompt.
+        describe: a function that describes the events that are left out in one line, which the prompt
+            shows instead of them; None to show nothing instead.
     """
 
     tokens: int
     events: int
+    describe: Callable[[History], str] | None = None
 
 
 class PromptEncoder(ABC):
@@ -123,7 +126,6 @@ class PromptEncoder(ABC):
         demonstrations: Sequence[History] = (),
         scale: float | None = None,
         item: int | None = None,
-        describe: Callable[[History], str] | None = None,
     ) -> EncodedPrompt:
         """Render and encode a prompt with as many of the latest events as the budget allows.
 
@@ -138,28 +140,25 @@ class PromptEncoder(ABC):
                 values.
             item: catalog row of the item that an ``explain`` or ``would_like`` template is about;
                 None for other templates.
-            describe: a function that describes events that are left out in one line, which the prompt
-                shows instead; None to show nothing instead.
 
         Raises:
             PromptError: the prompt is too long even without any events.
         """
 
         def encode(n: int) -> EncodedPrompt:
-            older = len(history) - n
-            told = ""
-            if describe is not None and older:
-                told = describe(history.with_events(history.interactions[:older]))
+            older, window = len(history) - n, history.latest(n)
+            if budget.describe is not None and older:
+                told = budget.describe(history.with_events(history.interactions[:older]))
+                window = replace(window, earlier=told)
             rendered = template.render(
                 catalog,
-                history.latest(n),
+                window,
                 behavior,
                 form=self.form,
                 demonstrations=demonstrations,
                 scale=scale,
                 dropped=older,
                 item=item,
-                profile=told,
             )
             return self.prompt(rendered)
 

@@ -239,14 +239,13 @@ class Template:
         scale: float | None = None,
         dropped: int = 0,
         item: int | None = None,
-        profile: str = "",
     ) -> Prompt:
         """Render a user's history as a prompt that asks the model for the next title.
 
         Args:
             catalog: the items to which the history refers.
             history: the user's events, oldest first; may be empty. It also has the context of the
-                next event.
+                next event, and the line that stands for events before them.
             behavior: the behavior of the next event, such as ``buy``.
             form: the format in which titles are written; None for this template's own format.
             demonstrations: complete histories of other users, which some templates show as
@@ -256,7 +255,6 @@ class Template:
             dropped: number of older events that the caller has left out, to be stored for display.
             item: catalog row of the item that an ``explain`` or ``would_like`` template is about;
                 None for other templates.
-            profile: the line that stands for the events that were left out.
 
         Raises:
             PromptError: the template cannot be rendered, modifies a title or does not end with the
@@ -297,7 +295,7 @@ class Template:
             "context": self.words.write_context(history.context),
             "note": self.words.write_note(history.note),
             "query": self.words.write_query(history.query),
-            "profile": profile,
+            "profile": history.earlier,
         }
         if item is not None:
             context["item"] = TitleObject(form.render(catalog[item].title), item)
@@ -316,7 +314,7 @@ class Template:
             msg = f"Template {self.name!r} could not be rendered: {error}. Fix the template."
             raise PromptError(msg) from error
         chat, shown = self.header.get("form") == "chat", len(history)
-        said = profile if self.shows_profile else ""
+        said = history.earlier if self.shows_profile else ""
         prompt = Prompt(segments, self.lead, self.terminator, shown, dropped, chat, profile=said)
         return self._separate(prompt, printed)
 

@@ -72,7 +72,7 @@ class BehaviorCounts:
         np.add.at(after, (code[:-1][same], code[1:][same]), 1.0)
         shares = (np.bincount(code, minlength=len(names)) + 1.0) / (len(code) + len(names))
         made = cls(names, shares, _shrink(after, shares))
-        starts = np.flatnonzero(np.append(True, user[1:] != user[:-1])) if len(user) else []
+        starts = [0, *(np.flatnonzero(user[1:] != user[:-1]) + 1).tolist()]
         ends = [*starts[1:], len(user)]
         spans = [(s, e) for s, e in zip(starts, ends, strict=True) if e - s > 1]
         chosen = np.random.default_rng(0).permutation(len(spans))[:_USERS]
@@ -129,9 +129,11 @@ def _own_counts(codes: IntArray, n: int, half_life: float) -> tuple[FloatArray, 
     """Return the weighted counts of a user's behaviors, and of those that followed the latest one."""
     codes = codes[-_EVENTS:]
     weights = 0.5 ** (np.arange(len(codes))[::-1] / half_life)
-    mine = np.bincount(codes, weights, minlength=n)
+    mine, then = np.zeros(n), np.zeros(n)
+    np.add.at(mine, codes, weights)
     after = np.flatnonzero(codes[:-1] == codes[-1]) + 1
-    return mine, np.bincount(codes[after], weights[after], minlength=n)
+    np.add.at(then, codes[after], weights[after])
+    return mine, then
 
 
 def _combine(

@@ -153,6 +153,12 @@ class RowMaker:
                 "template such as next_item."
             )
             raise SettingsError(msg)
+        if template.shows_profile:
+            msg = (
+                f"The template {template.name!r} shows a line that stands for older events, which training "
+                "cannot show. Expected a template such as next_item."
+            )
+            raise SettingsError(msg)
         columns = events.table.context_columns
         if options.layout == "history" and columns and not template.shows_past_context:
             msg = (

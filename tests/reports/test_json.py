@@ -151,6 +151,7 @@ COMMANDS = {
     ],
     "likes": ["{data} --user u01 --model {model} --items {out}/items.txt"],
     "prompt": ["{data} --user u01 --model {model}"],
+    "profile": ["{data} --user u01 --model {model}", "{data} --history x --no-model"],
     "prepare": [
         "--items {source}/items.csv --interactions {source}/interactions.csv --out {out}/data",
         "--items {source}/items.csv --interactions {source}/interactions.csv --dry-run",
