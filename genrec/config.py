@@ -179,6 +179,13 @@ class Settings:
         "Number of other users' histories to show in the prompt as demonstrations.",
         least=0,
     )
+    demonstrations: str = option(
+        "random",
+        PROMPT,
+        "With --few-shot: which users' histories to show. random: users drawn with the seed, the same in every "
+        "request, so that the model reads them only once. near: users who had the same items.",
+        choices=("random", "near"),
+    )
     decoder: str = option(
         "trie",
         SEARCH,

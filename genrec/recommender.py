@@ -249,6 +249,8 @@ class Recommender:
             """Return the key under which weights are stored that were fitted for parts of the prior."""
             identity = "run" if trained is not None else self_fingerprint()
             parts = [identity, template.hash, ids_encoder().hash, behavior, str(settings.few_shot)]
+            if settings.few_shot and settings.demonstrations != "random":
+                parts.append(settings.demonstrations)
             if settings.recent is not None:
                 parts.append(f"by event, {settings.recent} in full")
             if settings.recent is not None and settings.line_numbers != "float32":
@@ -506,14 +508,25 @@ class Recommender:
             raise RequestError(msg)
         return self.dataset.interactions.history(user_id, before=before)
 
-    def demonstrations(self, user_id: str | None = None) -> tuple[History, ...]:
+    def demonstrations(
+        self, user_id: str | None = None, history: HistoryLike = ""
+    ) -> tuple[History, ...]:
         """Choose the few-shot demonstrations, which are histories of other users.
 
         The setting ``few_shot`` gives the number of users. Each demonstration consists of the
-        latest train events of one user. The users are drawn with the setting ``seed``, so they are
-        the same in every request, except that a user's own prompt never contains their own history.
+        latest train events of one user. With ``demonstrations="random"``, the users are drawn with the
+        setting ``seed``, so they are the same in every request, except that a user's own prompt
+        never contains their own history. With ``demonstrations="near"``, they are the users whose items
+        have the highest cosine with those of the history, weighted by inverse document frequency.
+
+        Args:
+            user_id: a user who is not shown.
+            history: the history to be near to; if it is empty, that of the user.
         """
-        return self._requests.demonstrations(user_id)
+        read, _ = self.understand(history)
+        if user_id is not None and not read.interactions:
+            read = self.history(user_id) if self.settings.demonstrations == "near" else read
+        return self._requests.demonstrations.choose(History(read.interactions, user_id))
 
     def prompt(self, history: HistoryLike) -> EncodedPrompt:
         """Build the prompt for a history and encode it as token ids.

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import math
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -147,6 +150,49 @@ def test_demonstrations_are_seeded_and_never_ones_own(demo_data: Dataset) -> Non
     text = recommender.prompt("bought: RED RETROSPOT MUG").prompt.text
     assert text.count("Another customer") == 3
     assert text.endswith("bought: red retrospot mug\nbought:")
+
+
+def test_near_demonstrations_are_the_users_with_the_same_rare_items(demo_data: Dataset) -> None:
+    data = demo_data.interactions
+    recommender = Recommender(demo_data, tiny.language_model(), few_shot=3, demonstrations="near")
+    counts = Counter[str]()
+    train = {
+        u: {
+            i.item_id
+            for i in data.history(u, before="validation").interactions
+            if i.behavior == "buy"
+        }
+        for u in data.user_ids
+    }
+    for items in train.values():
+        counts.update(i for i in items if i is not None)
+
+    def likeness(one: Iterable[str | None], other: Iterable[str | None]) -> float:
+        def weight(i: str | None) -> float:
+            return math.log((1 + len(train)) / (1 + counts[str(i)]))
+
+        both = sum(weight(i) ** 2 for i in {*one} & {*other})
+        lengths = [math.sqrt(sum(weight(i) ** 2 for i in {*x})) for x in (one, other)]
+        return both / max(lengths[0] * lengths[1], 1e-12)
+
+    for user in data.user_ids[5:8]:
+        history = data.history(user)
+        shown = recommender.demonstrations(user)
+        assert user not in [h.user_id for h in shown]
+        found = [likeness(history.item_ids, train[h.user_id or ""]) for h in shown]
+        able = [
+            likeness(history.item_ids, items)
+            for u, items in train.items()
+            if u != user
+            and sum(i.behavior == "buy" for i in data.history(u, before="validation").interactions)
+            >= 2
+        ]
+        assert found == pytest.approx(sorted(able, reverse=True)[:3])
+    alone = recommender.demonstrations()
+    assert [h.user_id for h in alone] == [
+        h.user_id
+        for h in Recommender(demo_data, tiny.language_model(), few_shot=3).demonstrations()
+    ]  # nothing is nearest to an empty history, so the drawn users are shown
 
 
 def test_too_many_demonstrations() -> None:

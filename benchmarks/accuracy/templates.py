@@ -31,6 +31,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "sentence, values": {"template": "sentence", "values": True},
     "next_item, as given": {"case": "as_is"},
     "few_shot, 2": {"few_shot": 2},
+    "few_shot, 2 near": {"few_shot": 2, "demonstrations": "near"},
     "chat": {"template": "chat"},
 }
 

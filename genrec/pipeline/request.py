@@ -142,6 +142,7 @@ class RequestBuilder:
         behavior: the target behavior, such as ``buy``.
         shop: the rules about the user's own items.
         context: adds the context of a request to its history.
+        demonstrations: chooses the few-shot demonstrations.
         remarks: a function that returns the notes to add to every answer.
         check_use: a function that raises an error if the model was not trained to rank items.
     """
@@ -171,10 +172,10 @@ class RequestBuilder:
         """
         self.settings, self.dataset, self.index = settings, dataset, index
         self.template, self.behavior = template, behavior
-        self._demonstrations = Demonstrations(settings, dataset, behavior)
         self.shop = ShopRules(settings, dataset, index, behavior)
         self.redactor = redactor_for(settings, dataset)
         self.context = RequestContext(settings, dataset, self.redactor)
+        self.demonstrations = Demonstrations(settings, dataset, behavior)
         self._encoder, self._limits, self._log = encoder, limits, log
         self.remarks: Callable[[], tuple[str, ...]] = tuple
         self.check_use: Callable[[], None] = lambda: None
@@ -234,10 +235,6 @@ class RequestBuilder:
             read = edits_of(options).apply(read, self.keywords)
         return self.context.add(read, options), understood
 
-    def demonstrations(self, user_id: str | None = None) -> tuple[History, ...]:
-        """Choose the few-shot demonstrations; see ``Recommender.demonstrations``."""
-        return self._demonstrations.choose(user_id)
-
     @property
     def keywords(self) -> KeywordIndex:
         """The keywords of the catalog's items."""
@@ -282,7 +279,7 @@ class RequestBuilder:
                 self._limits.events,
                 describe if self.template.shows_profile else None,
             ),
-            demonstrations=self.demonstrations(history.user_id)
+            demonstrations=self.demonstrations.choose(history)
             if demonstrations is None
             else demonstrations,
             scale=self.shown_scale,
@@ -408,10 +405,10 @@ class RequestBuilder:
         self.context.add(History(), options)
         if isinstance(history, History):
             self._allowed(history, options, order, rules.allowed, keep_own)
-            self.demonstrations(history.user_id)
+            self.demonstrations.choose(history)
         else:
             check_length(history)
-            self.demonstrations()
+            self.demonstrations.choose(History())
 
     def _notes(self, understood: Sequence[Understood]) -> tuple[str, ...]:
         """Return remarks for the user, for example about typed text that was not understood."""
@@ -431,7 +428,7 @@ class RequestBuilder:
         allowed, left_out = self._allowed(read, options, order, rules.allowed, keep_own)
         show = "all" if keep_own else self.shop.show(options)
         pins, unplaced = rules.place_pins(allowed, order, self.index.catalog, int(options.k))
-        shots = self.demonstrations(read.user_id)
+        shots = self.demonstrations.choose(read)
         prompt = self.prompt(read, shots, edits_of(options))
         return Request(
             history=read,

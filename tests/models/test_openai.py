@@ -277,7 +277,10 @@ def test_a_real_server(tmp_path: Path) -> None:
         try:
             there = f"http://localhost:{port}"
             for _ in range(600):
-                with contextlib.suppress(OSError), urllib.request.urlopen(f"{there}/health") as answer:
+                with (
+                    contextlib.suppress(OSError),
+                    urllib.request.urlopen(f"{there}/health") as answer,
+                ):
                     if answer.status == 200:
                         break
                 time.sleep(0.2)
