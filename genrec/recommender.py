@@ -754,7 +754,7 @@ class Recommender:
             asked = questions or (asker.empty(),)
             return ChatAnswer("", asked, None, last, query, dialogue.mentioned)
         with self._lock.request():
-            if query.where and not self._index.where(query.where).any():
+            if not self._queries.may_find(query):
                 asked = (*questions, asker.nothing([c.text for c in query.conditions]))
                 return ChatAnswer("", asked, None, last, query, dialogue.mentioned)
             wanted = replace(wanted, query=query.text[-MOST_SHOWN:].strip())

@@ -15,6 +15,7 @@ import typer
 from genrec import __version__
 from genrec.cli import (
     batch,
+    chat,
     data,
     demo,
     doctor,
@@ -56,7 +57,7 @@ def _root(
 for _panel, _commands in {
     "Start here": (demo.demo, doctor.doctor),
     "Recommend": (
-        recommend.recommend, recommend.explain, recommend.rank, recommend.score, recommend.likes,
+        recommend.recommend, chat.chat, recommend.explain, recommend.rank, recommend.score, recommend.likes,
         similar.similar, profile.profile, recommend.prompt,
     ),
     "Many users": (batch.batch,),

@@ -26,7 +26,7 @@ from genrec.priors.fusion import PriorSource
 from genrec.priors.model_feature import Exponents
 from genrec.priors.query_weights import QueryPrior
 from genrec.text import visible
-from genrec.types import FloatArray, IntArray
+from genrec.types import BoolArray, FloatArray, IntArray
 
 CANDIDATES = 100  # number of items that the model scores for a query
 
@@ -168,6 +168,20 @@ class QueryReader:
                 state = state.add(last)
         return state, last
 
+    def fits(self, query: Query) -> BoolArray:
+        """Return an (N,) mask of the catalog rows that satisfy the conditions and may be recommended."""
+        catalog = self._index.catalog
+        fits = np.ones(len(catalog), dtype=np.bool_)
+        if query.where:
+            fits &= self._index.where(query.where)
+        fits[catalog.rows(query.denied)] = False
+        fits[list(self._index.removed)] = False
+        return fits
+
+    def may_find(self, query: Query) -> bool:
+        """Check whether any item satisfies a query."""
+        return bool(self.fits(query).any())
+
     def apply(self, query: Query, options: QueryOptions) -> QueryOptions:
         """Return options with the filters and the count of a query.
 
@@ -216,13 +230,10 @@ class QueryReader:
         if query.unwanted:
             unwanted = np.maximum(likeness.cosines(query.unwanted).max(axis=0), 0.0)
             scores -= weights["unwanted"] * unwanted
-        fits = np.ones(len(catalog), dtype=np.bool_)
-        if query.where:
-            fits &= self._index.where(query.where)
-        fits[catalog.rows(query.denied)] = False
-        fits[list(self._index.removed)] = False
         liked = tuple(Interaction(item, self._behavior) for item in query.liked)
-        prior = QueryPrior(self._priors.prior, weights["prior"], scores, fits, liked, CANDIDATES)
+        prior = QueryPrior(
+            self._priors.prior, weights["prior"], scores, self.fits(query), liked, CANDIDATES
+        )
         asked = weights["model"] > 0 and self._settings.model_role != EXPLAIN
         role = FEATURE if asked else EXPLAIN
         return Wish(query, weights, prior, role, match, unwanted, compared)

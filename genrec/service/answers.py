@@ -56,6 +56,19 @@ class BatchOut(Answer):
     answers: list[dict[str, Any]]
 
 
+class ChatOut(Answer):
+    """The answer to a turn of a conversation, as `ChatAnswer.to_dict` describes it."""
+
+    schema_version: int
+    sentence: str
+    questions: list[dict[str, Any]]
+    turn: dict[str, Any] | None
+    query: dict[str, Any]
+    mentioned: list[str]
+    notes: list[str]
+    run: str
+
+
 class SimilarOut(Answer):
     """Similar items, as `SimilarList.to_dict` describes them."""
 
@@ -159,7 +172,7 @@ class ProblemOut(Answer):
 
 
 _MODELS: Mapping[str, type[BaseModel]] = {
-    "list": ListOut, "batch": BatchOut, "search": ListOut, "similar": SimilarOut,
+    "list": ListOut, "batch": BatchOut, "search": ListOut, "chat": ChatOut, "similar": SimilarOut,
     "explanation": ExplanationOut, "prompt": PromptOut, "feedback": FeedbackOut, "item": ItemOut, "items": ItemsOut,
     "user": UserOut, "users": UsersOut, "labels": LabelsOut, "neighbors": NeighborsOut, "deleted": DeletedOut, "other": Answer,
 }  # fmt: skip

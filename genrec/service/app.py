@@ -14,6 +14,7 @@ from genrec.errors import GenrecError
 from genrec.service import (
     routes_admin,
     routes_by_id,
+    routes_chat,
     routes_data,
     routes_experiments,
     routes_lists,
@@ -87,7 +88,14 @@ def create_app(service: Service) -> Gate:
         lifespan=lifespan,
     )
     app.state.service = service
-    for module in (routes_lists, routes_data, routes_users, routes_by_id, routes_admin):
+    for module in (
+        routes_lists,
+        routes_chat,
+        routes_data,
+        routes_users,
+        routes_by_id,
+        routes_admin,
+    ):
         app.include_router(module.router)
     app.include_router(routes_experiments.router)
     app.include_router(routes_page.router)

@@ -19,9 +19,10 @@ from genrec.data.events import History, Interaction
 from genrec.explain.drafts import Draft
 from genrec.explain.types import Evidence, Explanation, Older, Rejected, Without
 from genrec.matching.history_parser import Understood
+from genrec.pipeline.chat import TurnLike, read_turns
 from genrec.pipeline.similar import SimilarItem, SimilarList
 from genrec.pipeline.types import Recommendation, RecommendationList
-from genrec.service.client_types import User, UserNeighbor
+from genrec.service.client_types import ChatReply, User, UserNeighbor
 from genrec.service.connection import InvalidRequestError as InvalidRequestError
 from genrec.service.connection import ServiceError as ServiceError
 from genrec.service.connection import error_of
@@ -166,6 +167,22 @@ class Client(Operations):
         """Find items by the words of their titles, in the order in which the user would want them."""
         asked = _asked(history, {"query": query, "k": k, "user_id": user_id, **options})
         return _list_of(self._send("POST", "/v1/search", asked))
+
+    def chat(
+        self,
+        turns: Sequence[TurnLike],
+        history: HistoryLike | None = None,
+        k: int | None = None,
+        *,
+        user_id: str | None = None,
+        **options: Any,
+    ) -> ChatReply:
+        """Answer the last turn of a conversation; see ``Recommender.chat``."""
+        said = [asdict(turn) for turn in read_turns(turns)]
+        asked = _asked(history, {"turns": said, "k": k, "user_id": user_id, **options})
+        answer = self._send("POST", "/v1/chat", asked)
+        found = answer["list"]
+        return ChatReply.of({**answer, "list": None if found is None else _list_of(found)})
 
     def similar(
         self, items: str | Sequence[str], k: int | None = None, *, by: str = "both", **options: Any

@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
+from genrec.conversation.dialogue import Turn
 from genrec.data.events import History
+from genrec.pipeline.types import RecommendationList
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,36 @@ class _Answer:
         """Build it from an answer of the service."""
         names = {f.name for f in fields(cls)}
         return cls(**{n: v for n, v in values.items() if n in names})
+
+
+@dataclass(frozen=True, slots=True)
+class ChatReply(_Answer):
+    """The answer to the last turn of a conversation; see ``genrec.pipeline.chat.ChatAnswer``.
+
+    Attributes:
+        sentence: what the list is; empty if there is no list.
+        questions: what is asked back, as in the answer of the service.
+        list: the items; None if nothing is known that a list could be made of.
+        query: all that is known after the turn.
+        mentioned: the ids of the items that the user has pointed at.
+        run: the name of the model.
+        notes: remarks.
+    """
+
+    sentence: str
+    questions: Sequence[Mapping[str, Any]]
+    list: RecommendationList | None
+    query: Mapping[str, Any]
+    mentioned: Sequence[str]
+    run: str
+    notes: Sequence[str]
+
+    @property
+    def turn(self) -> Turn:
+        """The answer as a turn, to be added to the conversation."""
+        items = () if self.list is None else tuple(r.item_id for r in self.list)
+        said = " ".join([self.sentence, *(q["question"] for q in self.questions)]).strip()
+        return Turn(said, items, mine=False)
 
 
 @dataclass(frozen=True, slots=True)

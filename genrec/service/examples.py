@@ -38,6 +38,18 @@ _EXAMPLES: Mapping[str, Mapping[str, Any]] = {
         "words": {"query": TITLE, "user_id": USER, "k": 3},
         "conditions": {"query": "something for a picnic, not plastic", "understand": True, "k": 3},
     },
+    "chat": {
+        "one turn": {"turns": [{"text": "something for a picnic, not plastic"}], "k": 3},
+        "a second turn": {
+            "user_id": USER,
+            "k": 3,
+            "turns": [
+                {"text": "a mug"},
+                {"text": "Here are 2 items.", "items": [ITEM, OTHER], "mine": False},
+                {"text": "not the first one"},
+            ],
+        },
+    },
     "similar": {"one item": {"items": [ITEM], "k": 3}},
     "explain": {"one item": {"user_id": USER, "item_id": ITEM, "k": 3}},
     "prompt": {"for a user": {"user_id": USER}},

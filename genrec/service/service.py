@@ -16,9 +16,11 @@ from starlette.concurrency import run_in_threadpool
 from genrec.errors import GenrecError, ModelError
 from genrec.explain.drafts import Draft
 from genrec.explain.styles import PLAIN
+from genrec.pipeline.chat import ChatAnswer
 from genrec.pipeline.types import RecommendationList
 from genrec.recommender import Recommender
 from genrec.service.attributes import add_attributes
+from genrec.service.chat_schemas import Chat
 from genrec.service.experiments import Experiments
 from genrec.service.jobs import Prepared, Wanted, explanation_job, job_of, maker_of
 from genrec.service.limits import Limits
@@ -303,6 +305,22 @@ class Service(ListMaker):
         if asked.attributes:
             add_attributes(self.shop.catalog, values["recommendations"])
         return self._other(values, ready)
+
+    async def chat(self, request: Request, asked: Chat) -> dict[str, Any]:
+        """Answer the last turn of a conversation."""
+        ready = await self.ready(asked, asked.scenario, asked.given())
+
+        def run(_: Sequence[Any]) -> Sequence[Any]:
+            recommender = self.engine(ready.run).recommender
+            return [recommender.chat(asked.said, ready.history, options=ready.options)]
+
+        answer: ChatAnswer = await self.wait(request, Job(run, None), asked.deadline_ms)
+        values = answer.to_dict()
+        if answer.list is not None:
+            self.metrics.count_reading(values["list"])
+            if asked.attributes:
+                add_attributes(self.shop.catalog, values["list"]["recommendations"])
+        return {**values, "notes": list(ready.notes), "run": ready.run}
 
     async def similar(self, request: Request, asked: Similar) -> dict[str, Any]:
         """Answer a request for similar items."""

@@ -29,7 +29,7 @@ SCOPES = {
         "POST /v1/score", "POST /v1/search", "POST /v1/similar", "POST /v1/explain", "POST /v1/prompt", "GET /v1/shop",
         "GET /v1/items", "GET /v1/items/{item_id}", "GET /v1/users", "GET /v1/users/{user_id}",
         "GET /v1/models", "GET /v1/scenarios", "GET /metrics", "GET /v1/item", "GET /v1/user",
-        "POST /v1/neighbors",
+        "POST /v1/neighbors", "POST /v1/chat",
     ],
     "feedback": ["POST /v1/feedback", "DELETE /v1/sessions/{session_id}", "DELETE /v1/session",
                  "DELETE /v1/feedback/{sequence}"],

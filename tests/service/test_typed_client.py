@@ -21,7 +21,7 @@ from genrec.service.operations import Operations
 from genrec.service.tables import StoreError
 
 SAME = ["recommend", "recommend_many", "recommend_rails", "rank", "score", "similar", "explain",
-        "history", "put_items", "remove_items", "events_in_prompt"]  # fmt: skip
+        "history", "put_items", "remove_items", "events_in_prompt", "chat"]  # fmt: skip
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@ import {
   html, render, useCallback, useEffect, useErrorBoundary, useMemo, useRef, useState,
 } from "./html.js";
 import { address, ask, Problem, signedIn } from "./api.js";
+import { Chat } from "./chat.js";
 import { Compare } from "./compare.js";
 import { optionsOf, START } from "./controls.js";
 import { Experiments } from "./experiments.js";
@@ -79,7 +80,7 @@ function App() {
 }
 
 function Bar({ t, language, setLanguage, theme, setTheme, session, signOut, view, name }) {
-  const links = [["", "lists"], ["compare", "compare"], ["experiments", "experiments"]];
+  const links = [["", "lists"], ["chat", "chat"], ["compare", "compare"], ["experiments", "experiments"]];
   const next = THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length];
   return html`<header class="bar">
     ${view !== undefined && html`<a class="skip" href="#main"
@@ -165,7 +166,7 @@ function Shop({ shared, bar }) {
     load();
   }, []);
   useEffect(() => {
-    const names = { compare: t("compare"), experiments: t("experiments"), search: t("search") };
+    const names = { chat: t("chat"), compare: t("compare"), experiments: t("experiments"), search: t("search") };
     document.title = [names[view], about?.shop.name, "genrec"].filter(Boolean).join(" · ");
   }, [view, about, language]);
   const first = useRef(true);
@@ -188,6 +189,7 @@ function Shop({ shared, bar }) {
   const tell = tellerOf(language, shop.words);
   const options = optionsOf(controls);
   const views = {
+    chat: () => html`<${Chat} subject=${subject} run=${controls.run} />`,
     compare: () => html`<${Compare} subject=${subject} options=${options} models=${models} />`,
     experiments: () => html`<${Experiments} />`,
     search: () => html`<${Found} key=${rest} query=${rest} subject=${subject} run=${controls.run} />`,
