@@ -69,12 +69,9 @@ RANKERS = ("auto", "none", "lambdarank")
 NETWORKS = ("auto", "none", "sasrec", "titlesasrec")  # baselines whose scores a ranking can use
 FUSE, FEATURE, EXPLAIN = "fuse", "feature", "explain"  # what the model is used for
 ROLES = ("auto", FUSE, FEATURE, EXPLAIN)
-QUERY_WEIGHTS: Mapping[str, float] = {
-    "match": 12.0,
-    "unwanted": 12.0,
-    "prior": 1.0,
-    "model": 0.3,
-}  # of the parts of a query's score; see the option query_weights
+# The weights of the parts of a query's score; see the option query_weights. An untrained model did not make
+# lists better (benchmarks/accuracy/redial.py), so it has no part unless it is given one.
+QUERY_WEIGHTS: Mapping[str, float] = {"match": 20.0, "unwanted": 20.0, "prior": 1.0, "model": 0.0}
 LEARNED = (
     "userknn",
     "sasrec",
@@ -662,10 +659,10 @@ class QueryOptions:
         "With --query: weights of the parts of the score. match: cosine of the query and the title. "
         "unwanted: cosine of what is not wanted, which is subtracted. prior: logarithm of the prior's "
         "probability. model: logarithm of the model's probability, for the 100 best items by the other "
-        "parts; 0 does without the model.",
+        "parts; 0 does without the model. By default, match and unwanted weigh 20, prior 1 and model 0.",
         flags=("--query-weight",),
         metavar="PART=WEIGHT",
-        example="match=20",
+        example="model=0.3",
     )
     profile_edits: str | Mapping[str, Sequence[str]] | None = option(
         None,

@@ -162,3 +162,12 @@ def test_fine_tune(tmp_path: Path) -> None:
     assert "2 users" in done.stdout
     assert "3 new events" in done.stdout
     assert done.stdout.count("GLASS VASE") >= 2  # score names both, trained on or not
+
+
+@pytest.mark.model
+def test_chat(capsys: pytest.CaptureFixture[str]) -> None:
+    """Compare with the output in examples/README.md, apart from the probabilities."""
+    lines = [re.sub(r"  \d\.\d+$", "", line) for line in output("13_chat.py", capsys).splitlines()]
+    written = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^\$ python examples/13_.*?\n(.*?)^```", written, flags=re.S | re.M)[0]
+    assert lines == [re.sub(r"  \d\.\d+$", "", line) for line in shown.splitlines()]

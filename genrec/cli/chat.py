@@ -23,6 +23,7 @@ from genrec.errors import RequestError
 if TYPE_CHECKING:
     from genrec.pipeline.chat import ChatAnswer
 
+_KEPT = 198  # turns that the next answer takes into account
 User = Annotated[
     str | None,
     typer.Option(metavar="USER_ID", help="ID of a user in the dataset.", rich_help_panel=WHAT),
@@ -54,7 +55,6 @@ def chat(
     the end of the input (Ctrl-D) ends the conversation. With --json, the answer to each line is one line.
     """
     from genrec.cli.loading import load_request
-    from genrec.json_text import to_json
     from genrec.pipeline.preflight import Wanted
     from genrec.reports import console
 
@@ -71,22 +71,17 @@ def chat(
         except RequestError as error:
             turns.pop()
             if json:
-                sys.stdout.write(
-                    f"{to_json({'schema_version': 1, 'error': str(error)}, indent=None)}\n"
-                )
+                console.print_json({"schema_version": 1, "error": str(error)}, line=True)
                 sys.stdout.flush()
             else:
                 console.note(str(error))
             continue
         turns = [*turns, answer.turn][-_KEPT:]
         if json:
-            sys.stdout.write(f"{to_json(answer.to_dict(), indent=None)}\n")
+            console.print_json(answer.to_dict(), line=True)
             sys.stdout.flush()
         else:
             _print(answer)
-
-
-_KEPT = 198  # turns that the next answer takes into account
 
 
 def _lines(*, show: bool) -> Iterator[str]:

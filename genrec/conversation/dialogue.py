@@ -24,6 +24,7 @@ _AFRESH = re.compile(
     r"重新开始|从头开始|重来|算了",
     re.IGNORECASE,
 )
+_INSTEAD = re.compile(r"\binstead(?! of)\b|\brather(?! than)\b|而是|改成|换成", re.IGNORECASE)
 _SIDES = {
     "<": "high", "<=": "high", ">": "low", ">=": "low", "between": "both", "==": "both", "in": "value",
     "not in": "refused",
@@ -84,12 +85,14 @@ class Dialogue:
         likes = [r for r in query.references if r.kind not in {NOT} and r.item_ids]
         denied = [r for r in query.references if r.kind == NOT and r.item_ids]
         pointed = [i for r in query.references for i in r.item_ids]
-        kept_likes = [r for r in self.references if r.kind != NOT]
+        other = _INSTEAD.search(query.text) is not None  # something else is wanted now
+        earlier = () if other else self.wanted
+        kept_likes = [r for r in self.references if r.kind != NOT and not other]
         kept_denied = [r for r in self.references if r.kind == NOT]
         named = [r for r in likes if r.kind in {LIKE, THIS} or r.place is not None]
         focus = named[-1].item_ids[0] if named else self.focus
         words = {w for text in (query.wanted, *query.accepted) for w in normalized(text).split()}
-        wanted = (*self.wanted, query.wanted) if query.wanted else self.wanted
+        wanted = (*earlier, query.wanted) if query.wanted else self.wanted
         return Dialogue(
             texts=(*self.texts, query.text),
             wanted=wanted[-_LATEST:],

@@ -28,8 +28,8 @@ def err() -> Console:
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def print_json(value: Any) -> None:
-    """Print a plain value as JSON to standard output.
+def print_json(value: Any, *, line: bool = False) -> None:
+    """Print a plain value as JSON to standard output, on one line if ``line`` is True.
 
     Non-ASCII characters are escaped if the encoding of the output is not a Unicode encoding.
 
@@ -38,7 +38,8 @@ def print_json(value: Any) -> None:
         ValueError: the value contains NaN or an infinite number.
     """
     escape = not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
-    sys.stdout.write(to_json(value, escape=escape) + "\n")
+    text = to_json(value, indent=None, escape=escape) if line else to_json(value, escape=escape)
+    sys.stdout.write(text + "\n")
 
 
 def print_line(text: str, style: str = "") -> None:

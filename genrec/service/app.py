@@ -36,7 +36,7 @@ _OPEN = {"/livez", "/readyz", "/healthz", "/docs", "/openapi.json"}
 _SIGNING = {("GET", "/session"), ("POST", "/signin"), ("POST", "/signout")}
 _READING = {
     "recommend", "recommend:batch", "sessions", "rank", "score", "search", "similar", "explain",
-    "prompt", "neighbors",
+    "prompt", "neighbors", "chat",
 }  # fmt: skip
 _LISTED = {"shop", "item", "items", "user", "users", "models", "scenarios"}
 

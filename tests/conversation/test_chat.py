@@ -105,6 +105,13 @@ def test_questions_come_back_beside_a_list(recommender: Recommender) -> None:
     assert chinese.sentence.startswith("为您找到")
 
 
+def test_instead_replaces_what_was_wanted(recommender: Recommender) -> None:
+    answers = talk(recommender, "a mug in red", "like the first one", "a vase instead")
+    assert answers[1].query.liked
+    assert (answers[2].query.wanted, answers[2].query.liked) == ("a vase instead", ())
+    assert answers[2].query.where == 'color == "red"'
+
+
 def test_start_over_forgets_everything(recommender: Recommender) -> None:
     answers = talk(recommender, "a mug under 5, not red", "start over", "a vase")
     assert answers[1].list is None

@@ -52,7 +52,7 @@ def recommender() -> Recommender:
 def test_conditions_filter_and_words_rank(recommender: Recommender) -> None:
     found = recommender.recommend(
         "", 6, query="something for a picnic, not plastic, under £5",
-        query_weights={"match": 50, "prior": 0.1},
+        query_weights={"match": 50, "prior": 0.1, "model": 0.3},
     )  # fmt: skip
     assert [r.item_id for r in found][:1] == ["0"]
     assert {r.item_id for r in found} == {"0", "5"}
@@ -65,14 +65,15 @@ def test_conditions_filter_and_words_rank(recommender: Recommender) -> None:
 
 
 def test_probabilities_sum_to_one_and_lists_are_exact(recommender: Recommender) -> None:
+    heard = {"model": 0.5}
     for query in ("red mug", "red mug, nothing shiny", "something like Red Mug"):
-        every = recommender.score("0", query=query)
+        every = recommender.score("0", query=query, query_weights=heard)
         liked = recommender.understand_query(query).denied
         assert len(every) == len(CATALOG) - len(liked)
         if not liked:
             assert math.isclose(sum(r.probability for r in every), 1.0)
         assert every.details["certificate"]["exact"]
-        best = recommender.recommend("0", 3, query=query, show="all", allow_last_basket=True,
+        best = recommender.recommend("0", 3, query=query, show="all", query_weights=heard, allow_last_basket=True,
                                      allow_same_title=True)  # fmt: skip
         assert [r.item_id for r in best] == [r.item_id for r in every][:3]
 
@@ -118,7 +119,7 @@ def test_without_its_weight_the_model_is_not_asked() -> None:
 
     made.model.prefill_many = counted  # type: ignore[method-assign]
     try:
-        found = made.recommend("", 2, query="red mug", query_weights={"model": 0})
+        found = made.recommend("", 2, query="red mug")
         assert not calls
         assert found.details["parts"] == ["match"]
         made.recommend("", 2, query="red mug", query_weights={"model": 1})
@@ -183,7 +184,9 @@ def test_free_text_refuses_queries() -> None:
 
 
 def test_explanations_rails_batches_and_draws(recommender: Recommender) -> None:
-    explained = recommender.recommend("0; 1", 2, query="red mug", explain=True, style="plain")
+    explained = recommender.recommend(
+        "0; 1", 2, query="red mug", explain=True, style="plain", query_weights={"model": 1}
+    )
     assert all(r.explanation is not None for r in explained)
     assert recommender.explain("0", "5", query="red mug").rank == 1
     rails = recommender.recommend_rails("0; 1", 2, query="picnic", allow_last_basket=True)
@@ -204,9 +207,9 @@ def test_titles_that_no_encoder_reads_are_compared_by_spelling() -> None:
 
 def test_the_command_line(run: Run, data: Any, model: Any) -> None:
     one = answer(run, "recommend", data, "--model", model, "--query", "two red things",
-                 "--encoder", "ngrams", "--query-weight", "match=20", "--history", "")  # fmt: skip
+                 "--encoder", "ngrams", "--query-weight", "match=30", "--history", "")  # fmt: skip
     assert one["query"]["count"] == one["asked"] == 2
-    assert one["query"]["weights"]["match"] == 20
+    assert one["query"]["weights"]["match"] == 30
 
 
 def test_the_service(client: TestClient) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -139,6 +140,7 @@ COMMANDS = {
         "{data} --history x --model {model} --per-title 1 --diversity 0.5",
         '{data} --history x --model {model} --pin g002 --boost title!="x":2 --at 2025-12-24',
     ],
+    "chat": ["{data} --user u01 --model {model} --encoder none"],
     "explain": [
         "{data} --user u01 --item g001 --model {model}",
         "{data} --history x --item g001 --model {model} --prior none",
@@ -199,9 +201,13 @@ def test_the_json_of_a_command_reads_back_as_it_was(
     (tmp_path / "items.txt").write_text("g001\ng002\n", encoding="utf-8")
     printed: list[Any] = []
 
-    def print_json(value: Any, real: Callable[[Any], None] = console.print_json) -> None:
+    def print_json(
+        value: Any, *, line: bool = False, real: Callable[..., None] = console.print_json
+    ) -> None:
         printed.append(value)
-        real(value)
+        real(value, line=line)
+
+    monkeypatch.setattr("sys.stdin", io.StringIO("two things\n"))
 
     monkeypatch.setattr(console, "print_json", print_json)
     monkeypatch.setattr(

@@ -189,6 +189,7 @@ def ask_everything(asking: Client) -> dict[str, Any]:
         "rank": asking.rank(candidates=["i1"], user_id="u1"),
         "score": asking.score(candidates=["i1"], user_id="u1"),
         "search": asking.search("mug", **u1),
+        "chat": asking.chat(["a mug"], **u1),
         "similar": asking.similar("i0", 2),
         "explain": asking.explain(None, "i4", evidence="fast", **u1),
         "events_in_prompt": asking.events_in_prompt(user_id="u1"),
