@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,8 @@ class Run:
         targets: the number of titles that the model was trained to predict.
         finished: whether training ran to completion; False if it was stopped early.
         metrics: the metrics of the last validation and of the best one.
+        parts: the hashes of the datasets of the runs that this one is the average of; empty for a run
+            that was trained itself.
         format_version: the version of the folder format.
     """
 
@@ -82,6 +84,7 @@ class Run:
     targets: int
     finished: bool
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    parts: Sequence[str] = ()
     format_version: int = FORMAT_VERSION
 
     @property
@@ -129,14 +132,15 @@ class Run:
                     "or use the version that wrote it."
                 )
                 raise ModelError(msg)
-            return cls(**known)
+            return cls(**{**known, "parts": tuple(known.get("parts", ()))})
         except (OSError, ValueError, TypeError, AttributeError) as error:
             msg = f"{path} is damaged: {error!r}. Train again, or copy the run folder again."
             raise ModelError(msg) from error
 
     def write(self, folder: Path) -> None:
         """Write ``run.json`` atomically."""
-        text = json.dumps(asdict(self), indent=2, ensure_ascii=False, allow_nan=False)
+        values = {n: v for n, v in asdict(self).items() if n != "parts" or v}
+        text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
         write_text(folder / RUN, text + "\n")
 
     def serving_settings(self, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -417,9 +417,31 @@ def audit(
             "command checks whether the results are arithmetically possible.",
         ),
     ] = None,
+    privacy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            help="Check instead whether this run shows who it was trained on (membership inference). The run "
+            "needs users who were held out with `genrec train --holdout-users`, or use --outside.",
+        ),
+    ] = None,
+    outside: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="With --privacy: dataset of users who were not trained on, with the same items.",
+        ),
+    ] = None,
+    users: Annotated[
+        int,
+        typer.Option(metavar="N", help="With --privacy: number of users on each side.", min=1),
+    ] = 200,
     json: AsJson = False,
 ) -> None:
     """Check a dataset for problems that make evaluations misleading, such as leaks and ties."""
+    if privacy is not None:
+        _audit_privacy(data, privacy, outside, users, json=json)
+        return
     from genrec.data.dataset import Dataset
     from genrec.data.readers import arrow, files
     from genrec.data.readers.rejects import Rejects
@@ -445,3 +467,29 @@ def audit(
         ["level", "check", "finding", "what to do"],
         [[f.level, f.check, f.said, f.advice or "-"] for f in report.findings],
     )
+
+
+def _audit_privacy(data: Path, run: str, outside: Path | None, users: int, *, json: bool) -> None:
+    from genrec.data.dataset import Dataset
+    from genrec.reports import console
+
+    dataset = Dataset.load(data)
+    others = None if outside is None else Dataset.load(outside)
+    with console.working(f"Auditing {run} ...", quiet=json) as log:
+        from genrec.training.privacy_audit import audit_privacy
+
+        found = audit_privacy(run, dataset, outside=others, users=users, log=log)
+    if json:
+        console.print_json(found.to_dict())
+        return
+    console.print_line(
+        f"{found.members:,} members (users who were trained on) and {found.non_members:,} non-members "
+        f"({found.chosen}), with {found.events[0]:.1f} and {found.events[1]:.1f} targets on average"
+    )
+    console.print_line(
+        f"Gain over the base model in nats per target: members {found.gains[0]:.3f}, non-members "
+        f"{found.gains[1]:.3f}"
+    )
+    console.print_line(f"AUC {found.auc} (chance: 0.5)")
+    console.print_line(f"Members found at 1% false positives: {found.tpr} (chance: 0.01)")
+    console.print_line(found.verdict)

@@ -19,7 +19,9 @@ from genrec.cli import (
     data,
     demo,
     doctor,
+    erase,
     evaluate,
+    federate,
     fit,
     profile,
     recommend,
@@ -62,9 +64,11 @@ for _panel, _commands in {
     ),
     "Many users": (batch.batch,),
     "Serve": (serve.serve, serve.key),
-    "Data": (data.prepare, data.audit, vectors.index, vectors.embed, warm.warm, sentiment.sentiment),
+    "Data": (data.prepare, data.audit, vectors.index, vectors.embed, warm.warm, sentiment.sentiment,
+        erase.erase),
     "Evaluate and train": (
         fit.fit, evaluate.evaluate, evaluate.tune, train.train, train.examples, train.merge,
+        federate.federate,
     ),
 }.items():  # fmt: skip
     for _command in _commands:

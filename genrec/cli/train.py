@@ -27,7 +27,7 @@ TRAINED = (*(n for n in in_panel(Settings, PROMPT) if n not in _NOT_TRAINED), "t
 _RUN = "Run"
 _PANELS = {
     "What to learn": (
-        "objective", "behaviors", "fit", "protocol", "layout", "basket", "holdout", "replay",
+        "objective", "behaviors", "fit", "protocol", "layout", "basket", "holdout", "holdout_users", "replay",
         "negatives", "like_threshold", "pairs_per_user", "examples", "pairs",
     ),
     "Loss": (

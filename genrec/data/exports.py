@@ -105,7 +105,7 @@ class Export:
         mine = self.by_owner.get((owner, is_session), ())
         later = [e.interaction for e in mine if e.received <= before]
         start: tuple[Interaction, ...] = ()
-        if not is_session and owner not in self.deleted.users:
+        if not is_session and not self.deleted.has(str(owner)):
             with contextlib.suppress(UnknownUserError):
                 start = dataset.interactions.history(owner).interactions
                 start = self.deleted.left(owner, start)
@@ -228,6 +228,7 @@ def _parsed(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> Export:
                 (row["user_id"], row["item_id"], row["behavior"])
                 for row in tables.get("deleted_events", ())
             ),
+            next((row["salt"] for row in tables.get("deleted_users", ()) if "salt" in row), ""),
         ),
     )
 

@@ -242,9 +242,7 @@ class Counts:
 
     def _newest_with(self, row: IntArray) -> IntArray:
         """Return the new value of ``newest`` after adding events with the given catalog rows."""
-        total = int(self.popularity.sum()) + len(row)
-        size = min(max(int(total * _NEWEST), 1), _MAX_NEWEST)
-        return np.append(self.newest, row)[-size:]
+        return newest_of(np.append(self.newest, row), int(self.popularity.sum()) + len(row))
 
     @cached_property
     def base(self) -> Weights:
@@ -401,6 +399,16 @@ class Counts:
 
     def _read(self, histories: Sequence[History], decay: float, last: int) -> Any:
         return weigh_latest(self.catalog, histories, decay=decay, last=last, keep_repeats=True)
+
+
+def newest_of(row: IntArray, total: int) -> IntArray:
+    """Return the items of the latest tenth of all events.
+
+    Args:
+        row: catalog rows of the items of the latest events, oldest first.
+        total: the number of all events.
+    """
+    return row[-min(max(int(total * _NEWEST), 1), _MAX_NEWEST) :]
 
 
 def count(

@@ -35,7 +35,7 @@ class Histories(ABC):
             StoreError: the store cannot be read.
         """
         self.dataset, self.store, self.default = dataset, store, default
-        self.deleted: Deletions = store.deletions()
+        self.deleted: Deletions = store.deletions().resolved(dataset.interactions.user_ids)
         self._catalog = dataset.catalog
 
     @property

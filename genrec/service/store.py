@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import secrets
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,10 +20,13 @@ import sqlalchemy as sa
 from genrec.data.catalog import Item
 from genrec.data.deletions import Deletions
 from genrec.data.events import Interaction
+from genrec.data.pseudonyms import pseudonym
 from genrec.service import tables
 from genrec.service.tables import StoreError, file_of, identity, open_engine, store_errors
 
 KINDS = ("item_ids", "conditions", "phrases")  # of entries on the block list
+_SALT = "salt"  # the entry of ``meta`` with the key of pseudonyms
+_LEAST_ID = 6  # characters of an id that are looked for in the keys of requests
 _REMEMBERED = 7 * 86_400.0  # seconds for which a repeated request is recognized by its key
 
 
@@ -239,10 +243,42 @@ class Store:
     def delete_user(self, user_id: str) -> int:
         """Delete a user's events, shown lists and labels, and remember not to use those of the dataset.
 
+        Only a pseudonym of the id is remembered, and nothing is left of the rows in the files of SQLite.
+
         Returns:
             The number of deleted events.
         """
-        return self._delete("user_id", user_id, remember=True)
+        gone = self._delete("user_id", user_id, remember=True)
+        self.scrub()
+        return gone
+
+    def forget_user(self, user_id: str) -> int:
+        """Delete everything about a user, also that the user was deleted.
+
+        Returns:
+            The number of deleted events.
+        """
+        gone = self._delete("user_id", user_id, remember=True)
+        with self.writing("Nothing was deleted") as connection:
+            same = tables.deleted_users.c.user_id == pseudonym(user_id, self._salt(connection))
+            connection.execute(tables.deleted_users.delete().where(same))
+        self.scrub()
+        return gone
+
+    def scrub(self) -> None:
+        """Write the file of SQLite anew, so that nothing is left of deleted rows; see ``tables.scrub``."""
+        if self._file is not None:
+            with store_errors("Deleted rows are still in the file"), self._one_writer:
+                tables.scrub(self._engine)
+
+    @staticmethod
+    def _salt(connection: sa.Connection) -> str:
+        """Return the key of this store's pseudonyms, which is made when it is first needed."""
+        salt = connection.scalar(sa.select(tables.meta.c.value).where(tables.meta.c.name == _SALT))
+        if salt is None:
+            salt = secrets.token_hex(32)
+            connection.execute(tables.meta.insert(), {"name": _SALT, "value": salt})
+        return str(salt)
 
     def delete_session(self, session_id: str) -> int:
         """Delete a session's events and shown lists, and return the number of its events."""
@@ -257,9 +293,15 @@ class Store:
             old = tables.events.delete().where(tables.events.c[column] == value)
             gone = connection.execute(old).rowcount
             if remember:
+                known = pseudonym(value, self._salt(connection))
                 for table in (tables.deleted_users, tables.deleted_events, tables.users):
-                    connection.execute(table.delete().where(table.c.user_id == value))
-                row = {"user_id": value, "deleted": time.time()}
+                    same = table.c.user_id.in_([value, known])  # earlier versions kept the id
+                    connection.execute(table.delete().where(same))
+                if len(value) >= _LEAST_ID:  # clients choose the keys, so they may name the user
+                    key = tables.requests.c.key
+                    named = sa.func.replace(key, value, "") != key
+                    connection.execute(tables.requests.delete().where(named))
+                row = {"user_id": known, "deleted": time.time()}
                 connection.execute(tables.deleted_users.insert(), row)
             return int(gone)
 
@@ -309,9 +351,11 @@ class Store:
         users, c = tables.deleted_users.c, tables.deleted_events.c
         with self.reading("The store cannot be read") as connection:
             events = connection.execute(sa.select(c.user_id, c.item_id, c.behavior)).all()
+            wanted = sa.select(tables.meta.c.value).where(tables.meta.c.name == _SALT)
             return Deletions(
                 frozenset(connection.scalars(sa.select(users.user_id))),
                 frozenset((user, item, behavior) for user, item, behavior in events),
+                connection.scalar(wanted) or "",
             )
 
     # Items
@@ -422,14 +466,19 @@ class Store:
     # Everything
 
     def export(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield every row of every table except the keys of requests, with the table's name."""
+        """Yield every row of every table except the keys of requests, with the table's name.
+
+        Deleted users are pseudonyms; their rows also have the key of the hash as ``salt``.
+        """
+        salt = self.deletions().salt
         with self.reading("The store cannot be read") as connection:
             for table in tables.metadata.sorted_tables:
                 if table in (tables.requests, tables.meta):
                     continue
                 found = connection.execute(table.select().order_by(*table.primary_key.columns))
                 for row in found.yield_per(1000):
-                    yield table.name, {str(k): v for k, v in row._mapping.items()}
+                    more = {"salt": salt} if table is tables.deleted_users else {}
+                    yield table.name, {str(k): v for k, v in row._mapping.items()} | more
 
 
 _OF_INTERACTION = ("item_id", "behavior", "timestamp", "value", "unit", "text")

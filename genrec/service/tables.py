@@ -7,6 +7,7 @@ is reached through SQLAlchemy with the same tables.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 FORMAT = "1"
 FILE = "service.db"  # the SQLite file in the dataset folder
+_TRIES, _PAUSE = 20, 0.05  # how often, and after how many seconds, the log is emptied again
 _WAIT = 10.0  # seconds to wait for another process that is writing
 
 # Users are listed in the order of code points, as Python sorts them, whatever the database's language.
@@ -209,11 +211,28 @@ def _add_columns(engine: Engine) -> None:
                     connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {described}")
 
 
+def scrub(engine: Engine) -> None:
+    """Write a SQLite file anew and empty its log, so that no deleted row is left in them.
+
+    SQLite overwrites deleted rows with zeros (``secure_delete``), but copies of them may be left in pages
+    from which rows were moved. While another process reads an old state, the log cannot be
+    emptied; then it is at the next write or when the file is closed.
+    """
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("VACUUM")
+        for _ in range(_TRIES):
+            busy, *_ = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()
+            if not busy:
+                return
+            time.sleep(_PAUSE)
+
+
 def _prepare_sqlite(connection: Any, _: object) -> None:
     """Set up a new connection: readers do not block the writer, and commits reach the disk."""
     with contextlib.closing(connection.cursor()) as cursor:
         cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute("PRAGMA synchronous=FULL")
+        cursor.execute("PRAGMA secure_delete=ON")
 
 
 def reason(error: BaseException) -> str:

@@ -59,6 +59,8 @@ class Training:
         fit: parts of the data to train on: ``train``, or ``both`` for train and validation.
         holdout: fraction of items to exclude from training, to measure how well the model
             recommends items that are added later.
+        holdout_users: fraction of users whose events are not used for training, so that `genrec audit
+            --privacy RUN` can test whether the model shows who was trained on.
         replay: number of old targets to train on again for each new one, when training on new
             events.
         vocab_weight: weight of the loss over the whole vocabulary, relative to the loss over the
@@ -123,6 +125,7 @@ class Training:
     behaviors: tuple[str, ...] | None = None
     fit: str = "train"
     holdout: float = 0.0
+    holdout_users: float = 0.0
     replay: float = 1.0
     vocab_weight: float = 0.0
     label_smoothing: float = 0.0
@@ -186,7 +189,14 @@ class Training:
             if value is not None and not value >= least:  # NaN is rejected too
                 msg = f"{name}={value} is not valid. Expected a number of at least {least:g}."
                 raise SettingsError(msg)
-        for name in ("holdout", "label_smoothing", "lora_dropout", "warmup", "overlap"):
+        for name in (
+            "holdout",
+            "holdout_users",
+            "label_smoothing",
+            "lora_dropout",
+            "warmup",
+            "overlap",
+        ):
             if not 0 <= getattr(self, name) < 1:
                 msg = (
                     f"{name}={getattr(self, name)} is not valid. Expected a number of at least 0 and "

@@ -259,7 +259,24 @@ def _basket_of_windows(basket: str) -> str:
 def mark_shown(data: Dataset, training: Training) -> BoolArray:
     """Create a mask over all events that is True for events that appear in training histories."""
     known = data.interactions.columns.split < SPLITS.index(training.before)
+    if training.holdout_users:
+        known = known & ~mark_held_out(data.interactions, training)
     return known & mark_behaviors(data.interactions, training)
+
+
+def mark_held_out(events: Interactions, training: Training) -> BoolArray:
+    """Create a mask over all events that is True for those of the users who are held out.
+
+    Whether a user is held out depends only on the id, the seed and ``holdout_users``.
+    """
+    drawn = [_draw(user, training.seed) < training.holdout_users for user in events.user_ids]
+    return np.array(drawn, dtype=np.bool_)[events.columns.user]
+
+
+def _draw(user_id: str, seed: int) -> float:
+    """Return a number in [0, 1) that depends on a user's id and on a seed only."""
+    text = f"held out {seed} {user_id}".encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") / 2**64
 
 
 def mark_behaviors(events: Interactions, training: Training) -> BoolArray:

@@ -102,6 +102,7 @@ COMMANDS: dict[str, tuple[str, Command]] = {
         "examples", s.data, "--model", s.model, "--format", "pointwise", "--out", out,
     ]),
     "merge": ("new folder", lambda s, out: ["merge", s.run, "--out", out]),
+    "federate": ("new folder", lambda s, out: ["federate", s.run, s.run, "--out", out]),
     "evaluate": ("folder", lambda s, out: [
         "evaluate", s.data, "--model", s.model, "--users", 4, "--out", out,
     ]),
@@ -141,7 +142,7 @@ def test_every_option_for_output_is_among_the_commands() -> None:
         ("prepare", "--out"), ("embed", "--out"), ("train", "--out"), ("tune", "--out"),
         ("examples", "--out"), ("merge", "--out"), ("evaluate", "--out"), ("evaluate", "--report"),
         ("recommend", "--html"), ("explain", "--html"), ("sentiment", "--out"),
-        ("batch", "--out"),
+        ("batch", "--out"), ("federate", "--out"),
     }  # fmt: skip
 
 

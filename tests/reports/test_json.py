@@ -24,6 +24,7 @@ from genrec.cli.main import app
 from genrec.data.datasets import load
 from genrec.json_text import to_json
 from genrec.reports import console
+from genrec.runs import shipped_run
 
 SOURCE = Path(genrec.__file__).parent / "data" / "samples" / "zh_mini"
 PLAIN = st.recursive(
@@ -159,6 +160,8 @@ COMMANDS = {
         "--items {source}/items.csv --interactions {source}/interactions.csv --dry-run",
     ],
     "audit": ["{data}"],
+    "erase": ["{small} --user v"],
+    "federate": ["{shipped} {shipped} --out {out}/mean"],
     "index": ["{small} --encoder mine"],
     "sentiment": ["{reviewed} --like-threshold 4"],
     "batch": ["{small} --model {model} -k 1 --out {out}/lists"],
@@ -222,6 +225,7 @@ def test_the_json_of_a_command_reads_back_as_it_was(
         "model": model,
         "out": tmp_path,
         "source": SOURCE,
+        "shipped": shipped_run("online_retail_demo"),
     }
     given = [word.format(**folders) for word in arguments.split()]
     code, out, err = run(command, *given, "--json")

@@ -1,0 +1,117 @@
+"""Membership inference: its figures, and that it finds what a model has memorized."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support import served, tiny_runs
+from support.commands import Run as Command
+from support.commands import answer
+
+from genrec import Dataset
+from genrec.data import protocols
+from genrec.errors import DataError, ModelError, SettingsError
+from genrec.evaluation.bootstrap import Interval
+from genrec.training.config import Training
+from genrec.training.examples import mark_held_out, mark_shown
+from genrec.training.privacy_audit import (
+    PrivacyAudit,
+    area_under_curve,
+    audit_privacy,
+    of_users,
+    true_positive_rate,
+)
+from genrec.training.trainer import train
+
+VALUES = st.lists(st.integers(0, 6).map(float), min_size=1, max_size=15).map(np.array)
+
+
+@given(VALUES, VALUES, st.sampled_from([0.0, 0.01, 0.3, 0.9]))
+def test_the_figures_are_those_of_all_pairs(one: np.ndarray, other: np.ndarray, fpr: float) -> None:
+    pairs = [1.0 if a > b else 0.5 if a == b else 0.0 for a in one for b in other]
+    assert area_under_curve(one, other) == pytest.approx(np.mean(pairs))
+    best = max(
+        (one > limit).mean()
+        for limit in [-1.0, *other.tolist(), *one.tolist()]
+        if (other > limit).mean() <= fpr
+    )
+    assert true_positive_rate(one, other, fpr) == pytest.approx(best)
+
+
+@pytest.fixture(scope="module")
+def shop() -> Dataset:
+    """A shop in which the purchases of a user say nothing about those of others."""
+    return served.made_shop(100)
+
+
+@pytest.fixture(scope="module")
+def memorized(shop: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("audited")
+    given = {**tiny_runs.FEW, "max_targets": 2400, "holdout_users": 0.4, "lora_rank": 32,
+             "learning_rate": 1e-2, "pack_tokens": 256, "lora_dropout": 0.0, "fit": "train"}  # fmt: skip
+    train(shop, folder / "run", str(tiny_runs.saved(folder)), **given)
+    return folder / "run"
+
+
+def test_a_model_that_memorized_its_users_is_found(
+    memorized: Path, shop: Dataset, tmp_path: Path, run: Command
+) -> None:
+    shop.save(tmp_path / "shop")
+    plain = answer(run, "audit", tmp_path / "shop", "--privacy", memorized)
+    held_out = 100 - plain["members"]
+    assert 25 <= held_out == plain["non_members"] <= 55
+    assert plain["chosen"] == "held out"
+    assert plain["gains"][0] > plain["gains"][1]
+    assert 0.5 < plain["auc"]["low"] < plain["auc"]["mean"] < plain["auc"]["high"]
+    assert "better than by chance" in plain["verdict"]
+
+
+def test_held_out_users_are_not_trained_on(shop: Dataset) -> None:
+    training = Training(holdout_users=0.4)
+    out = mark_held_out(shop.interactions, training)
+    shown = mark_shown(shop, training)
+    assert not (out & shown).any()
+    assert (mark_shown(shop, Training()) == (shown | (out & mark_shown(shop, Training())))).all()
+    user = shop.interactions.columns.user
+    assert all(len(set(out[user == u].tolist())) == 1 for u in np.unique(user))
+    other = mark_held_out(shop.interactions, replace(training, seed=1))
+    assert (out != other).any()
+    more = of_users(shop, shop.interactions.user_ids[:10])  # the choice depends on the id only
+    assert (mark_held_out(more.interactions, training) == out[: len(more.interactions)]).all()
+
+
+def test_an_audit_needs_users_of_both_kinds(memorized: Path, shop: Dataset, tmp_path: Path) -> None:
+    folder = tmp_path / "all"
+    few = {**tiny_runs.FEW, "max_targets": 10}
+    train(shop, folder, str(memorized.parent / "tiny-llama"), **few)
+    with pytest.raises(SettingsError, match=r"trained on all users.*--holdout-users"):
+        audit_privacy(folder, shop)
+    with pytest.raises(ModelError, match="another dataset"):
+        audit_privacy(folder, of_users(shop, shop.interactions.user_ids[:50]))
+    with pytest.raises(DataError, match="0 non-members"):
+        audit_privacy(folder, shop, outside=shop)
+    # Users of another dataset, whom a run that learned next to nothing cannot tell apart.
+    ids = shop.interactions.user_ids
+    half = of_users(shop, ids[:50])
+    train(
+        half,
+        tmp_path / "half",
+        str(memorized.parent / "tiny-llama"),
+        **{**few, "learning_rate": 1e-9},
+    )
+    found = audit_privacy(tmp_path / "half", half, outside=shop, users=30)
+    assert (found.members, found.non_members, found.chosen) == (30, 30, "another dataset")
+    assert found.gains == pytest.approx((0.0, 0.0), abs=1e-4)
+    assert protocols.fingerprint(half) != protocols.fingerprint(shop)
+
+
+def test_a_verdict_says_what_the_intervals_say() -> None:
+    found = PrivacyAudit("r", 1, 1, "held out", (1.0, 1.0), (0.0, 0.0), Interval(0.5, 0.4, 0.6),
+                         Interval(0.01, 0.0, 0.02))  # fmt: skip
+    assert "cannot tell" in found.verdict
+    assert "better than by chance" in replace(found, auc=Interval(0.6, 0.51, 0.7)).verdict
