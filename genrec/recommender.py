@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from genrec.explain.counterfactuals import ItemExplanation
     from genrec.models.language_model import LanguageModel
     from genrec.models.token_tree import TokenTree
+    from genrec.pipeline.next_behavior import NextBehavior
     from genrec.pipeline.yes_no import YesNo
     from genrec.priors.collaborative import CollaborativePrior
     from genrec.taste.opinions import Classifier
@@ -915,6 +916,7 @@ class Recommender:
         *,
         edits: ProfileEdits | Mapping[str, Sequence[str]] | None = None,
         classifier: Classifier | None = None,
+        measure: bool = True,
         most: int = 8,
     ) -> Profile:
         """Describe what a history says about a user's taste, with the events that say so.
@@ -927,6 +929,7 @@ class Recommender:
             history: see ``understand``.
             edits: the user's corrections; see ``genrec.taste.edits.ProfileEdits``.
             classifier: a ``genrec.sentiment.Sentiment`` that reads reviews without a known polarity.
+            measure: False to leave out the model, and to measure with the prior alone.
             most: the maximum number of interests.
 
         Raises:
@@ -937,7 +940,7 @@ class Recommender:
         with self._lock.request():
             read, _ = self.understand(history)
             given = ProfileEdits.of(edits or {})
-            reads = can_score(self.model) and not self._writes
+            reads = measure and can_score(self.model) and not self._writes
             counted = self.prior is not None and (self.fusing.role == EXPLAIN or not reads)
             profiler = Profiler(
                 self._index, self.settings, self.dataset, self.prior, self.template.verbs
@@ -951,6 +954,65 @@ class Recommender:
                 classifier=classifier,
                 most=most,
             )
+
+    def next_behavior(
+        self, history: HistoryLike = "", k: int = 0, *, model_weight: float = 0.0
+    ) -> tuple[NextBehavior, ...]:
+        """Estimate what the user does next, and with which items.
+
+        P(behavior) is counted: the user's own behaviors, where recent ones weigh more, shrunk towards what follows the
+        latest one among all users; see ``genrec.taste.behaviors``. P(item | behavior) is the list that is
+        recommended for this behavior.
+
+        Args:
+            history: see ``understand``.
+            k: the number of items for each behavior; 0 for none. Only behaviors of at least 1% get items.
+            model_weight: the exponent with which the model's likelihood of the verbs is multiplied to the
+                counted probabilities; 0 to leave the model out.
+
+        Returns:
+            All behaviors of the dataset, most likely first.
+
+        Raises:
+            SettingsError: there is no dataset.
+        """
+        from genrec.pipeline.next_behavior import estimate
+        from genrec.taste.behaviors import BehaviorCounts
+
+        if self.dataset is None:
+            msg = (
+                "There are no behaviors to count without a dataset. Expected a recommender over a "
+                "Dataset instead of a catalog."
+            )
+            raise SettingsError(msg)
+        read, _ = self.understand(history)
+        before, events = self.settings.prior_before, self.dataset.interactions
+        counts = self._index.made("behavior counts", lambda: BehaviorCounts.count(events, before))
+
+        def rank(behavior: str) -> RecommendationList:
+            return self.with_settings(target_behavior=behavior).recommend(read, k)
+
+        return estimate(
+            counts, read, rank if k else None, model_weight,
+            lambda behaviors: self.verb_logprobs(read, behaviors),
+        )  # fmt: skip
+
+    def verb_logprobs(self, history: HistoryLike, behaviors: Sequence[str]) -> FloatArray:
+        """Compute the model's log-likelihood of the verbs of B behaviors after a history.
+
+        The template must end with the verb of the next event, as ``next_item`` does.
+
+        Returns:
+            (B,) natural logarithms; they do not sum to 1, since the model may write other words.
+        """
+        from genrec.pipeline.next_behavior import verb_logprobs
+
+        read, _ = self.understand(history)
+        window = read.latest(self.prompt(read).prompt.events)
+        rendered = (
+            self.template.render(self.catalog, window, b, form=self.encoder.form) for b in behaviors
+        )
+        return verb_logprobs(self.model, [self.encoder.prompt(r).ids for r in rendered])
 
     def _set_falls(
         self, history: History, sets: Sequence[IntArray], left_out: Sequence[Sequence[int]]

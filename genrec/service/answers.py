@@ -145,6 +145,24 @@ class LabelsOut(Answer):
     labels: dict[str, Any]
 
 
+class EditsOut(Answer):
+    """The corrections of a user's profile."""
+
+    user_id: str
+    edits: dict[str, Any]
+
+
+class ProfileOut(Answer):
+    """A user's profile, as `Profile.to_dict` describes it."""
+
+    schema_version: int
+    user_id: str | None
+    events: int
+    interests: list[dict[str, Any]]
+    edits: dict[str, Any]
+    text: dict[str, str]
+
+
 class NeighborsOut(Answer):
     """Users whose items resemble those of a user, most similar first."""
 
@@ -174,7 +192,7 @@ class ProblemOut(Answer):
 _MODELS: Mapping[str, type[BaseModel]] = {
     "list": ListOut, "batch": BatchOut, "search": ListOut, "chat": ChatOut, "similar": SimilarOut,
     "explanation": ExplanationOut, "prompt": PromptOut, "feedback": FeedbackOut, "item": ItemOut, "items": ItemsOut,
-    "user": UserOut, "users": UsersOut, "labels": LabelsOut, "neighbors": NeighborsOut, "deleted": DeletedOut, "other": Answer,
+    "user": UserOut, "users": UsersOut, "labels": LabelsOut, "profile": ProfileOut, "edits": EditsOut, "neighbors": NeighborsOut, "deleted": DeletedOut, "other": Answer,
 }  # fmt: skip
 _ALWAYS = (400, 401, 403, 413, 415, 421, 422, 429, 503)
 

@@ -19,6 +19,7 @@ from genrec.service import (
     routes_experiments,
     routes_lists,
     routes_page,
+    routes_profile,
     routes_users,
 )
 from genrec.service.answers import Answer, ProblemOut
@@ -92,6 +93,7 @@ def create_app(service: Service) -> Gate:
         routes_lists,
         routes_chat,
         routes_data,
+        routes_profile,
         routes_users,
         routes_by_id,
         routes_admin,

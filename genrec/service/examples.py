@@ -64,6 +64,8 @@ _EXAMPLES: Mapping[str, Mapping[str, Any]] = {
     },
     "put labels": {"a country and a tier": {"labels": {"country": "GB", "tier": 2}}},
     "patch labels": {"another tier": {"labels": {"tier": 3}}},
+    "put profile": {"tea, but no candles": {"added": ["tea"], "banned": ["candle"]}},
+    "patch profile": {"candles again": {"banned": []}},
     "neighbors": {"for a user": {"user_id": USER, "k": 5}},
     "put item": {"a new item": {"title": "GLASS VASE BLUE", "attributes": {"price": 4.5}}},
     "patch item": {"a new price": {"attributes": {"price": 3.95}}},

@@ -20,6 +20,7 @@ from genrec.config import EXPLAIN
 from genrec.data.events import History
 from genrec.data.refusals import take_refusals
 from genrec.pipeline.types import RecommendationList
+from genrec.service import users
 from genrec.service.attributes import add_attributes
 from genrec.service.experiments import Arm, Experiments
 from genrec.service.histories import Histories
@@ -117,6 +118,9 @@ class ListMaker(ABC):
             named = named if arm.scenario is None else self.scenario(arm.scenario)
             given = {**given, **arm.options}
         run = self.check_model(asked.run if arm is None else arm.run)
+        if asked.user_id is not None and "profile_edits" not in given:
+            edits = users.profile_of(self.known.store, self.known.user_id(asked.user_id))
+            given = {**given, "profile_edits": edits.to_dict()} if edits else given
         options = merge(named, given, self.fixed)
         counting, draws = _how(asked, arm)
         if (typed := asked.typed) is not None:

@@ -20,6 +20,7 @@ from genrec.service.client_types import (
     Shop,
 )
 from genrec.service.connection import Connection, ServiceError
+from genrec.taste.edits import ProfileEdits
 
 
 class Operations(Connection):
@@ -182,6 +183,29 @@ class Operations(Connection):
             yield table, row
         msg = "The export is not complete. Expected the last line to say so. Ask again."
         raise ServiceError(msg)
+
+    # Profiles
+
+    def profile(self, user_id: str) -> dict[str, Any]:
+        """Return what a user's events say about their taste; see the command ``profile`` in the reference.
+
+        Raises:
+            InvalidRequestError: the service knows nothing about such a user.
+        """
+        found: dict[str, Any] = self._send("GET", "/v1/user/profile", query={"id": user_id})
+        return found
+
+    def put_profile(self, user_id: str, edits: ProfileEdits) -> ProfileEdits:
+        """Store the corrections of a user's profile in place of earlier ones; the next list follows them."""
+        return self._edit_profile("PUT", user_id, edits.to_dict())
+
+    def patch_profile(self, user_id: str, **lists: Sequence[str]) -> ProfileEdits:
+        """Replace some of the lists ``added``, ``removed`` and ``banned``, and return all."""
+        return self._edit_profile("PATCH", user_id, {n: list(k) for n, k in lists.items()})
+
+    def _edit_profile(self, method: str, user_id: str, body: Mapping[str, Any]) -> ProfileEdits:
+        answer = self._send(method, "/v1/user/profile", body, query={"id": user_id})
+        return ProfileEdits.of(answer["edits"])
 
 
 def _named(name: str) -> str:

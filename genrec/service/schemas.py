@@ -37,7 +37,7 @@ MOST_EDITS = 10_000  # items in a bulk edit
 MOST_TEXT = 20_000  # characters of a typed history
 SERVER_ONLY = ("stock",)  # options that name something on the server
 
-_NOT_KEPT = (*SERVER_ONLY, "query")  # options that are not stored with a list
+_NOT_KEPT = (*SERVER_ONLY, "query", "profile_edits")  # options that are not stored with a list
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _HELP = {f.name: str(f.metadata["help"]) for f in fields(QueryOptions)}
@@ -72,6 +72,8 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1, le=MOST_ITEMS)]
 ContextText = Annotated[str, Field(min_length=1, max_length=MOST_VALUE)]
+Keyword = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(check_printable)]
+Keywords = Annotated[list[Keyword], Field(max_length=100)]
 Column = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(check_printable)]
 
 
@@ -103,6 +105,9 @@ class Options(Circumstances):
     deny: Annotated[list[Id], Field(max_length=MOST_CANDIDATES)] | None = _about("deny")
     pin: Ids | None = _about("pin")
     where: Condition | None = _about("where")
+    profile_edits: (
+        Annotated[dict[Literal["added", "removed", "banned"], Keywords], Field(max_length=3)] | None
+    ) = _about("profile_edits")
     at: Annotated[str, Field(max_length=40), AfterValidator(check_printable)] | Number | None = (
         _about("at")
     )

@@ -79,6 +79,7 @@ users = sa.Table(
     "users", metadata,
     sa.Column("user_id", _ID, primary_key=True),
     sa.Column("labels", sa.Text, nullable=False),  # JSON
+    sa.Column("profile", sa.Text),  # JSON with the corrections of the profile
 )  # fmt: skip
 scenarios = sa.Table(
     "scenarios", metadata,

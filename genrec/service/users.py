@@ -1,6 +1,7 @@
 """Keep what a shop says about its users, and list them in the order of their ids.
 
-Labels are attributes of a user, such as a country or a tier. Lists do not depend on them.
+Labels are attributes of a user, such as a country or a tier. Lists do not depend on them, but on the
+corrections of a user's profile.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sqlalchemy as sa
 
 from genrec.service import tables
 from genrec.service.store import Store
+from genrec.taste.edits import ProfileEdits
 
 _LAST = "\U0010ffff"  # the highest code point
 
@@ -56,6 +58,45 @@ def put_labels(
             connection.execute(users.insert(), {"user_id": user_id, "labels": text})
         else:
             connection.execute(users.update().where(same).values(labels=text))
+    return kept
+
+
+def profile_of(store: Store, user_id: str) -> ProfileEdits:
+    """Return the corrections of a user's profile; empty if there are none."""
+    c = tables.users.c
+    with store.reading("The profile cannot be read") as connection:
+        found = connection.scalar(sa.select(c.profile).where(c.user_id == user_id))
+    return ProfileEdits.of({} if found is None else json.loads(found))
+
+
+def put_profile(
+    store: Store, user_id: str, given: Mapping[str, Any], *, replace: bool
+) -> ProfileEdits:
+    """Store corrections of a user's profile, and return all of them.
+
+    Args:
+        store: the store.
+        user_id: the user, who need not have events.
+        given: lists of keywords by kind; see ``genrec.taste.edits.ProfileEdits``.
+        replace: True to store these alone; False to keep the kinds that are not given.
+
+    Raises:
+        RequestError: the keywords are not valid. Nothing is changed.
+    """
+    users = tables.users
+    same = users.c.user_id == user_id
+    with store.writing("The profile was not stored") as connection:
+        old = connection.execute(sa.select(users.c.profile).where(same)).first()
+        kept = ProfileEdits()
+        if old is not None and old[0] is not None and not replace:
+            kept = ProfileEdits.of(json.loads(old[0]))
+        kept = kept.changed(given)
+        text = json.dumps(kept.to_dict())
+        if old is None:
+            row = {"user_id": user_id, "labels": "{}", "profile": text}
+            connection.execute(users.insert(), row)
+        else:
+            connection.execute(users.update().where(same).values(profile=text))
     return kept
 
 

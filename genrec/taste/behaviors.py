@@ -119,6 +119,20 @@ class BehaviorCounts:
         return _combine(self.transitions[codes[-1]], mine, then, self.own, self.followed)
 
 
+def fuse(counted: FloatArray, model: FloatArray, a: float, c: float) -> FloatArray:
+    """Combine counted probabilities with those of a model: P is proportional to counted^a model^c.
+
+    Args:
+        counted: (U, B) or (B,) positive probabilities.
+        model: probabilities of the same shape.
+        a: the exponent of the counted ones.
+        c: the exponent of the model's.
+    """
+    logs = a * np.log(counted) + c * np.log(np.maximum(model, 1e-30))
+    shifted = np.exp(logs - logs.max(axis=-1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
+
+
 def _shrink(after: FloatArray, shares: FloatArray) -> FloatArray:
     """Turn counts of transitions to probabilities, shrunk towards the shares of the behaviors."""
     total = after.sum(axis=1, keepdims=True)

@@ -36,6 +36,7 @@ def test_the_options_are_those_of_the_library() -> None:
         "boosts": {"price < 3": 2.0}, "half_life": 3.0, "age_column": "published", "diversity": 0.5,
         "explain": True, "evidence": "fast", "style": "short", "context": {"season": "winter"},
         "note": "a present", "query": "a mug", "query_weights": {"match": 20.0},
+        "profile_edits": {"banned": ["candle"]},
     }  # fmt: skip
     assert given.keys() == OPTION_NAMES
     read = Options.model_validate(given).given()

@@ -41,7 +41,9 @@ def test_the_examples_work(client: TestClient) -> None:
             for example in body.get("examples", {}).values():
                 value = examples.fitted(example["value"], WORDS)
                 place = path.replace("{item_id}", "vase-1").replace("{name}", "home")
-                by_id = {"id": "vase-1"} if path in {"/v1/item", "/v1/user"} else {}
+                by_id = (
+                    {"id": "vase-1"} if path in {"/v1/item", "/v1/user", "/v1/user/profile"} else {}
+                )
                 answer = client.request(method, place, json=value, params=by_id)
                 assert answer.status_code == 200, (method, place, answer.text)
                 sent += 1

@@ -19,6 +19,7 @@ from genrec.service.client import InvalidRequestError, ServiceError
 from genrec.service.client_types import ExperimentArm
 from genrec.service.operations import Operations
 from genrec.service.tables import StoreError
+from genrec.taste.edits import ProfileEdits
 
 SAME = ["recommend", "recommend_many", "recommend_rails", "rank", "score", "similar", "explain",
         "history", "put_items", "remove_items", "events_in_prompt", "chat"]  # fmt: skip
@@ -125,6 +126,7 @@ NO_METHOD = {
             ("PUT", "/v1/users/{user_id}"),
             ("PATCH", "/v1/users/{user_id}"),
             ("DELETE", "/v1/users/{user_id}"),
+            *((method, "/v1/users/{user_id}/profile") for method in ("GET", "PUT", "PATCH")),
             ("DELETE", "/v1/sessions/{session_id}"),
         ],
         "the same request with the id in the query, where every id works, has one",
@@ -199,6 +201,9 @@ def ask_everything(asking: Client) -> dict[str, Any]:
         ),
         "put_labels": asking.put_labels("u1", {"country": "GB", "tier": 2}),
         "patch_labels": asking.patch_labels("u1", {"tier": None}),
+        "put_profile": asking.put_profile("u1", ProfileEdits(added=("mug",))),
+        "patch_profile": asking.patch_profile("u1", removed=["tin"]),
+        "profile": asking.profile("u1"),
         "user": asking.user("u1", limit=2),
         "neighbors": asking.neighbors("u1", 3, items=True),
         "delete_event": call(asking.delete_event, asking.feedback("u3", "i1", "buy")),
@@ -245,6 +250,8 @@ def test_every_route_has_a_method_with_typed_answers(
     methods = {n for n in vars(Client) | vars(Operations) if not n.startswith("_")}
     assert methods == {name.partition(" ")[0] for name in answers}
     assert answers["shop"].name == "shop"
+    assert answers["patch_profile"] == ProfileEdits(added=("mug",), removed=("tin",))
+    assert answers["profile"]["edits"]["added"] == ["mug"]
     assert answers["shop"].columns[0]["name"] == "price"
     assert [m.name for m in answers["load_model"].models] == ["tiny", "second"]
     assert answers["choose_model"].default == "second"
