@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import sparse
 
 from genrec.config import Settings
 from genrec.data.dataset import Dataset
 from genrec.data.events import SPLITS, History
 from genrec.errors import RequestError
 from genrec.types import FloatArray
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 RANDOM, NEAR = "random", "near"
 WAYS = (RANDOM, NEAR)
@@ -96,6 +99,8 @@ class Demonstrations:
         lengths = np.sqrt(np.bincount(pairs[0], values**2, minlength=len(data.user_ids)))
         values = values / np.maximum(lengths[pairs[0]], 1e-12)
         shape = (len(data.user_ids), items)
+        from scipy import sparse
+
         return sparse.csr_array((values, (pairs[0], pairs[1])), shape=shape), weights
 
     def _likeness(self, history: History) -> FloatArray:
