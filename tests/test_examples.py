@@ -50,6 +50,18 @@ def test_few_shot(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.model
 @pytest.mark.slow
+def test_profile_candidates_rank(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "06_profile_candidates_rank.py"
+    text = output(name, capsys, "--candidates", "8", "--threads", "1")
+    assert text.splitlines()[0].startswith("Typical of this customer's 56 events: bag (24)")
+    assert "8 candidates by counting" in text
+    assert "Earlier interests: bag" in text
+    assert "SPACEBOY" not in text
+    assert text.splitlines()[-1].startswith("5. ")
+
+
+@pytest.mark.model
+@pytest.mark.slow
 def test_explain_and_check(capsys: pytest.CaptureFixture[str]) -> None:
     """Compare with the output in examples/README.md, apart from numbers and what depends on them."""
     text = output("10_explain_and_check.py", capsys)
