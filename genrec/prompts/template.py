@@ -22,6 +22,7 @@ from jinja2 import StrictUndefined, TemplateError, nodes
 from genrec.data.behaviors import Verb, read_text, read_verbs, templates_folder
 from genrec.data.catalog import Catalog
 from genrec.data.events import History
+from genrec.data.opinions import opinion_of
 from genrec.data.titles import TitleForm
 from genrec.errors import PromptError
 from genrec.prompts.context_words import FILE, ContextWords, insert_lines
@@ -102,8 +103,8 @@ class Template:
         The source may use these variables:
 
         - ``events``: the events in the user's history. Each event has a ``verb``, a ``title`` (None
-          if the event has only text), a ``text``, a ``value`` and a ``context``. The last three may
-          be empty.
+          if the event has only text), a ``text``, a ``value``, a ``context`` and an ``opinion``, which is
+          ``positive``, ``negative`` or empty. All but the first two may be empty.
         - ``demonstrations``: other users' histories, each of which is a list of such events.
         - ``next_verb``, ``next_base``: the verb of the next event in its past and base forms.
         - ``context``, ``note``: the context of the next event and the note on it, in the words of
@@ -281,6 +282,7 @@ class Template:
                         "text": EventText(text, number, free=True),
                         "value": EventText(value, number),
                         "context": EventText(self.words.write_context(event.context), number),
+                        "opinion": EventText(opinion_of(event), number),
                     }
                 )
             return shown

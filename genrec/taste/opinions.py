@@ -2,23 +2,21 @@
 
 An event's polarity is the probability that its text is positive, in the column ``sentiment`` that
 ``genrec sentiment`` writes, or as a classifier estimates it. Events with the behaviors ``like`` and
-``dislike`` need no text. With thresholds, ratings count as well.
+``dislike`` need no text; see ``genrec.data.opinions``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from genrec.data.events import Interaction
+from genrec.data.opinions import SURE, polarity_of
 from genrec.text import visible
 from genrec.types import FloatArray
 
-COLUMN = "sentiment"  # the column of the events with the probability of being positive
-LIKE, DISLIKE = "like", "dislike"
 SEARCH = "search"  # the text of such events is a query, not an opinion
-SURE = 0.7  # the probability from which on a text counts as positive or negative
 
 
 class Classifier(Protocol):
@@ -44,30 +42,6 @@ class Opinions:
     positive: tuple[int, ...] = ()
     negative: tuple[int, ...] = ()
     mean: float | None = None
-
-
-def polarity_of(
-    event: Interaction, liked_from: float | None = None, disliked_to: float | None = None
-) -> float | None:
-    """Return the polarity of an event from 0 to 1; None if it is not known.
-
-    Args:
-        event: the event.
-        liked_from: the lowest value, such as a rating of 4, that counts as positive; None to ignore
-            values.
-        disliked_to: the highest value that counts as negative.
-    """
-    if event.behavior in (LIKE, DISLIKE):
-        return 1.0 if event.behavior == LIKE else 0.0
-    given: Any = event.attributes.get(COLUMN)
-    if isinstance(given, int | float) and not isinstance(given, bool) and 0 <= given <= 1:
-        return float(given)
-    if event.value is not None:
-        if liked_from is not None and event.value >= liked_from:
-            return 1.0
-        if disliked_to is not None and event.value <= disliked_to:
-            return 0.0
-    return None
 
 
 def find_opinions(

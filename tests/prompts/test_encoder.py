@@ -187,7 +187,7 @@ def test_what_precedes_a_title_is_what_inference_would_produce(kind: str) -> Non
                 Encoder(tiny.tokenizer(kind), template.form()), template, events, catalog
             )
             checked += 1
-    assert checked == 6
+    assert checked == 8
 
 
 def check_prefixes(

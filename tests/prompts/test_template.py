@@ -123,7 +123,7 @@ def test_bad_templates(source: str, message: str) -> None:
 
 def test_unknown_names_list_what_there_is() -> None:
     with pytest.raises(
-        PromptError, match="few_shot, next_item, next_item_context, next_item_profile"
+        PromptError, match="few_shot, next_item, next_item_context, next_item_opinions"
     ):
         Template.load("nope")
     with pytest.raises(PromptError, match="Expected one of: en, zh"):
@@ -153,7 +153,7 @@ def test_the_hash_follows_the_text_and_the_verbs() -> None:
 
 def test_every_shipped_template_has_a_header() -> None:
     files = list(templates_folder().glob("*/*.jinja"))
-    assert len(files) == 19
+    assert len(files) == 21
     for file in files:
         head = file.read_text(encoding="utf-8").split("-#}")[0]
         for key in ("for:", "language:", "form:"):
@@ -202,3 +202,22 @@ def test_ones_own_folder_goes_before_what_is_shipped(tmp_path: Path) -> None:
         Template.load("next_item", own=tmp_path)
     with pytest.raises(PromptError, match="There is no prompt folder"):
         Template.load("next_item", own=tmp_path / "none")
+
+
+@pytest.mark.parametrize(("language", "liked"), [("en", "(liked it)"), ("zh", "（喜欢）")])
+def test_opinions_are_written_after_the_titles(language: str, liked: str) -> None:
+    catalog = Catalog(Item(f"i{n}", f"mug {n}") for n in range(5))
+    events = (
+        Interaction("i0", "buy", attributes={"sentiment": 0.9}),
+        Interaction("i1", "buy", attributes={"sentiment": 0.5}),
+        Interaction("i2", "dislike"),
+        Interaction("i3", "buy", value=5.0, text="fine"),
+    )
+    template = Template.load("next_item_opinions", language)
+    lines = template.render(catalog, History(events), "buy").text.splitlines()
+    assert lines[2] == liked
+    assert [n for n, line in enumerate(lines) if line[0] in "(（"] == [2, 5]
+    plain = Template.load("next_item", language).render(catalog, History(events), "buy")
+    kept = [line for n, line in enumerate(lines) if n not in {2, 5}]
+    assert kept == plain.text.splitlines()
+    assert len(template.render(catalog, History(events), "buy").cuts or ()) == 5
