@@ -43,7 +43,6 @@ from genrec.data.events import Interaction
 from genrec.matching.likeness import TitleLikeness
 from genrec.models.language_model import LanguageModel
 from genrec.priors.query_weights import dense
-from genrec.text import normalized
 from genrec.types import FloatArray
 
 KS = (1, 10, 50)
@@ -99,7 +98,7 @@ def read(folder: Path) -> tuple[Catalog, list[dict[str, Any]], list[Unit]]:
     catalog = Catalog.read(folder / "items.csv.gz")
     with gzip.open(folder / "turns.jsonl.gz", "rt", encoding="utf-8") as stream:
         turns = [json.loads(line) for line in stream]
-    titles = {i.item_id: normalized(re.sub(r"\(.*?\)", "", i.title)) for i in catalog}
+    titles = {i.item_id: re.sub(r"\s*\(.*?\)", "", i.title).lower() for i in catalog}
     units = []
     for number, turn in enumerate(turns):
         targets = tuple(str(i) for i in turn["targets"] if i not in turn["mentioned"])
@@ -109,8 +108,8 @@ def read(folder: Path) -> tuple[Catalog, list[dict[str, Any]], list[Unit]]:
             r"\n(User|System): (.*?)(?=\n(?:User|System): |\Z)", turn["input"], re.DOTALL
         )
         said = tuple(Turn(text.strip(), (), who == "User") for who, text in lines)
-        text = f" {normalized(' '.join(turn['turns']))} "
-        named = any(titles[i] and f" {titles[i]} " in text for i in targets)
+        text = " ".join(turn["turns"]).lower()
+        named = any(titles[i] in text for i in targets)
         mentioned = tuple(map(str, turn["mentioned"]))
         units.append(Unit(number, turn["dialog_id"], said, mentioned, targets, named))
     return catalog, turns, units

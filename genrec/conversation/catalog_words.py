@@ -249,8 +249,10 @@ class CatalogWords:
 
     def _separator(self, name: str) -> str | None:
         """Return what separates the values of a cell; None if a cell has one value."""
-        counts = self.texts[name]
+        counts, maker = self.texts[name], any(stem(w) in _words(name) for w in _MAKERS)
         for mark in _SEPARATORS:
+            if maker and mark == ", ":
+                continue  # "Austen, Jane" is one author
             several = [value for value in counts if mark in value]
             if len(several) * 10 < len(counts):
                 continue

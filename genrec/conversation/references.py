@@ -32,8 +32,9 @@ _ORDINALS = {
     "9th": 9, "10th": 10, "last": -1,
 }  # fmt: skip
 _THING = r"(?:one|item|product|option|film|movie|book|result|suggestion)"
+_MANY = r"(?:the\s+)(?P<end>first|last)\s+(?P<many>two|three|four|five|\d)\b(?:\s+ones)?"
 _PLACE = (
-    rf"(?:the\s+(?P<ordinal>{'|'.join(_ORDINALS)})(?:\s+{_THING}\b|(?=\s*(?:$|[,.!?;]|but\b|and\b|is\b)))"
+    rf"(?:{_MANY}|the\s+(?P<ordinal>{'|'.join(_ORDINALS)})(?:\s+{_THING}\b|(?=\s*(?:$|[,.!?;]|but\b|and\b|is\b)))"
     rf"|(?:(?:{_THING}|number|no\.)\s*#?\s*|#)(?P<number>\d+)\b)"
 )
 _THAT = r"(?:that|this)(?:\s+one)?(?=\s*(?:$|[,.!?;]|but\b|and\b|in\b|please\b))|(?:that|this)\s+one\b|\bit\b(?=\s*(?:$|[,.!?;]|but\b))"
@@ -59,6 +60,12 @@ _ZH_COMPARED = {
 }
 _ZH_THAN = {CHEAPER: "便宜", DEARER: "贵", NEWER: "新", OLDER: "(?:旧|老|早)"}
 _STOP = r"(?=$|[,;.!?。，；！？]|\s+(?:but|only|except|without|under|over|below|above|from|in (?!the)|and (?:not|under|cheaper|in)|or (?!the)|please)\b)"
+_MORE = re.compile(
+    r"(?:(?:please )?(?:show me|give me|any|let me see|are there|do you have)\s+)?(?:some\s+|any\s+)?"
+    r"(?:more|others?|other (?:ones|options|ideas)|something else|anything else|what else)(?:,? please)?\s*[.!?]*$|"
+    r"(?:还有(?:吗|别的吗|其他的吗)|换一批|换别的|再来一些|别的)[。？！?]*$",
+    re.IGNORECASE,
+)
 _MOST_WORDS = 12  # of a title that a query names
 
 
@@ -102,6 +109,8 @@ class ReferenceFinder:
 
     def find(self, text: str) -> list[Pointed]:
         """Find the parts of a query that point at items; earlier kinds take precedence."""
+        if self.shown and (match := _MORE.match(text)):  # others than those of the list
+            return [Pointed(0, len(text), Reference(NOT, match[0].strip(), self.shown))]
         named = self._titles(text)
         liked = [p for p in named if p.reference is not None and p.reference.kind == LIKE]
         items = [i for p in liked if p.reference is not None for i in p.reference.item_ids]
@@ -229,12 +238,16 @@ class ReferenceFinder:
         """Find the items that a match points at, or ask which ones are meant."""
         groups = {
             name: match.groupdict().get(name)
-            for name in ("ordinal", "number", "that", "these", "place")
+            for name in ("ordinal", "number", "that", "these", "place", "end", "many")
         }
         if not self.shown and self.focus is None:
             return self._ask.no_list(said)
         if groups["these"]:
             return self.shown or ((self.focus,) if self.focus else ()), None
+        if groups["many"] and self.shown:
+            several = int(read_number(groups["many"]) or 1)
+            first = (groups["end"] or "").lower() == "first"
+            return (self.shown[:several] if first else self.shown[-several:]), None
         place: int | None = None
         if groups["ordinal"]:
             place = _ORDINALS.get(groups["ordinal"].lower(), -1)
@@ -242,8 +255,7 @@ class ReferenceFinder:
             number = read_number(groups["number"])
             place = None if number is None else int(number)
         if place is None:
-            first = self.focus if self.focus is not None else self.shown[0]
-            return (first,), None
+            return (self.focus if self.focus is not None else self.shown[0],), None
         if not self.shown:
             return self._ask.no_list(said)
         if place == -1:
