@@ -472,6 +472,7 @@ class Recommender:
         note: str | None = None,
         *,
         at: str | float = "any",
+        query: str | None = None,
     ) -> History:
         """Return a history together with the circumstances of the next event.
 
@@ -486,13 +487,15 @@ class Recommender:
             note: what is known about the next event in free words; None keeps that of the history.
             at: the time of the next event, from which declared columns such as ``season`` are
                 derived; ``any`` for an unknown time.
+            query: what the user asks for, as the model reads it; None keeps that of the history. Its
+                conditions filter nothing here.
 
         Raises:
             RequestError: a column is unknown, or a value, the note or the time is not valid.
         """
         read, _ = self.understand(history)
         return self._requests.context.add(
-            read, QueryOptions(context=cast("Any", context or {}), note=note, at=at)
+            read, QueryOptions(context=cast("Any", context or {}), note=note, at=at, query=query)
         )
 
     def history(self, user_id: str, *, before: str | None = None) -> History:

@@ -42,6 +42,7 @@ LISTING = ("search", "max_nodes", "beam_size", "n_samples", "temperature")
 RANKING = ("node_temperature", *in_panel(Settings, PRIOR))
 # OWN names the options on the user's own items.
 SAID = ("context", "note")  # what is said about the request itself
+ASKED = ("query", "query_weights")  # what is asked for in words
 OWN = ("show", "allow_returned", "allow_last_basket", "allow_same_title")
 
 Html = Annotated[
@@ -79,7 +80,7 @@ Strict = Annotated[
 def prompt(
     data: Data,
     asked: HistoryOptions,
-    query: Annotated[QueryOptions, FieldsOf(QueryOptions, only=[*SAID, "at"])],
+    query: Annotated[QueryOptions, FieldsOf(QueryOptions, only=[*SAID, "query", "at"])],
     which: Annotated[ModelOptions, FieldsOf(ModelOptions, without=["quantize"])],
     settings: Annotated[Given, FieldsOf(Settings, without=[*LISTING, *RANKING])],
     json: AsJson = False,
@@ -203,7 +204,7 @@ def explain(
     asked: HistoryOptions,
     query: Annotated[
         QueryOptions,
-        FieldsOf(QueryOptions, only=["k", *OWN, *SAID, "per_group", "evidence", "style"]),
+        FieldsOf(QueryOptions, only=["k", *OWN, *SAID, *ASKED, "per_group", "evidence", "style"]),
     ],
     which: ModelOptions,
     settings: Annotated[Given, FieldsOf(Settings, without=["decoder", *LISTING])],
@@ -238,7 +239,7 @@ def explain(
 def rank(
     data: Data,
     asked: HistoryOptions,
-    query: Annotated[QueryOptions, FieldsOf(QueryOptions, only=[*OWN, *SAID])],
+    query: Annotated[QueryOptions, FieldsOf(QueryOptions, only=[*OWN, *SAID, *ASKED])],
     which: ModelOptions,
     settings: Annotated[Given, FieldsOf(Settings, without=["decoder", *LISTING])],
     items: Items = None,
@@ -258,7 +259,7 @@ def rank(
 def score(
     data: Data,
     asked: HistoryOptions,
-    query: Annotated[QueryOptions, FieldsOf(QueryOptions, only=SAID)],
+    query: Annotated[QueryOptions, FieldsOf(QueryOptions, only=[*SAID, *ASKED])],
     which: ModelOptions,
     settings: Annotated[Given, FieldsOf(Settings, without=["decoder", "exclude_seen", *LISTING])],
     items: Items = None,
@@ -374,7 +375,9 @@ def likes(
 
 def _in_context(recommender: Recommender, history: History | str, query: QueryOptions) -> History:
     """Return a history in the context that the options of a request give."""
-    return recommender.in_context(history, query.context, query.note, at=query.at)
+    return recommender.in_context(
+        history, query.context, query.note, at=query.at, query=query.query
+    )
 
 
 def _prompt_of(recommender: Recommender, history: History | str, query: QueryOptions) -> Prompt:

@@ -209,6 +209,22 @@ def test_the_command_line(run: Run, data: Any, model: Any) -> None:
     one = answer(run, "recommend", data, "--model", model, "--query", "two red things",
                  "--encoder", "ngrams", "--query-weight", "match=30", "--history", "")  # fmt: skip
     assert one["query"]["count"] == one["asked"] == 2
+    shown = answer(run, "prompt", data, "--model", model, "--query", "a mug", "--history", "")
+    assert 'The customer asks for: "a mug"' in shown["text"]
+    ranked = answer(
+        run,
+        "rank",
+        data,
+        "--model",
+        model,
+        "--query",
+        "a mug",
+        "--history",
+        "",
+        "--encoder",
+        "ngrams",
+    )
+    assert ranked["query"]["wanted"] == "a mug"
     assert one["query"]["weights"]["match"] == 30
 
 
