@@ -38,7 +38,7 @@ from genrec import Dataset, History, Recommender
 from genrec.config import PROTOCOL, QUERY_WEIGHTS
 from genrec.conversation.dialogue import Turn
 from genrec.conversation.query import MOST_SHOWN
-from genrec.data.catalog import Catalog
+from genrec.data.catalog import Catalog, Item
 from genrec.data.events import Interaction
 from genrec.matching.likeness import TitleLikeness
 from genrec.models.language_model import LanguageModel
@@ -458,8 +458,10 @@ def main() -> None:
     report("Without the model", systems, units)
 
     ask(recommenders, weights, units, given.out / "turns.jsonl", min(given.turns, TEXTS))
+    # People name films without "(1984 film)" at the end, so free text is matched to titles without it.
+    plain = [Item(i.item_id, re.sub(r"\s*\([^()]*\)$", "", i.title) or i.title) for i in catalog]
     free = Recommender(
-        catalog, model, decoder="match", encoder="minilm", n_samples=10, max_title_tokens=16,
+        Catalog(plain), model, decoder="match", encoder="minilm", n_samples=10, max_title_tokens=16,
         target_behavior=BEHAVIOR,
     )  # fmt: skip
     write_freely(free, units, given.out / "texts.jsonl", given.texts)
