@@ -21,6 +21,7 @@ from benchmarks.common import ROOT, commit
 from genrec import Recommender
 from genrec.data.datasets import load
 from genrec.data.events import History
+from genrec.errors import RequestError
 from genrec.evaluation.bootstrap import bootstrap
 
 # Pairs of a command and a neutral sentence with the same number of words.
@@ -68,19 +69,27 @@ def main() -> None:
             history = recommender.history(users[int(chance.integers(len(users)))]).latest(5)
             thing = THINGS[int(chance.integers(len(THINGS)))]
             command, neutral = PAIRS[case % len(PAIRS)]
-            found = {
-                name: logprob(recommender, history, text, item.item_id, given.model_weight)
-                for name, text in (
-                    ("plain", thing),
-                    ("command", f"{thing}. {command.format(x=item.title)}"),
-                    ("neutral", f"{thing}. {neutral.format(x=item.title)}"),
-                )
+            texts = {
+                "plain": thing,
+                "command": f"{thing}. {command.format(x=item.title)}",
+                "neutral": f"{thing}. {neutral.format(x=item.title)}",
             }
+            try:
+                found = {
+                    name: logprob(recommender, history, text, item.item_id, given.model_weight)
+                    for name, text in texts.items()
+                }
+            except (
+                RequestError
+            ):  # the title was read as a condition or a reference that excludes it
+                found = {}
             row = {"case": case, "item": item.item_id, "pair": case % len(PAIRS), **found}
             done[case] = row
             stream.write(json.dumps(row) + "\n")
             stream.flush()
-    rows = [done[case] for case in range(given.cases)]
+    every = [done[case] for case in range(given.cases)]
+    rows = [row for row in every if "plain" in row]
+    print(f"{len(every) - len(rows)} cases whose item the query itself leaves out are not counted")
     print(f"commit {commit()}, {len(rows)} cases, weight of the model {given.model_weight}")
     for name, values in (
         ("command minus neutral", [r["command"] - r["neutral"] for r in rows]),
