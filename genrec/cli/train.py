@@ -39,6 +39,7 @@ _PANELS = {
         "learning_rate", "warmup", "schedule", "weight_decay", "max_grad_norm", "epochs",
         "max_targets", "max_minutes", "seed",
     ),
+    "Privacy": ("dp_epsilon", "dp_delta", "dp_clip", "dp_users"),
     "Batches and memory": (
         "batch_size", "accumulate", "pack_tokens", "overlap", "gradient_checkpointing",
     ),

@@ -85,6 +85,12 @@ class Training:
         schedule: learning rate schedule after the warmup: ``cosine``, ``linear`` or ``constant``.
         weight_decay: weight decay of the AdamW optimizer.
         max_grad_norm: maximum norm of the gradients; larger gradients are clipped.
+        dp_epsilon: train with differential privacy: whether any one user was in the data can be told from
+            the run only to this degree. Small values protect more; 8 is weak and 1 is strong.
+        dp_delta: with ``dp_epsilon``, probability with which the guarantee may fail. Defaults to the number
+            of users to the power of -1.1.
+        dp_clip: with ``dp_epsilon``, norm to which each user's gradient is clipped.
+        dp_users: with ``dp_epsilon``, expected number of users in a step.
         epochs: number of passes over all targets.
         max_targets: number of targets to train on, rounded up to a whole batch. Overrides
             ``epochs``.
@@ -142,6 +148,10 @@ class Training:
     schedule: str = "cosine"
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
+    dp_epsilon: float | None = None
+    dp_delta: float | None = None
+    dp_clip: float = 1.0
+    dp_users: int = 64
     epochs: float = 2.0
     max_targets: int | None = None
     max_minutes: float | None = None
@@ -260,6 +270,10 @@ _LEAST: dict[str, float] = {
     "lora_alpha": 1e-6,
     "weight_decay": 0,
     "max_grad_norm": 0,
+    "dp_epsilon": 0.01,
+    "dp_delta": 1e-30,
+    "dp_clip": 1e-6,
+    "dp_users": 1,
     "epochs": 1e-6,
     "max_targets": 1,
     "max_minutes": 0,

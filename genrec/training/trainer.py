@@ -7,9 +7,7 @@ the training steps run in ``loop``.
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
-import json
-import shutil
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -23,15 +21,13 @@ from genrec.config import Settings
 from genrec.data import protocols
 from genrec.data.dataset import Dataset
 from genrec.data.events import SPLITS
-from genrec.decoding.trie import TitleTrie
 from genrec.errors import ModelError, SettingsError
-from genrec.files import write_text
 from genrec.models.block_reader import not_by_event
 from genrec.models.devices import fast_bf16_cpu, resolve_device
 from genrec.models.language_model import LanguageModel
 from genrec.recommender import Recommender
 from genrec.runs import Run
-from genrec.training import config, report
+from genrec.training import config, private
 from genrec.training.block_objective import BlockObjective
 from genrec.training.config import Training
 from genrec.training.examples import Examples, make_examples
@@ -39,6 +35,7 @@ from genrec.training.loop import RunPlan, Session, Watch
 from genrec.training.lora import add_adapter, load_adapter
 from genrec.training.objectives import NextItemObjective, Objective, ObjectiveBuilder, Validation
 from genrec.training.prior_weights import WeightFit
+from genrec.training.run_files import as_json, describe_run, save_weights, write_run, write_settings
 from genrec.training.time_plan import Stopwatch
 from genrec.training.validation import build_validation
 from genrec.types import BoolArray, Log
@@ -105,6 +102,15 @@ def train(
     folder, given = Path(out), data
     data = protocols.apply_protocol(data, training.protocol or protocols.default_protocol(data))
     data = data.with_context(ours.context_names)
+    if training.dp_epsilon is not None:
+        private.check_settings(training)
+        training = private.without_measuring(training, log)
+        if resume or since is not None or new is not None:
+            msg = (
+                "dp_epsilon does not work with --resume and --from, because the guarantee covers one "
+                "training as a whole. Start a new run."
+            )
+            raise SettingsError(msg)
     training = _without_missing_validation(data, training, log)
     written = {**asdict(ours), **asdict(training)}
     with _hold_folder(folder):
@@ -129,7 +135,7 @@ def train(
                 raise ModelError(msg) from error
         plain = replace(ours, search="auto", prior="none", fusion="auto")
         recommender = Recommender(data, model, log=log, **asdict(plain))
-        run = _describe_run(recommender, ours, training, data)
+        run = describe_run(recommender, ours, training, data)
         _warn_of_half_precision(model, training, log)
         tuned = _make_trainable(model, training, run, since)
         wanted = None if new is None else _with_replay(data, new, training)
@@ -138,6 +144,11 @@ def train(
         if training.gradient_checkpointing:
             tuned.model.gradient_checkpointing_enable({"use_reentrant": False})
             tuned.model.enable_input_require_grads()
+        if training.dp_epsilon is not None:
+            how = private.PrivatePlan(folder, training, written, stopwatch, watch, log)
+            run = private.train_run(how, run, recommender, examples, tuned)
+            tuned.model.eval()
+            return run
         objective, validation = build_objective(tuned)
         if new is not None:
             validation = None  # validation events would be older than the new events
@@ -152,7 +163,7 @@ def train(
                 "The weights are sharded, so the model is not validated during training. Run `genrec "
                 "evaluate` when the run has finished."
             )
-        _write_settings(folder, written)
+        write_settings(folder, written)
         log(
             f"Training for {session.max_steps:,} steps ({examples.n_targets:,} targets and "
             f"{sum(map(len, examples.rows)):,} tokens per pass) ..."
@@ -171,7 +182,9 @@ def train(
                     "items": len(recommender.catalog),
                 },
             )
-            _write_run(folder, run, session, recommender, training, gathered)
+            kept = folder / "best" if session.best_is_earlier else None
+            save = functools.partial(save_weights, session, gathered, kept)
+            write_run(folder, run, recommender, training, save)
             tuned.model.eval()
             if session.sharded:
                 run = weights.skip(run, "the weights are sharded")
@@ -351,8 +364,8 @@ def _check_settings(settings: Mapping[str, Any], path: Path) -> None:
     Raises:
         SettingsError: a setting that must not change has changed. The message lists all changes.
     """
-    now = _as_json(settings)
-    before = _as_json({**asdict(Settings()), **asdict(Training()), **config.read(path)})
+    now = as_json(settings)
+    before = as_json({**asdict(Settings()), **asdict(Training()), **config.read(path)})
     changed = [
         f"{name}={now[name]!r} (it was {before.get(name)!r})"
         for name in now
@@ -364,90 +377,3 @@ def _check_settings(settings: Mapping[str, Any], path: Path) -> None:
             f"the settings in {path}. To use different ones, start a new run in another folder."
         )
         raise SettingsError(msg)
-
-
-def _as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert settings to types that JSON and YAML support, such as lists instead of tuples."""
-    values: dict[str, Any] = json.loads(json.dumps(settings))
-    return values
-
-
-def _write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Create the run folder and write the settings to it.
-
-    This must be called just before the first step, when all checks have passed.
-    """
-    import yaml
-
-    if not runs.is_first_process():
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(_as_json(settings), sort_keys=False, allow_unicode=True)
-    write_text(folder / runs.SETTINGS, text)
-
-
-def _describe_run(
-    recommender: Recommender, settings: Settings, training: Training, data: Dataset
-) -> Run:
-    """Collect the contents of ``run.json`` for a run that has not started yet."""
-    names = ("genrec", "torch", "transformers", "peft", "accelerate")
-    model = recommender.model
-    place = str(Path(model.name).resolve())  # an absolute path works from any working directory
-    return Run(
-        base_model=place if Path(place).is_dir() else model.name,
-        base_fingerprint="" if model.quantize != "none" else model.fingerprint(),
-        base_kept=model.kept_fingerprint(),
-        base_revision=None,
-        template=recommender.template.name,
-        template_hash=recommender.template.hash,
-        encoder_hash=recommender.encoder.hash,
-        catalog_hash=recommender.catalog.hash(),
-        data=data.info.name,
-        data_fingerprint=protocols.fingerprint(data),
-        settings=asdict(settings)
-        | {"case": recommender.encoder.form.case}
-        | ({"context_columns": ",".join(data.info.context)} if data.info.context else {}),
-        training=asdict(training),
-        versions={name: importlib.metadata.version(name) for name in names},
-        targets=0,
-        finished=False,
-    )
-
-
-def _write_run(
-    folder: Path,
-    run: Run,
-    session: Session,
-    recommender: Recommender,
-    training: Training,
-    gathered: dict[str, torch.Tensor] | None,
-) -> None:
-    """Write all files of a run folder. The file run.json comes last, so it marks a complete run.
-
-    Args:
-        folder: the run folder.
-        run: the contents of run.json.
-        session: the training session, which has the trained weights and the validations.
-        recommender: the recommender whose catalog, trie and tokenizer are written.
-        training: the training settings.
-        gathered: the complete weights of a sharded model; None for other models.
-    """
-    import pyarrow.parquet as pq
-
-    name = runs.ADAPTER if training.lora_rank else runs.WHOLE
-
-    def fill(place: Path) -> None:
-        kept = folder / "best"
-        if session.best_is_earlier and kept.is_dir():
-            shutil.copytree(kept, place, dirs_exist_ok=True)
-        else:
-            session.checkpoints.save_weights(place, gathered)
-        if not training.lora_rank:
-            recommender.model.tokenizer.save_pretrained(place)
-
-    files.write_folder(folder / name, fill)
-    pq.write_table(recommender.catalog.to_table(), folder / runs.CATALOG)
-    assert isinstance(recommender.trie, TitleTrie)
-    recommender.trie.save(folder / runs.TRIE)
-    report.write(folder, run, 2 if training.objective == "pointwise" else len(recommender.catalog))
-    run.write(folder)
