@@ -52,7 +52,7 @@ def shop() -> Dataset:
 @pytest.fixture(scope="module")
 def memorized(shop: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("audited")
-    given = {**tiny_runs.FEW, "max_targets": 2400, "holdout_users": 0.4, "lora_rank": 32,
+    given = {**tiny_runs.FEW, "max_targets": 2000, "holdout_users": 0.4, "lora_rank": 32,
              "learning_rate": 1e-2, "pack_tokens": 256, "lora_dropout": 0.0, "fit": "train"}  # fmt: skip
     train(shop, folder / "run", str(tiny_runs.saved(folder)), **given)
     return folder / "run"
