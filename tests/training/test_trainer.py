@@ -595,7 +595,14 @@ def test_the_shipped_runs_settings_are_still_known() -> None:
     assert folder is not None
     path = folder / runs.SETTINGS
     settings, training = config.resolve(config.read(path))
-    later = {"tune_users": 100}  # was not known then
+    later = {
+        "tune_users": 100,
+        "holdout_users": 0.0,
+        "dp_epsilon": None,
+        "dp_delta": None,
+        "dp_clip": 1.0,
+        "dp_users": 64,
+    }  # fmt: skip  (were not known then)
     assert {**later, **runs.Run.read(folder).training} == json.loads(json.dumps(asdict(training)))
     trainer._check_settings({**asdict(settings), **asdict(training)}, path)
     with pytest.raises(SettingsError, match="lora_rank=4"):
