@@ -74,7 +74,9 @@ def main() -> None:
     print(f"GPU, computed: operations / {GPU_PEAK * GPU_SHARE / 1e12:.0f} TFLOPS")
     for model in MODELS:
         for prompt in (64, 256, 1000):
-            seconds = max(fixed, 0) * model.layers / MODELS[0].layers + model.operations(prompt) / rate
+            seconds = (
+                max(fixed, 0) * model.layers / MODELS[0].layers + model.operations(prompt) / rate
+            )
             gpu = model.operations(prompt) / (GPU_PEAK * GPU_SHARE)
             print(
                 f"{model.name}, {prompt} tokens: core {1 / seconds:.2f} lists/s, a million {1e6 * seconds / 3600:,.0f} "
