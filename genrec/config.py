@@ -41,6 +41,8 @@ FEEDBACK_WEIGHTS = ("none", "position")
 ATTENTIONS = ("full", "by_event")
 LINE_NUMBERS = ("float32", "bfloat16", "int8")
 CONTEXT = "context"  # a further source, which counts items by the context of their events
+KNOWLEDGE, VECTORS = "knowledge", "vectors"  # further sources: shared attributes, similar vectors
+FURTHER = (CONTEXT, KNOWLEDGE, VECTORS)  # used if the dataset declares what they need
 FIT_ON = (
     "train",
     "train+validation",
@@ -170,6 +172,15 @@ class Settings:
         flags=("--redact/--no-redact",),
         unset="yes, unless the dataset was prepared with --no-redact",
     )
+    knowledge: str = option(
+        "auto",
+        PRIOR,
+        "Columns of the items and relations of triples that say what items have in common, such as "
+        "brand,genre. The prior then has a source that favors items which share rare values with the "
+        "history. auto: those that `genrec prepare` declared. none: none.",
+        list=True,
+        metavar="NAMES",
+    )
     few_shot: int = option(
         0,
         PROMPT,
@@ -264,7 +275,8 @@ class Settings:
         "auto",
         PRIOR,
         "Sources to mix in the collaborative prior, with weights fitted on validation data: "
-        f"{', '.join(COUNTED)}, {CONTEXT} (if there are context columns), and the baselines "
+        f"{', '.join(COUNTED)}, {CONTEXT} (if there are context columns), {KNOWLEDGE} and {VECTORS} (if the "
+        "dataset has them), and the baselines "
         f"{', '.join(LEARNED)}, which are trained once and stored in the dataset folder. auto: what "
         "`genrec fit` found to be better. If it was not run, all of the former.",
         list=True,
@@ -454,7 +466,7 @@ class Settings:
         for f in fields(self):
             check_value(f.name, getattr(self, f.name), str(f.type), f.metadata)
         for source in self.sources:
-            check_choice("prior_sources", source, (*COUNTED, CONTEXT, *LEARNED))
+            check_choice("prior_sources", source, (*COUNTED, *FURTHER, *LEARNED))
         if not 0 < self.temperature < 100:
             msg = (
                 f"temperature={self.temperature} is not valid. Expected a number between 0 and 100."
@@ -555,8 +567,12 @@ class Settings:
         """The names listed in ``context_columns``; None if the dataset declares them."""
         if self.context_columns == "auto":
             return None
-        names = (name.strip() for name in self.context_columns.split(","))
-        return tuple(name for name in names if name and name != "none")
+        return _listed(self.context_columns)
+
+    @property
+    def knowledge_names(self) -> tuple[str, ...] | None:
+        """The names listed in ``knowledge``; None if the dataset declares them."""
+        return None if self.knowledge == "auto" else _listed(self.knowledge)
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Settings:
@@ -579,6 +595,12 @@ def describe_attention(settings: Mapping[str, Any]) -> str:
     if settings.get("attention", "full") == "full":
         return "attention='full'"
     return f"attention='by_event' and recent_events={settings['recent_events']}"
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    """Return the names in a list that is separated by commas; ``none`` is no name."""
+    names = (name.strip() for name in text.split(","))
+    return tuple(name for name in names if name and name != "none")
 
 
 class _DefaultCount(int):

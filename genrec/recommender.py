@@ -210,7 +210,9 @@ class Recommender:
         The model is loaded only after the settings have been checked.
         """
         if isinstance(data, Dataset):
-            data = data.with_context(settings.context_names)
+            data = data.with_context(settings.context_names).with_knowledge(
+                settings.knowledge_names
+            )
         self.settings, self.log, self.run = settings, log, trained
         self.run_folder, self._tuning = folder, tuning
         self.dataset = data if isinstance(data, Dataset) else None
@@ -258,6 +260,8 @@ class Recommender:
                 parts.append(f"lines in {settings.line_numbers}")
             if self._requests.context.columns:
                 parts.append(f"context of {', '.join(self._requests.context.columns)}")
+            if self.dataset is not None and self.dataset.info.knowledge:
+                parts.append(f"knowledge of {', '.join(self.dataset.info.knowledge)}")
             return hashlib.sha256("\0".join([*parts, *used.named()]).encode()).hexdigest()
 
         self_fingerprint = getattr(model, "fingerprint", lambda: model.name)
@@ -1349,11 +1353,13 @@ class Recommender:
         given = list(items)
         with self._lock.edit():
             self._index.edit_all(given, remove)
+            self._priors.follow(self.catalog)
 
     def _edit(self, *edits: Edit) -> None:
         with self._lock.edit():
             for edit in edits:
                 self._index.edit(edit)
+            self._priors.follow(self.catalog)
 
     def with_settings(self, *, data: Dataset | None = None, **changes: Any) -> Recommender:
         """Return a new recommender that differs from this one in some settings.

@@ -96,6 +96,28 @@ class PrepareOptions:
         "the prompt shows them before each event.",
         metavar="NAMES",
     )
+    triples: Path | None = option(
+        None,
+        _FILES,
+        "File of triples about the items, with the columns head (an item_id), relation and tail, or a "
+        "NAME.kg of RecBole with NAME.link beside it.",
+        metavar="FILE",
+    )
+    item_vectors: Path | None = option(
+        None,
+        _FILES,
+        "Parquet file with the columns item_id and vector, such as vectors of pictures or sounds. The "
+        "prior then also favors items whose vectors are similar to those of the history.",
+        metavar="FILE",
+    )
+    knowledge: tuple[str, ...] = option(
+        (),
+        _COLUMNS,
+        "Columns of the items and relations of the triples that say what items have in common, such as "
+        "brand,genre. The prior then also favors items that share rare values with the history.",
+        metavar="NAMES",
+        unset="all relations of the triples",
+    )
     unit: str | None = option(
         None,
         _COLUMNS,
@@ -390,6 +412,9 @@ def _prepare(
         strict=how.strict,
         rejected_to=None if rejected_to is None else rejected_to / "rejected.csv",
         context=how.context_columns,
+        triples=how.triples,
+        knowledge=how.knowledge or None,
+        item_vectors=how.item_vectors,
         log=log,
         **target,
     )

@@ -317,6 +317,7 @@ def evaluate(
     if what.out is not None:
         check_output(what.out, kind="folder")
     loaded = Dataset.load(data).with_context(checked.context_names)
+    loaded = loaded.with_knowledge(checked.knowledge_names)
     dataset, protocol, users = _sample(loaded, what, settings, what.users)
     names = _default_baselines(dataset, settings) if what.against is None else what.against
     systems: list[Any] = [n for n in names if n != "none"]

@@ -7,7 +7,6 @@ pyarrow alone.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,7 +21,12 @@ from genrec.cache import Cache
 from genrec.data.catalog import Catalog
 from genrec.data.column_names import RoleNames, target_words
 from genrec.data.column_uses import plain_uses
-from genrec.data.columns import EVENT_ROLES
+from genrec.data.dataset_folder import CACHE as CACHE
+from genrec.data.dataset_folder import FITTED as FITTED
+from genrec.data.dataset_folder import INDEX_FILES as INDEX_FILES
+from genrec.data.dataset_folder import TRIPLES, VECTORS
+from genrec.data.dataset_folder import TUNED as TUNED
+from genrec.data.dataset_folder import check_destination as check_destination
 from genrec.data.importing import describe_doubts, import_tables
 from genrec.data.info import (
     DatasetInfo,
@@ -34,33 +38,16 @@ from genrec.data.info import (
     read_info,
 )
 from genrec.data.ingest import EventOptions
+from genrec.data.input_files import add_parts, name_of, read_source
 from genrec.data.interactions import Interactions
+from genrec.data.item_vectors import ItemVectors, load_item_vectors, read_item_vectors
+from genrec.data.knowledge import Triples, check_names, read_triples
 from genrec.data.plausibility import check_parts, check_rejects
-from genrec.data.readers import arrow, huggingface
-from genrec.data.readers.files import read as read_table
+from genrec.data.readers import huggingface
 from genrec.data.readers.rejects import Rejects, write_rejected
 from genrec.data.redaction import redact_table
 from genrec.data.splits import SplitOptions, split_events
 from genrec.errors import DataError, SettingsError
-
-CACHE = "cache"  # the subfolder with results that are kept, such as the counts of a prior
-TUNED = "tuned.json"  # the file in the folder with the result of `genrec tune`
-FITTED = "fitted.json"  # the file in the folder with the result of `genrec fit`
-INDEX_FILES = ("titles.safetensors", "titles.faiss")
-FILES = frozenset(
-    {
-        "dataset.json",
-        "catalog.parquet",
-        "interactions.parquet",
-        "rejected.csv",
-        "baselines",
-        CACHE,
-        "titles.new",  # left behind by version 0.1.0 if it was killed while writing the index
-        TUNED,
-        FITTED,
-        *INDEX_FILES,
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +60,8 @@ class Dataset:
         info: the decisions and measurements made by ``prepare``.
         folder: the folder from which the dataset was loaded; None if it was built in memory.
         cache_folder: the folder that holds the cache if ``folder`` is None; None to cache nothing.
+        triples: triples about the items; None if there are none.
+        item_vectors: vectors of the items; None if there are none.
     """
 
     catalog: Catalog
@@ -80,6 +69,8 @@ class Dataset:
     info: DatasetInfo
     folder: Path | None = None
     cache_folder: Path | None = None
+    triples: Triples | None = None
+    item_vectors: ItemVectors | None = None
 
     @property
     def cache(self) -> Cache:
@@ -105,6 +96,9 @@ class Dataset:
         strict: bool = False,
         rejected_to: str | Path | None = None,
         context: Sequence[str] = (),
+        triples: str | Path | None = None,
+        knowledge: Sequence[str] | None = None,
+        item_vectors: str | Path | None = None,
         log: Callable[[str], None] = lambda message: None,
     ) -> tuple[Dataset, list[Rejects]]:
         """Read two files, check and split their rows, and measure the resulting dataset.
@@ -136,6 +130,10 @@ class Dataset:
             strict: True to raise an error at the first bad row.
             rejected_to: the file to which the rejected rows are written if the data is unusable.
             context: the columns to declare as the context of events; see ``with_context``.
+            triples: a file of triples about the items; see ``genrec.data.knowledge``.
+            knowledge: columns of the items and relations of the triples that say what items have in
+                common; None for all relations.
+            item_vectors: a Parquet file with vectors of the items; see ``genrec.data.item_vectors``.
             log: a function that receives a line of text before each step.
 
         Returns:
@@ -146,9 +144,9 @@ class Dataset:
             SettingsError: an option is invalid.
         """
         options = options or EventOptions()
-        source = _name_of(interactions, "events")
+        source = name_of(interactions, "events")
         bad_events = Rejects(source, strict)
-        bad_items = Rejects(source if items is None else _name_of(items, "items"), strict)
+        bad_items = Rejects(source if items is None else name_of(items, "items"), strict)
         rejects = [bad_items, bad_events]
         notes: list[str] = []
         parts = {s: p for s, p in (("validation", validation), ("test", test)) if p is not None}
@@ -160,10 +158,10 @@ class Dataset:
             raise SettingsError(msg)
         log(f"Reading {source} ...")
         roles = RoleNames(("user_id", "item_id", "behavior", "timestamp"), options.columns)
-        reading = partial(_read, encoding=options.encoding, notes=notes)
+        reading = partial(read_source, encoding=options.encoding, notes=notes)
         table = reading(interactions, roles, bad_events)
         if parts:
-            table = _add_parts(table, parts, roles, bad_events, reading, log)
+            table = add_parts(table, parts, roles, bad_events, reading, log)
         table_of_items = None
         if items is not None:
             log(f"Reading {bad_items.source} ...")
@@ -191,7 +189,13 @@ class Dataset:
             raise DataError(msg) from error
         dataset = replace(dataset, info=replace(dataset.info, notes=notes + dataset.info.notes))
         dataset = dataset.with_context(context)
-        return dataset, rejects if items is not None else rejects[1:]
+        if items is None:
+            rejects = rejects[1:]
+        for path in filter(None, (triples, item_vectors)):
+            log(f"Reading {path} ...")
+            rejects.append(Rejects(Path(path).name, strict))
+            dataset = dataset.with_items_known(path, rejects[-1], vectors=path is item_vectors)
+        return dataset.with_knowledge(knowledge), rejects
 
     @classmethod
     def from_tables(
@@ -345,6 +349,10 @@ class Dataset:
         pq.write_table(self.interactions.to_table(), folder / "interactions.parquet")
         if any(r.rows for r in rejects):
             write_rejected(folder / "rejected.csv", rejects)
+        if self.triples is not None:
+            pq.write_table(self.triples.table, folder / TRIPLES)
+        if self.item_vectors is not None:
+            pq.write_table(self.item_vectors.to_table(), folder / VECTORS)
         (folder / "dataset.json").write_text(self.info.to_json(), encoding="utf-8")
 
     @classmethod
@@ -373,7 +381,14 @@ class Dataset:
             events = Interactions.read(
                 folder / "interactions.parquet", catalog, unit=unit, time_unit="position"
             )
-        except (DataError, ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+            triples = vectors = None
+            if (folder / TRIPLES).is_file():
+                triples = Triples(pq.read_table(folder / TRIPLES))
+            if (folder / VECTORS).is_file():
+                vectors = load_item_vectors(folder / VECTORS)
+        except (
+            DataError, ValueError, KeyError, TypeError, AttributeError, OSError, pa.ArrowException,
+        ) as error:  # fmt: skip
             reason = str(error) if isinstance(error, DataError) else f"{error!r}."
             msg = f"The dataset folder {folder} is damaged: {reason} Run `genrec prepare` again."
             raise DataError(msg) from error
@@ -383,7 +398,49 @@ class Dataset:
                 "Run `genrec prepare` again."
             )
             raise DataError(msg)
-        return cls(catalog, events, info, folder).with_context(info.context)
+        loaded = cls(catalog, events, info, folder, None, triples, vectors)
+        return loaded.with_context(info.context).with_knowledge(info.knowledge)
+
+    def with_items_known(
+        self, path: str | Path, rejects: Rejects, *, vectors: bool = False
+    ) -> Dataset:
+        """Return the same dataset with the triples or the vectors of a file.
+
+        All relations of the triples are declared as knowledge; see ``with_knowledge``.
+
+        Args:
+            path: a file of triples or, with ``vectors``, of vectors.
+            rejects: the object that records unusable rows.
+            vectors: whether the file holds vectors.
+
+        Raises:
+            DataError: the file cannot be used.
+        """
+        notes = [*self.info.notes]
+        if vectors:
+            made = replace(self, item_vectors=read_item_vectors(path, self.catalog, rejects, notes))
+        else:
+            found = read_triples(path, self.catalog, rejects)
+            made = replace(self, triples=found).with_knowledge(
+                [*self.info.knowledge, *found.relations]
+            )
+        counts = {**self.info.rejected, **rejects.counts(sources=True)}
+        return replace(made, info=replace(made.info, notes=notes, rejected=counts))
+
+    def with_knowledge(self, names: Sequence[str] | None) -> Dataset:
+        """Return the same dataset with other names that say what items have in common.
+
+        Args:
+            names: columns of the items and relations of the triples; empty for none; None to change
+                nothing.
+
+        Raises:
+            SettingsError: there is no such column or relation.
+        """
+        if names is None or [*names] == self.info.knowledge == []:
+            return self
+        found = check_names(names, self.catalog, self.triples)
+        return replace(self, info=replace(self.info, knowledge=found))
 
     def with_context(self, columns: Sequence[str] | None) -> Dataset:
         """Return the same dataset with other declared columns of the context.
@@ -409,88 +466,3 @@ class Dataset:
     def renamed(self, name: str) -> Dataset:
         """Return the same dataset under a different name."""
         return replace(self, info=replace(self.info, name=name))
-
-
-def check_destination(folder: str | Path) -> None:
-    """Check that a dataset can be saved to a folder, before any slow work is done.
-
-    Raises:
-        DataError: the folder contains files that do not belong to a dataset.
-        SettingsError: the folder cannot be written.
-    """
-    folder = files.real_path(folder)
-    files.check_output(folder, kind="new folder")
-    if folder.exists() and not _replaceable(folder):
-        msg = (
-            f"{folder} exists and contains files that do not belong to a dataset. Nothing was "
-            "changed. Expected a new or empty folder, or one written by prepare; choose "
-            "a different --out."
-        )
-        raise DataError(msg)
-
-
-def _name_of(source: str | Path | pa.Table, otherwise: str) -> str:
-    """Return a file's name, or the given name if the source is a table."""
-    return otherwise if isinstance(source, pa.Table) else files.real_path(source).name
-
-
-def _read(
-    source: str | Path | pa.Table,
-    roles: RoleNames,
-    rejects: Rejects,
-    *,
-    encoding: str | None,
-    notes: list[str],
-) -> pa.Table:
-    """Read a file, and reject rows with lists or objects in columns that need single values."""
-    if isinstance(source, pa.Table):
-        return source
-    remarks: list[str] = []
-    known = RoleNames(EVENT_ROLES, {})
-    table = read_table(
-        source, rejects=rejects, scalar=roles, known=known, encoding=encoding, notes=remarks
-    )
-    notes += [f"{rejects.source}: {remark}" for remark in remarks]
-    return table
-
-
-def _add_parts(
-    train: pa.Table,
-    parts: Mapping[str, str | Path],
-    roles: RoleNames,
-    rejects: Rejects,
-    reading: Callable[[str | Path, RoleNames, Rejects], pa.Table],
-    log: Callable[[str], None],
-) -> pa.Table:
-    """Append the validation and test files to the train file, and add a split column.
-
-    Raises:
-        DataError: a file lacks a column that the user mapped.
-    """
-    tables = [(rejects, train)]
-    bad: list[Rejects] = []
-    for path in parts.values():
-        log(f"Reading {path} ...")
-        bad.append(Rejects(Path(path).name, rejects.strict))
-        table = reading(path, roles, bad[-1])
-        arrow.require_columns(table, sorted(roles.given), bad[-1].source)
-        tables.append((bad[-1], table))
-    for further in bad:
-        rejects.rows += further.rows
-    return arrow.stack(tables, "split", ["train", *parts], rejects)
-
-
-def _replaceable(folder: Path) -> bool:
-    """Check whether a folder is empty or contains only a dataset."""
-    if not folder.is_dir():
-        return False
-    names = {p.name for p in folder.iterdir()}
-    if names <= {"rejected.csv"}:  # written by an attempt in which no row was usable
-        return True
-    if not {files.final_name(name) for name in names} <= FILES | {files.LOCK}:
-        return False
-    try:
-        values = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(values, dict) and "catalog_hash" in values

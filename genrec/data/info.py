@@ -71,6 +71,8 @@ class DatasetInfo:
         redacted: the number of pieces of personal data of each kind that were replaced in the texts of
             events; None if there are no texts, or if they were left as they are.
         redact: False if ``prepare`` was told to leave personal data in texts.
+        knowledge: the columns of the items and relations of triples that are declared as what items
+            have in common; see ``genrec.data.knowledge``.
     """
 
     name: str
@@ -100,6 +102,7 @@ class DatasetInfo:
     context: list[str] = field(default_factory=list)
     redacted: dict[str, int] | None = None
     redact: bool = True
+    knowledge: list[str] = field(default_factory=list)
 
     @property
     def lead_in_behaviors(self) -> frozenset[str]:
@@ -118,9 +121,9 @@ class DatasetInfo:
     def to_dict(self) -> dict[str, Any]:
         """Return the values of all fields.
 
-        ``context``, ``redacted`` and ``redact`` are left out if they have their default values.
+        ``context``, ``redacted``, ``knowledge`` and ``redact`` are left out if they have their default values.
         """
-        unset: dict[str, object] = {"context": [], "redacted": None, "redact": True}
+        unset: dict[str, object] = {"context": [], "knowledge": [], "redacted": None, "redact": True}
         return {n: v for n, v in asdict(self).items() if n not in unset or v != unset[n]}
 
     def to_json(self) -> str:
@@ -173,9 +176,11 @@ def _check_info(info: DatasetInfo) -> None:
     if not isinstance(info.exclude_seen, bool) or info.case not in CASES:
         msg = f"exclude_seen={info.exclude_seen!r}, case={info.case!r}"
         raise ValueError(msg)
-    if not isinstance(info.context, list) or not all(isinstance(n, str) for n in info.context):
-        msg = f"context={info.context!r}"
-        raise ValueError(msg)
+    for name in ("context", "knowledge"):
+        value: object = getattr(info, name)
+        if not isinstance(value, list) or not all(isinstance(n, str) for n in value):
+            msg = f"{name}={value!r}"
+            raise ValueError(msg)
     if not all(isinstance(share, float | int) for share in info.led_by.values()):
         msg = f"led_by={info.led_by!r}"
         raise ValueError(msg)

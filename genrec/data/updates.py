@@ -91,7 +91,10 @@ def apply_updates(
         rows=0,
         behaviors=count_behaviors(merged),
     )
-    return Dataset(catalog, merged, info).with_context(info.context), new
+    made = replace(
+        data, catalog=catalog, interactions=merged, info=info, folder=None, cache_folder=None
+    )
+    return made.with_context(info.context), new
 
 
 def _add_items(catalog: Catalog, items: str | Path | Sequence[Item]) -> Catalog:

@@ -135,6 +135,8 @@ class RecommenderSystem:
         parts = [model, r.template.hash, encoder, settings]
         if r.dataset is not None and r.dataset.info.context:
             parts.append(f"context of {', '.join(r.dataset.info.context)}")
+        if r.dataset is not None and r.dataset.info.knowledge:
+            parts.append(f"knowledge of {', '.join(r.dataset.info.knowledge)}")
         parts += sorted(getattr(r.prior, "unread", ()))
         rankers = getattr(r.prior, "rankers", None)
         parts += [] if rankers is None else [rankers.digest()]
@@ -276,6 +278,7 @@ def build_systems(
             check_compatible(system, dataset)
             columns = [] if system.dataset is None else system.dataset.info.context
             own = dataset.with_context(columns)  # without the columns of other systems
+            own = own.with_knowledge(system.dataset.info.knowledge if system.dataset else None)
             systems.append(RecommenderSystem(restrict(system, own, before), name))
             continue
         key = f"seed={seed}"

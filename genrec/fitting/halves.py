@@ -8,7 +8,7 @@ was fitted without the contents of its validation events. No half ever sees the 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -71,9 +71,7 @@ def _half(shown: Dataset, cases: Sequence[Case], chosen: BoolArray, users: int, 
     hidden = (c.split >= split_code("test")) | (
         (c.split >= split_code("validation")) & of_half[c.user]
     )
-    known = Dataset(
-        shown.catalog, events.withhold(hidden), shown.info, shown.folder, shown.cache_folder
-    )
+    known = replace(shown, interactions=events.withhold(hidden))
     return Half(known, protocols.sample(own, max(users // 2, 1), seed))
 
 

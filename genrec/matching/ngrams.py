@@ -20,43 +20,43 @@ _CELLS = 2_000_000  # maximum number of cosines in memory at a time
 _KEPT = 20_000  # maximum number of titles whose neighbors are cached
 
 
-class AlikeTitles:
-    """Finds the titles that are most similar to a title in the same catalog.
+class NearestRows:
+    """Finds the items whose vectors are most similar to the vector of an item in the same catalog.
 
-    The similarity of two titles is the cosine of their TF-IDF vectors over character 3- and
-    4-grams. Neighbors are computed when they are first needed, and then cached. Indexing takes
-    about 40 microseconds per title. Finding the neighbors of one title among N titles takes about
-    100 * N nanoseconds.
+    Neighbors are computed when they are first needed, and then cached. Finding those of one item
+    among N items takes about 100 * N nanoseconds.
 
     Attributes:
-        vectors: sparse float32 matrix whose rows are the TF-IDF vectors of the titles.
+        vectors: float32 matrix, sparse or dense, whose rows are unit vectors, or zero.
     """
 
-    def __init__(self, titles: Sequence[str], vectors: Any = None) -> None:
-        """Index the titles of a catalog.
+    def __init__(self, vectors: Any, near: int = NEAR) -> None:
+        """Store the vectors.
 
         Args:
-            titles: the titles in the order of the catalog's rows.
-            vectors: the ``vectors`` of an earlier index of the same titles; None to compute them.
+            vectors: the vectors; see the attribute.
+            near: maximum number of neighbors per item.
         """
-        self.vectors = _embed(titles) if vectors is None else vectors
-        self._across = self.vectors.T.tocsr()
+        self.vectors = vectors
+        self._near = near
+        self._dense = isinstance(vectors, np.ndarray)
+        self._empty = not (vectors.any() if self._dense else vectors.nnz)
+        self._across = vectors.T if self._dense else vectors.T.tocsr()
         self._cache: dict[int, tuple[IntArray, FloatArray]] = {}
 
     def links(self, rows: IntArray) -> Any:
-        """Link each of R titles to the titles that are most similar to it.
+        """Link each of R items to the items that are most similar to it.
 
         Args:
-            rows: (R,) int64 catalog rows of the titles.
+            rows: (R,) int64 catalog rows of the items.
 
         Returns:
-            A sparse float64 matrix with a row for each of the R titles and a column for each title
-            in the catalog. It holds the cubes of the cosine similarities to the ``NEAR`` nearest
-            titles.
+            A sparse float64 matrix with a row for each of the R items and a column for each item in
+            the catalog. It holds the cubes of the cosine similarities to the nearest items.
         """
         from scipy import sparse
 
-        if not self.vectors.nnz:
+        if self._empty:
             return sparse.csr_array((len(rows), self.vectors.shape[0]))
         cache = self._cache
         links = {row: cache[row] for row in rows.tolist() if row in cache}
@@ -75,30 +75,31 @@ class AlikeTitles:
         return sparse.csr_array((values, near, bounds), shape=(len(rows), self.vectors.shape[0]))
 
     def cosines(self, rows: IntArray, others: IntArray) -> FloatArray:
-        """Compute the cosine similarities between R titles and C other titles.
+        """Compute the cosine similarities between R items and C other items.
 
         Args:
-            rows: (R,) catalog rows of the titles.
-            others: (C,) catalog rows of the other titles.
+            rows: (R,) catalog rows of the items.
+            others: (C,) catalog rows of the other items.
 
         Returns:
-            (R, C) cosine similarities; NaN if the catalog has too many titles to compare them.
+            (R, C) cosine similarities; NaN if no item has a vector.
         """
-        if not self.vectors.nnz:
+        if self._empty:
             return np.full((len(rows), len(others)), np.nan)
-        cosines = (self.vectors[rows] @ self.vectors[others].T).toarray()
-        return np.asarray(cosines, dtype=np.float64)
+        found = self.vectors[rows] @ self.vectors[others].T
+        return np.asarray(found if self._dense else found.toarray(), dtype=np.float64)
 
     def _nearest(self, rows: Sequence[int]) -> dict[int, tuple[IntArray, FloatArray]]:
-        """Find the nearest neighbors of the titles in the given catalog rows.
+        """Find the nearest neighbors of the items in the given catalog rows.
 
         Returns:
             For each of the rows, the catalog rows of its neighbors and the cubes of their cosine
             similarities.
         """
-        cosines = (self.vectors[rows] @ self._across).toarray()
+        found = self.vectors[rows] @ self._across
+        cosines = found if self._dense else found.toarray()
         cosines[np.arange(len(rows)), rows] = 0.0
-        size = min(NEAR, cosines.shape[1])
+        size = min(self._near, cosines.shape[1])
         near = np.sort(np.argpartition(-cosines, size - 1, axis=1)[:, :size], axis=1)
         values = np.take_along_axis(cosines, near, axis=1).astype(np.float64) ** _POWER
         return {
@@ -106,6 +107,24 @@ class AlikeTitles:
             for number, row in enumerate(rows)
             for some in [values[number] > 0]
         }
+
+
+class AlikeTitles(NearestRows):
+    """Finds the titles that are most similar to a title in the same catalog.
+
+    The similarity of two titles is the cosine of their TF-IDF vectors over character 3- and
+    4-grams. Indexing takes about 40 microseconds per title. ``vectors`` is sparse. In a catalog with
+    too many titles to compare them, no titles are linked, and cosines are NaN.
+    """
+
+    def __init__(self, titles: Sequence[str], vectors: Any = None) -> None:
+        """Index the titles of a catalog.
+
+        Args:
+            titles: the titles in the order of the catalog's rows.
+            vectors: the ``vectors`` of an earlier index of the same titles; None to compute them.
+        """
+        super().__init__(_embed(titles) if vectors is None else vectors)
 
 
 def _embed(titles: Sequence[str]) -> Any:

@@ -61,7 +61,7 @@ def check_request(
         RequestError: an item is not in the catalog, a condition is invalid, or no item may be
             returned.
     """
-    dataset = dataset.with_context(settings.context_names)
+    dataset = dataset.with_context(settings.context_names).with_knowledge(settings.knowledge_names)
     template = template_of(settings, dataset)
     if wanted.asking and settings.template is not None and template.answers is None:
         msg = (

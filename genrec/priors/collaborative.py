@@ -16,6 +16,9 @@ titles    favors items with titles similar to those of the latest items in the h
           items without any events
 own       favors items that occur often in the history; ``recent`` favors the latest items in it
 context   favors items chosen in the same context, if columns are declared (``context_counts``)
+knowledge favors items that share rare attributes or tails of triples with the latest items of the
+          history, if these are declared (``knowledge_links``); ``vectors`` favors items with similar
+          vectors, if the dataset has any (``vector_links``). Both know items without events.
 
 Fitted baselines such as SASRec can be added as sources. Each source has a share of the mixture. The
 shares maximize the likelihood of the targets in the validation part. If it has too few targets,
@@ -27,8 +30,9 @@ tokens or models.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +42,9 @@ import numpy.typing as npt
 from genrec.baselines.base import Scorer
 from genrec.baselines.ranking import mask_seen, top_rows
 from genrec.baselines.registry import fit, load_classes
-from genrec.cache import digest_code, package_versions
-from genrec.config import CONTEXT, END
+from genrec.cache import package_versions
 from genrec.config import COUNTED as COUNTED
+from genrec.config import END, KNOWLEDGE, VECTORS
 from genrec.config import LEARNED as LEARNED
 from genrec.data import protocols
 from genrec.data.catalog import Catalog
@@ -48,9 +52,10 @@ from genrec.data.dataset import Dataset
 from genrec.data.events import History, Interaction
 from genrec.errors import RequestError
 from genrec.files import map_arrays, write_arrays
-from genrec.priors.counts import Counts, count
+from genrec.priors.cache_key import describe_fit
+from genrec.priors.counts import Counts, count, with_known_items
 from genrec.priors.mixture import POPULAR, Mixture, normalized_mix
-from genrec.priors.mixture_fit import ENOUGH, fit_on_validation, fit_shares, without
+from genrec.priors.mixture_fit import ENOUGH, declared, fit_on_validation, fit_shares, without
 from genrec.priors.rank_features import choose, seen_rows
 from genrec.priors.rank_fit import RANKERS_KEY, CandidateRankers, fit_rankers
 from genrec.priors.rank_network import RankNetwork
@@ -60,6 +65,7 @@ from genrec.priors.saved_counts import (
     check_header,
     counts_from_arrays,
     counts_to_arrays,
+    own_arrays,
 )
 from genrec.priors.weights import Weights
 from genrec.types import FloatArray, IntArray
@@ -106,8 +112,8 @@ class CollaborativePrior:
         Raises:
             SettingsError: a source is unknown, or a weight is invalid.
         """
-        scorers = scorers or {}
-        self._mixture = Mixture(counts, normalized_mix(mix, scorers), scorers)
+        self._changing = threading.Lock()
+        self._mixture = Mixture(counts, normalized_mix(mix, scorers or {}), scorers or {})
 
     @classmethod
     def fit(
@@ -128,17 +134,17 @@ class CollaborativePrior:
         part are held out as targets (see ``protocols.with_validation``), and only the events before
         them are counted. If there are still too few, default shares are used.
 
-        If only sources in ``COUNTED`` are fitted, the result is kept in the dataset's cache, and the
-        next call reads it from there.
+        Without sources in ``LEARNED``, the result is kept in the dataset's cache.
 
         Args:
             dataset: a dataset whose events are split into train, validation and test parts.
             behavior: the behavior to count; None for the dataset's target behavior.
             before: ``validation`` to count events of the train part only, ``test`` to count events
                 of the train and validation parts, ``end`` to count all events.
-            sources: names of the sources to mix, from ``COUNTED`` and ``LEARNED``, or ``context``. The
+            sources: names of the sources to mix, from ``COUNTED``, ``LEARNED`` and ``FURTHER``. The
                 sources in ``LEARNED`` are fitted baselines, which are saved in the dataset's folder.
-                If all of ``COUNTED`` are named and there are columns of the context, ``context`` is added.
+                If all of ``COUNTED`` are named, those of ``FURTHER`` that the dataset declares are
+                added, and dropped if they do not help (see ``fit_on_validation``).
             mix: the sources and their weights; None to fit the weights of ``sources``.
             seed: the random seed for sampling validation users and fitting baselines.
             log: function that is called with a line of text before slow steps, and from time to time
@@ -153,8 +159,9 @@ class CollaborativePrior:
             info = dataset.info.with_target(behavior, dataset.interactions)
             dataset = replace(dataset, info=info)
         names = tuple(dict.fromkeys([POPULAR, *(sources if mix is None else mix)]))
-        if mix is None and dataset.info.context and {*COUNTED} <= {*names}:
-            names = tuple(dict.fromkeys([*names, CONTEXT]))
+        asked = names
+        if mix is None and {*COUNTED} <= {*names}:
+            names = tuple(dict.fromkeys([*names, *declared(dataset)]))
 
         def counted(data: Dataset, before: str, mix: Mapping[str, float]) -> CollaborativePrior:
             learned = {
@@ -169,7 +176,7 @@ class CollaborativePrior:
                 log("Counting items that users choose together ...")
             fitting = protocols.with_validation(dataset, ENOUGH)
             prior = counted(fitting, "validation", dict.fromkeys(names, 1.0))
-            shares, unread = fit_on_validation(prior._mixture, fitting, names, seed)
+            shares, unread = fit_on_validation(prior._mixture, fitting, names, seed, asked)
             if before == "validation" and fitting is dataset:
                 prior = cls(prior.counts, shares, prior._mixture.learned)
             else:
@@ -183,7 +190,9 @@ class CollaborativePrior:
         elif dataset.cache.folder is None or not {*names}.isdisjoint(LEARNED):
             prior = fitted()
         else:
-            about = _describe(dataset, before, names, seed)
+            about = describe_fit(
+                dataset, before, (*names, *({*asked} & {KNOWLEDGE, VECTORS})), seed
+            )
             found = dataset.cache.read(CACHED, about)
             prior = fitted() if found is None else cls._from_arrays(*found, dataset)
             if found is None:
@@ -273,7 +282,7 @@ class CollaborativePrior:
             dataset = replace(dataset, info=info)
         mix = {name: share for name, share in self.mix.items() if name in COUNTED}
         about = {
-            **_describe(dataset, "validation", sorted(mix), seed),
+            **describe_fit(dataset, "validation", sorted(mix), seed),
             "packages": package_versions("lightgbm", "scikit-learn"),
             "behavior": behavior,
             "mix": mix,
@@ -298,11 +307,7 @@ class CollaborativePrior:
         dataset.cache.write(RANKERS, about, *self.rankers.to_arrays())
 
     def logprobs(self, history: History) -> FloatArray:
-        """Compute the log-probabilities of all N items under the prior alone, without a model.
-
-        Returns:
-            (N,) natural logarithms in the order of the catalog's rows.
-        """
+        """Return the (N,) log-probabilities of all items under the prior alone, by catalog row."""
         weights = self.weights(history)
         values = (weights.base or weights).values.copy()
         if weights.rows is not None:
@@ -326,10 +331,7 @@ class CollaborativePrior:
         return self._mixture.related(item_ids, behavior)
 
     def rank(self, history: History, k: int, *, exclude_seen: bool = False) -> list[str]:
-        """Return the ids of the k best items under the prior alone, without a model.
-
-        See ``genrec.baselines.base.Baseline.rank``.
-        """
+        """Return the ids of the k best items; see ``genrec.baselines.base.Baseline.rank``."""
         catalog, scores = self.counts.catalog, self.logprobs(history)
         if exclude_seen:
             scores = mask_seen(catalog, history, scores, self.lead_in_behaviors)
@@ -367,7 +369,17 @@ class CollaborativePrior:
                 "mapping from user_id to a list of item ids or Interactions."
             )
             raise RequestError(msg)
-        self._use(self.counts.with_events(events, catalog or self.counts.catalog), ready)
+
+        def counted(old: Counts) -> Counts:
+            known = catalog if catalog and len(catalog) >= len(old.catalog) else old.catalog
+            return old.with_events(events, known)
+
+        self._use(counted, ready)
+
+    def follow(self, catalog: Catalog) -> None:
+        """Know the items of an edited catalog if attributes or vectors link them."""
+        if any(self.mix.get(name) for name in (KNOWLEDGE, VECTORS)):
+            self.update({}, catalog)
 
     def recount(
         self,
@@ -385,14 +397,23 @@ class CollaborativePrior:
             ready: see ``update``.
         """
         counts = count(dataset, dataset.info.target_behavior, self.before or END)
-        self._use(counts.with_events(events, catalog), ready)
+        counts = counts.with_events(events, catalog)
+        self._use(
+            lambda old: counts.over(old.catalog) if len(old.catalog) > len(catalog) else counts,
+            ready,
+        )
 
-    def _use(self, counts: Counts, ready: History | None) -> None:
-        """Use other counts from now on; see ``update``."""
-        mixture = replace(self._mixture, counts=counts)
-        if ready is not None:
-            mixture.weights(ready)
-        self._mixture = mixture
+    def _use(self, make: Callable[[Counts], Counts], ready: History | None) -> None:
+        """Use other counts, which are made again if others came into use meanwhile; see ``update``."""
+        while True:
+            old = self._mixture
+            mixture = replace(old, counts=make(old.counts))
+            if ready is not None:
+                mixture.weights(ready)
+            with self._changing:
+                if self._mixture is old:
+                    self._mixture = mixture
+                    return
 
     def save(self, path: str | Path) -> None:
         """Write the prior to a safetensors file."""
@@ -452,13 +473,15 @@ class CollaborativePrior:
         catalog = data if isinstance(data, Catalog) else data.catalog
         header = json.loads(metadata["prior"])
         counts = counts_from_arrays(arrays, catalog)
+        if counts.knowledge is counts.vectors is None and isinstance(data, Dataset):
+            counts = with_known_items(counts, data)  # the cache does not repeat the dataset
         scorers = {}
         for name, fitted in header["learned"].items():
             assert isinstance(data, Dataset)
             scorers[name] = load_classes()[name](
                 data.interactions,
                 fitted["behavior"],
-                arrays=_own(arrays, name),
+                arrays=own_arrays(arrays, name),
                 **fitted["settings"],
             )
         prior = cls(counts, header["mix"], scorers)
@@ -466,35 +489,12 @@ class CollaborativePrior:
         prior._mixture = replace(prior._mixture, mix=header["mix"])
         prior.unread = frozenset(header.get("unread", ()))
         if RANKERS_KEY in metadata:
-            prior.rankers = CandidateRankers.from_arrays(_own(arrays, RANKERS), metadata, catalog)
+            prior.rankers = CandidateRankers.from_arrays(
+                own_arrays(arrays, RANKERS), metadata, catalog
+            )
         prior.lead_in_behaviors = (
             data.info.lead_in_behaviors
             if isinstance(data, Dataset)
             else frozenset(header.get("lead_in_behaviors", ()))
         )
         return prior
-
-
-def _own(arrays: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return the arrays whose names begin with ``name/``, under the rest of their names."""
-    prefix = f"{name}/"
-    return {key.removeprefix(prefix): a for key, a in arrays.items() if key.startswith(prefix)}
-
-
-def _describe(dataset: Dataset, before: str, names: Sequence[str], seed: int) -> dict[str, object]:
-    """Describe everything that a fitted prior depends on, as a key for the dataset's cache."""
-    import scipy
-
-    told = {"name", "notes", "rejected", "uses", "warnings"}  # only for the user
-    info = {n: v for n, v in asdict(dataset.info).items() if n not in told}
-    return {
-        "code": digest_code("data", "matching", "baselines", "priors", "config.py", "text.py"),
-        "libraries": [np.__version__, scipy.__version__],
-        "catalog": dataset.catalog.hash(),
-        "events": protocols.fingerprint(dataset),
-        "behaviors": dataset.interactions.behaviors,
-        "info": info,
-        "before": before,
-        "sources": names,
-        "seed": seed,
-    }

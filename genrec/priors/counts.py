@@ -14,23 +14,24 @@ from typing import Any
 
 import numpy as np
 
-from genrec.baselines.inverse import invert
-from genrec.baselines.neighbors import EASE
 from genrec.baselines.sparse import count_transitions, row_entries, weigh_latest
 from genrec.baselines.training_events import TrainingEvents
-from genrec.config import CONTEXT
+from genrec.config import CONTEXT, KNOWLEDGE, VECTORS
 from genrec.config import COUNTED as COUNTED
 from genrec.config import LEARNED as LEARNED
 from genrec.data.catalog import Catalog
 from genrec.data.context import context_of
 from genrec.data.dataset import Dataset
 from genrec.data.events import History, Interaction
+from genrec.data.knowledge import Knowledge
 from genrec.errors import RequestError
-from genrec.memory import check_memory
 from genrec.priors.context_counts import ContextCounts
 from genrec.priors.cosines import Cosines
+from genrec.priors.ease_weights import solve
 from genrec.priors.event_times import EventTimes
+from genrec.priors.knowledge_links import KnowledgeLinks
 from genrec.priors.title_neighbors import TitleNeighbors
+from genrec.priors.vector_links import VectorLinks
 from genrec.priors.weights import Weights
 from genrec.types import FloatArray, IntArray
 
@@ -51,13 +52,11 @@ _MATRICES: dict[str, tuple[str | int, tuple[float, int] | None]] = {
     "latest": (2, (0.5, 5)),
     "ease": ("ease", None),
 }
-_TITLES = (0.8, 25)  # the same two numbers for the source ``titles``
+# The sources that link items by what is known about them, and the same two numbers for them.
+_LINKED = ("titles", KNOWLEDGE, VECTORS)
+_LATEST = (0.8, 25)
 # The fraction of all events that count as the latest ones, and the maximum number of these.
 _NEWEST, _MAX_NEWEST = 0.1, 100_000
-_PENALTY = EASE.defaults["penalty"]
-# The maximum number of items that EASE covers, and the maximum number of weights kept per item.
-_EASE_ITEMS, _EASE_NEAR = 5000, 50
-_CHUNK = 256  # number of rows of the EASE matrices that are computed at the same time
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +78,8 @@ class Counts:
         times: the times of the events; empty if events of different users cannot be ordered in
             time.
         contexts: the counts by context; empty if the dataset declares no columns of the context.
+        knowledge: what is known about the items, for finding items that share it; None for nothing.
+        vectors: the vectors of the items, for finding items with similar ones; None for no vectors.
     """
 
     catalog: Catalog
@@ -92,6 +93,8 @@ class Counts:
     saved: Mapping[str, Any] = field(default_factory=dict)
     times: EventTimes = field(default_factory=EventTimes)
     contexts: ContextCounts = field(default_factory=ContextCounts)
+    knowledge: KnowledgeLinks | None = None
+    vectors: VectorLinks | None = None
 
     @classmethod
     def none(cls, catalog: Catalog) -> Counts:
@@ -130,7 +133,7 @@ class Counts:
                 "counted. Expected the same items in the same order, followed by any new items."
             )
             raise RequestError(msg)
-        neighbors = TitleNeighbors(catalog)
+        neighbors, ease = TitleNeighbors(catalog), self.__dict__.get("ease", self.saved.get("ease"))
         same_titles = neighbors.titles == self.title_neighbors.titles
         return replace(
             self,
@@ -140,8 +143,29 @@ class Counts:
             popularity=np.append(self.popularity, np.zeros(n - old)),
             title_neighbors=self.title_neighbors if same_titles else neighbors,
             contexts=self.contexts.sized(n),
-            saved={},
+            knowledge=None if self.knowledge is None else self.knowledge.over(catalog),
+            vectors=None if self.vectors is None else self.vectors.over(catalog),
+            saved={} if ease is None else {"ease": _sized(ease, n, n)},
         )
+
+    def links(self, source: str, rows: IntArray) -> Any:
+        """Link R items to similar ones, for one of the sources ``titles``, ``knowledge`` and ``vectors``.
+
+        Args:
+            source: name of the source.
+            rows: (R,) catalog rows of the items.
+
+        Returns:
+            A sparse (R, N) matrix of weights; see ``NearestRows.links``.
+        """
+        from scipy import sparse
+
+        if source == "titles":
+            return self.title_neighbors.alike.links(rows)
+        found = self.knowledge if source == KNOWLEDGE else self.vectors
+        if found is None:
+            return sparse.csr_array((len(rows), len(self.catalog)))
+        return found.nearest.links(rows)
 
     def with_events(
         self, events: Mapping[str, Sequence[Interaction | str]], catalog: Catalog
@@ -280,54 +304,15 @@ class Counts:
 
     @cached_property
     def ease(self) -> Any:
-        """Return the highest positive weights of the EASE model between items.
+        """Return the highest positive weights of the EASE model between items; see ``ease_weights``.
 
-        They are computed on first use, unless saved weights are available. Only the ``_EASE_ITEMS``
-        items with the most users are included. The computation takes half a second for 2,000 items,
-        and about five seconds and 0.2 GB of memory for 5,000 items.
-
-        Returns:
-            A sparse (N, N) matrix for the N items of the catalog.
+        They are computed on first use, unless saved weights are available.
 
         Raises:
             SettingsError: there is not enough memory.
         """
         known = self.saved.get("ease")
-        return self._solve_ease() if known is None else known
-
-    def _solve_ease(self) -> Any:
-        from scipy import sparse
-
-        n = len(self.catalog)
-        users = np.bincount(self.items.indices, minlength=n)
-        some = np.sort(
-            np.argsort(-users, kind="stable")[: min(int((users > 0).sum()), _EASE_ITEMS)]
-        )
-        if not len(some):
-            return sparse.csr_array((n, n))
-        check_memory(
-            f"The source 'ease' of the prior, with {len(some):,} items,",
-            8 * len(some) ** 2,
-            "Leave this source out with --prior-sources, or use a machine with more memory.",
-        )
-        chosen = self.items[:, some]
-        columns, gram = chosen.T.tocsr(), np.empty((len(some), len(some)))
-        for first in range(0, len(some), _CHUNK):  # avoids a sparse matrix of all pairs
-            gram[first : first + _CHUNK] = (columns[first : first + _CHUNK] @ chosen).toarray()
-        gram[np.diag_indices_from(gram)] += _PENALTY
-        inverse = invert(gram)
-        scale, parts = -np.diag(inverse), []
-        for first in range(0, len(some), _CHUNK):  # avoids a second full matrix in memory
-            row = np.arange(first, min(first + _CHUNK, len(some)))
-            weights = inverse[row] / scale
-            weights[row - first, row] = 0.0
-            size = min(_EASE_NEAR, len(some))
-            near = np.argpartition(-weights, size - 1, axis=1)[:, :size]
-            values = np.take_along_axis(weights, near, axis=1)
-            source, place = np.nonzero(values > 0)
-            parts.append((values[source, place], some[row[source]], some[near[source, place]]))
-        data, rows, columns = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return _clean(sparse.csr_array((data, (rows, columns)), shape=(n, n)))
+        return solve(self.items) if known is None else known
 
     def shares(self, source: str, histories: Sequence[History]) -> Any:
         """Compute a source's distribution over N items for each of H histories.
@@ -347,10 +332,10 @@ class Counts:
             return np.stack([nothing if share is None else share for share in found])
         if source in OWN:
             return _unit(self._read(histories, OWN[source], _ALL))
-        if source == "titles":
-            known = self._read(histories, *_TITLES)
+        if source in _LINKED:
+            known = self._read(histories, *_LATEST)
             rows = np.unique(known.indices)
-            return _unit(known[:, rows] @ self.title_neighbors.alike.links(rows))
+            return _unit(known[:, rows] @ self.links(source, rows))
         matrix, how = _MATRICES[source]
         known = self._read(histories, *(how or (1.0, _ALL)))
         if how is None:
@@ -374,8 +359,8 @@ class Counts:
         """
         decay, last = OWN.get(source, 1.0), _ALL
         matrix, power = None, 0
-        if source == "titles":
-            decay, last = _TITLES
+        if source in _LINKED:
+            decay, last = _LATEST
         elif source not in OWN:
             what, how = _MATRICES[source]
             if how is None:
@@ -385,9 +370,9 @@ class Counts:
             matrix, power = (None, what) if isinstance(what, int) else (getattr(self, what), 0)
         newest = rows[::-1][:last]
         weights = decay ** np.arange(len(newest), dtype=np.float64)
-        if source == "titles":
+        if source in _LINKED:
             some, newest = np.unique(newest, return_inverse=True)
-            matrix = self.title_neighbors.alike.links(some)
+            matrix = self.links(source, some)
         if power:
             columns, values = self.cosines.entries(newest, weights, power)
         elif matrix is not None:
@@ -441,7 +426,16 @@ def count(
         counts = replace(counts, newest=counts.newest[:0], times=EventTimes())
     if title_neighbors is not None:
         counts = replace(counts, title_neighbors=title_neighbors)
-    return counts
+    return with_known_items(counts, dataset)
+
+
+def with_known_items(counts: Counts, dataset: Dataset) -> Counts:
+    """Return counts that link items by what a dataset knows about them and by their vectors."""
+    names = tuple(dataset.info.knowledge)
+    known = KnowledgeLinks(counts.catalog, Knowledge(names, dataset.triples)) if names else None
+    given = dataset.item_vectors
+    vectors = None if given is None else VectorLinks(counts.catalog, given)
+    return replace(counts, knowledge=known, vectors=vectors)
 
 
 def _context(event: Interaction | str, columns: Sequence[str]) -> Mapping[str, str] | None:

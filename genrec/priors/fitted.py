@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from genrec.config import CONTEXT, COUNTED, LEARNED, NETWORKS, RANKERS, Settings
+from genrec.config import COUNTED, FURTHER, LEARNED, NETWORKS, RANKERS, Settings
 from genrec.data import protocols
 from genrec.data.dataset import FITTED, Dataset
 from genrec.errors import DataError
@@ -217,7 +217,7 @@ def _parts(values: Mapping[str, Any]) -> Parts:
         TypeError: a field is missing or unknown.
     """
     parts = Parts(**{**values, "sources": tuple(values["sources"])})
-    known = {*COUNTED, CONTEXT, *LEARNED}
+    known = {*COUNTED, *FURTHER, *LEARNED}
     if not {*parts.sources} <= known or "auto" in {parts.ranker, parts.network}:
         msg = f"unknown parts {values}"
         raise ValueError(msg)

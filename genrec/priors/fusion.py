@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 from genrec.config import EXPLAIN, FEATURE, FUSE, Settings
+from genrec.data.catalog import Catalog
 from genrec.data.dataset import Dataset
 from genrec.data.events import count_splits
 from genrec.errors import SettingsError
@@ -405,8 +406,7 @@ class PriorSource:
         settings, given = self._settings, Parts.given(self._settings)
         if self._dataset is None:
             return (given.with_rankers(self.saved.rankers) if self.saved else given), ()
-        asked = settings.prior_sources, settings.ranker, settings.network
-        if "auto" not in asked:
+        if "auto" not in (settings.prior_sources, settings.ranker, settings.network):
             return given, ()
         fitted, note = self._verdict
         if fitted is None:
@@ -428,6 +428,11 @@ class PriorSource:
         if self.run is None or self._tuning or self._settings.tuned is not None:
             return False
         return self._tuned_for(parts) is None and self._tuned_for(given) is not None
+
+    def follow(self, catalog: Catalog) -> None:
+        """Update a prior that links items by attributes or vectors, after edits to the catalog."""
+        for prior in (p for p in (*self._built, self.saved) if isinstance(p, CollaborativePrior)):
+            prior.follow(catalog)
 
     @property
     def missing(self) -> str:
@@ -462,8 +467,7 @@ class PriorSource:
             name, tuned = "collaborative", self.tuned
             events = int(self.saved.counts.popularity.sum())
         elif name == "collaborative" and self._dataset is not None:
-            tuned = self.tuned
-            events = count_events(self._dataset, self._settings.prior_before)
+            tuned, events = self.tuned, count_events(self._dataset, self._settings.prior_before)
         if self.run is not None and tuned is None and self._settings.prior == "auto":
             name = "none"
         return resolve_fusion(self._settings, name, tuned, events, trained=self.run is not None)
@@ -484,12 +488,13 @@ class PriorSource:
             self._verdict = other._verdict  # some events may be withheld from this dataset
         if other.own:
             self.prior = other.prior
-        elif self._depends_on() == other._depends_on() and same_data:
+        elif same_data and self._depends_on() == other._depends_on():
             self._built = other._built
 
     def _depends_on(self) -> tuple[object, ...]:
         """Return all values on which the built prior depends, apart from the dataset."""
         settings, name = self._settings, self._resolved.prior
         parts = self.parts if name == "collaborative" else Parts.given(settings)
-        context = () if self._dataset is None else tuple(self._dataset.info.context)
-        return name, parts, settings.prior_before, self._behavior, context
+        info = None if self._dataset is None else self._dataset.info
+        names = info and (*info.context, "", *info.knowledge)
+        return name, parts, settings.prior_before, self._behavior, names

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from genrec.baselines.base import Scorer
-from genrec.config import CONTEXT, COUNTED, LEARNED
+from genrec.config import CONTEXT, COUNTED, FURTHER, LEARNED
 from genrec.data.events import History, Interaction
 from genrec.errors import SettingsError
 from genrec.priors.counts import Counts
@@ -38,8 +38,8 @@ def normalized_mix(mix: Mapping[str, float], learned: Mapping[str, Scorer]) -> d
             ``popular`` is 0.
     """
     for name in mix:
-        if name not in {*COUNTED, CONTEXT} and name not in learned:
-            known = ", ".join([*COUNTED, CONTEXT, *LEARNED])
+        if name not in {*COUNTED, *FURTHER} and name not in learned:
+            known = ", ".join([*COUNTED, *FURTHER, *LEARNED])
             msg = f"{name!r} is not a source of the prior. Expected one or more of: {known}."
             raise SettingsError(msg)
     values = np.array(list(mix.values()), dtype=np.float64)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from genrec.config import CONTEXT
+from genrec.config import CONTEXT, FURTHER, KNOWLEDGE, VECTORS
 from genrec.data import protocols
 from genrec.data.dataset import Dataset
 from genrec.data.events import History
@@ -18,7 +18,7 @@ from genrec.types import BoolArray, FloatArray, IntArray
 
 MAX_USERS = 1000  # maximum number of validation users to whose targets the shares are fitted
 ENOUGH = 50  # minimum number of these users; with fewer, the default shares are used
-LEAST_POPULAR = 0.01  # minimum share of popularity
+LEAST_POPULAR = 0.01  # minimum share of popularity, and of a source that was asked for by name
 # These are roughly the means of the shares fitted on five datasets (benchmarks/LOG.md), but with a
 # larger share of popularity.
 DEFAULT_MIX = {
@@ -34,8 +34,17 @@ _STANDARD_ERRORS = (
 )
 
 
+def declared(dataset: Dataset) -> list[str]:
+    """Return the further sources for which a dataset has what they need."""
+    given = {
+        CONTEXT: dataset.info.context, KNOWLEDGE: dataset.info.knowledge,
+        VECTORS: dataset.item_vectors is not None,
+    }  # fmt: skip
+    return [name for name, has in given.items() if has]
+
+
 def fit_on_validation(
-    mixture: Mixture, dataset: Dataset, sources: Sequence[str], seed: int
+    mixture: Mixture, dataset: Dataset, sources: Sequence[str], seed: int, asked: Sequence[str] = ()
 ) -> tuple[dict[str, float], frozenset[str]]:
     """Fit the shares of sources to the validation part, and find the behaviors to ignore.
 
@@ -48,10 +57,13 @@ def fit_on_validation(
         dataset: a dataset with a validation part.
         sources: the sources to mix.
         seed: the random seed for sampling validation users.
+        asked: the sources that were named. Of these, ``knowledge`` and ``vectors`` get a small share at
+            least, since they are what gives weight to items without events, of which validation may
+            have none.
 
     Returns:
-        The share of each source, and the behaviors to ignore in histories. The source ``context``
-        has no share unless it makes the targets significantly more likely.
+        The share of each source, and the behaviors to ignore in histories. Any other source in
+        ``FURTHER`` has no share unless it makes the targets significantly more likely.
     """
     try:
         every = protocols.cases(dataset, protocols.default_protocol(dataset), "validation")
@@ -59,19 +71,29 @@ def fit_on_validation(
         every = []
     with_history = sum(len(case.shown) > 0 for case in every)
     if len(every) < ENOUGH or 2 * with_history < ENOUGH:
-        return _default_mix(dataset, sources), frozenset()
+        return _with_least(_default_mix(dataset, sources), asked), frozenset()
     cases = protocols.sample(every, MAX_USERS, seed)
     histories, targets = [c.history for c in cases], [c.target for c in cases]
     behavior = dataset.info.target_behavior
     ignored = _behaviors_to_ignore(mixture, histories, targets, sources, behavior)
     read = [without(h, ignored) for h in histories]
     mix, nats = fit_shares(mixture, read, targets, sources)
-    if CONTEXT in sources:
-        others = [name for name in sources if name != CONTEXT]
-        plain, before = fit_shares(mixture, read, targets, others)
-        if not _is_gain(before - nats):
-            mix = {**plain, CONTEXT: 0.0}
-    return mix, ignored
+    used = [*sources]
+    for name in FURTHER:
+        if name in used and not (name in asked and name != CONTEXT):
+            others = [other for other in used if other != name]
+            plain, before = fit_shares(mixture, read, targets, others)
+            if not _is_gain(before - nats):
+                used, nats, mix = others, before, {**plain, name: 0.0}
+    return _with_least(dict.fromkeys(sources, 0.0) | mix, asked), ignored
+
+
+def _with_least(mix: dict[str, float], asked: Sequence[str]) -> dict[str, float]:
+    """Give the sources ``knowledge`` and ``vectors`` a small share at least if they were named."""
+    raised = {n: max(mix[n], LEAST_POPULAR) for n in (KNOWLEDGE, VECTORS) if n in asked}
+    rest = 1 - sum(mix[name] for name in raised)
+    scale = (1 - sum(raised.values())) / rest if any(raised[n] > mix[n] for n in raised) else 1.0
+    return {name: raised.get(name, share * scale) for name, share in mix.items()}
 
 
 def fit_shares(

@@ -20,7 +20,9 @@ from genrec.errors import DataError
 from genrec.priors.context_counts import ContextCounts
 from genrec.priors.counts import Counts
 from genrec.priors.event_times import EventTimes
+from genrec.priors.knowledge_links import KnowledgeLinks
 from genrec.priors.title_neighbors import TitleNeighbors
+from genrec.priors.vector_links import VectorLinks
 
 FORMAT_VERSION = 3
 READABLE = (2, 3)  # format versions; 2 also has the number of users who have both of two items
@@ -34,7 +36,8 @@ def counts_to_arrays(
     Args:
         counts: the counts.
         ease: whether to include the weights of EASE, so that they need not be computed again.
-        titles: whether to include the title vectors, so that they need not be computed again.
+        titles: whether to include the title vectors, so that they need not be computed again, and to
+            leave out what the dataset knows about the items.
     """
     arrays: dict[str, npt.NDArray[Any]] = {
         "popularity": counts.popularity,
@@ -47,6 +50,9 @@ def counts_to_arrays(
         **sparse_to_arrays("after", counts.after),
         **counts.contexts.to_arrays(),
     }
+    if not titles:  # the cache belongs to a dataset, which has these
+        arrays |= {} if counts.knowledge is None else counts.knowledge.to_arrays()
+        arrays |= {} if counts.vectors is None else counts.vectors.to_arrays()
     if ease:
         arrays |= sparse_to_arrays("ease", counts.ease)
     if titles:
@@ -80,6 +86,8 @@ def counts_from_arrays(arrays: Mapping[str, Any], catalog: Catalog) -> Counts:
         if "times.row" in arrays
         else EventTimes(),
         ContextCounts.from_arrays(arrays, n),
+        KnowledgeLinks.from_arrays(arrays, catalog),
+        VectorLinks.from_arrays(arrays, catalog),
     )
 
 
@@ -119,3 +127,9 @@ def check_header(
             "Dataset instead of a catalog."
         )
         raise DataError(msg)
+
+
+def own_arrays(arrays: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the arrays whose names begin with ``name/``, under the rest of their names."""
+    prefix = f"{name}/"
+    return {key.removeprefix(prefix): a for key, a in arrays.items() if key.startswith(prefix)}

@@ -88,6 +88,8 @@ def print_dataset(
         print_line(f"Context of events: {', '.join(info.context)}.")
     if info.redacted is not None:
         print_line(_describe_redacted(info.redacted))
+    if info.knowledge:
+        print_line(f"What items have in common: {', '.join(info.knowledge)}.")
     if info.tied:
         print_line(
             "Events that have the same time as another event of the user keep their order from the "

@@ -137,5 +137,5 @@ def mark_sentiment(
         behaviors=count_behaviors(interactions),
         notes=[*dataset.info.notes, note],
     )
-    marked = Dataset(dataset.catalog, interactions, info)
+    marked = replace(dataset, interactions=interactions, info=info, folder=None, cache_folder=None)
     return Marked(marked, read, int(positive.sum()), int(negative.sum()))

@@ -101,7 +101,7 @@ def train(
     ours, training = config.resolve(settings)
     folder, given = Path(out), data
     data = protocols.apply_protocol(data, training.protocol or protocols.default_protocol(data))
-    data = data.with_context(ours.context_names)
+    data = data.with_context(ours.context_names).with_knowledge(ours.knowledge_names)
     if training.dp_epsilon is not None:
         private.check_settings(training)
         training = private.without_measuring(training, log)

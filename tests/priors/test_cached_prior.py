@@ -20,7 +20,7 @@ from genrec import Dataset, History, Interaction, Item
 from genrec.config import COUNTED
 from genrec.data import protocols
 from genrec.data.datasets import load
-from genrec.priors import collaborative
+from genrec.priors import cache_key, collaborative
 from genrec.priors.collaborative import CollaborativePrior
 from genrec.priors.weights import Weights
 
@@ -211,7 +211,7 @@ def test_changed_data_is_counted_again(
 @pytest.mark.parametrize(
     "change",
     [
-        lambda m: m.setattr(collaborative, "digest_code", lambda *packages: "other"),
+        lambda m: m.setattr(cache_key, "digest_code", lambda *packages: "other"),
         lambda m: m.setattr(np, "__version__", "9.9"),
         lambda m: m.setattr(scipy, "__version__", "9.9"),
     ],
