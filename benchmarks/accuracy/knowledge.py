@@ -185,7 +185,11 @@ def main() -> None:
             further = VECTORS if name == "vectors" else KNOWLEDGE
             for how in ("auto", "named") if name != "nothing" else ("auto",):
                 sources = (*COUNTED, further) if how == "named" else COUNTED
-                about = [data.info.catalog_hash, protocols.fingerprint(data), known.info.knowledge]
+                about: list[object] = [
+                    data.info.catalog_hash,
+                    protocols.fingerprint(data),
+                    known.info.knowledge,
+                ]
                 about += [name, how, ranked, len(cases), "2"]
                 key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]
                 path = arguments.out / f"{arguments.set}-{name}-{how}-{key}.json"

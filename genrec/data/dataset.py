@@ -191,7 +191,7 @@ class Dataset:
         dataset = dataset.with_context(context)
         if items is None:
             rejects = rejects[1:]
-        for path in filter(None, (triples, item_vectors)):
+        for path in [p for p in (triples, item_vectors) if p is not None]:
             log(f"Reading {path} ...")
             rejects.append(Rejects(Path(path).name, strict))
             dataset = dataset.with_items_known(path, rejects[-1], vectors=path is item_vectors)

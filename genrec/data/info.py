@@ -123,7 +123,12 @@ class DatasetInfo:
 
         ``context``, ``redacted``, ``knowledge`` and ``redact`` are left out if they have their default values.
         """
-        unset: dict[str, object] = {"context": [], "knowledge": [], "redacted": None, "redact": True}
+        unset: dict[str, object] = {
+            "context": [],
+            "knowledge": [],
+            "redacted": None,
+            "redact": True,
+        }
         return {n: v for n, v in asdict(self).items() if n not in unset or v != unset[n]}
 
     def to_json(self) -> str:

@@ -121,8 +121,11 @@ def read_item_vectors(
         values[right] = flat.cast(pa.float64()).to_numpy(zero_copy_only=False).reshape(-1, width)
     with np.errstate(over="ignore"):
         narrow = values.astype(np.float32)
-    finite, zero = np.isfinite(narrow).all(axis=1), ~(narrow != 0).any(axis=1)
-    numbers, kept, first = arrow.row_numbers(table), [], {}
+    finite = np.asarray(np.isfinite(narrow).all(axis=1))
+    zero = ~np.asarray(narrow.any(axis=1))
+    numbers = arrow.row_numbers(table)
+    kept: list[int] = []
+    first: dict[str, int] = {}
     for place, item in enumerate(ids):
         if item not in catalog:
             reason = f"the item is not in the catalog: {item!r}"

@@ -473,7 +473,7 @@ class CollaborativePrior:
         catalog = data if isinstance(data, Catalog) else data.catalog
         header = json.loads(metadata["prior"])
         counts = counts_from_arrays(arrays, catalog)
-        if counts.knowledge is counts.vectors is None and isinstance(data, Dataset):
+        if isinstance(data, Dataset) and (counts.knowledge, counts.vectors) == (None, None):
             counts = with_known_items(counts, data)  # the cache does not repeat the dataset
         scorers = {}
         for name, fitted in header["learned"].items():

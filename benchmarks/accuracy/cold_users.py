@@ -1,0 +1,175 @@
+"""Measure what a sentence about a new user is worth, compared with popularity. Resumable.
+
+    python -m benchmarks.accuracy.cold_users stackexchange --data DIR
+    python -m benchmarks.accuracy.cold_users ml-100k --data DIR
+    python -m benchmarks.accuracy.cold_users demo
+
+DIR is that of benchmarks.accuracy.knowledge. Some users (seeded) are held out: none of their events is counted, and
+their history is empty. All that is known is a sentence, written mechanically from the titles, or the attributes,
+of the items in their train part: "I am interested in W1, W2, W3, W4 and W5." with the five words that are most
+frequent there relative to all titles. The target, the first new item of the test part, has no part in it.
+
+popular         the prior for an empty history
+titles          the cosine of the sentence and each title (MiniLM), without counts
+query           ``recommend("", query=sentence)`` by counting: both together, with the default weights
+query, attributes   the same, with the attributes after each title
+
+HR@10 and NDCG@10 are of the whole catalog; differences to popularity are paired, with intervals over users.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.accuracy.knowledge import SETS, cell
+from benchmarks.common import ROOT, commit
+from genrec import Dataset, History
+from genrec.config import QUERY_WEIGHTS
+from genrec.data import protocols
+from genrec.data.knowledge import Knowledge
+from genrec.matching.encoders import load_embedder
+from genrec.priors.collaborative import CollaborativePrior
+from genrec.priors.query_weights import QueryPrior
+from genrec.types import Float32Array, FloatArray
+
+K = 10
+WORDS = 5
+WORD = re.compile(r"[^\W\d_]{3,}")
+SMALL = frozenset(
+    [
+        "the",
+        "and",
+        "for",
+        "with",
+        "from",
+        "set",
+        "how",
+        "what",
+        "why",
+        "can",
+        "does",
+        "are",
+        "you",
+        "this",
+        "that",
+        "not",
+        "use",
+        "using",
+        "into",
+        "its",
+        "your",
+        "have",
+        "has",
+        "was",
+        "between",
+        "there",
+        "which",
+        "when",
+        "two",
+    ]
+)
+
+
+def words(text: str) -> list[str]:
+    return [w for w in WORD.findall(text.lower()) if w not in SMALL]
+
+
+def sentence(texts: Sequence[str], usual: Counter[str], items: int) -> str:
+    """Write a sentence with the words that are most typical of some texts; empty if there are none."""
+    own = Counter(word for text in texts for word in {*words(text)})
+    value = {w: n * float(np.log(items / usual[w])) for w, n in own.items()}
+    best = sorted(value, key=lambda w: (-value[w], w))[:WORDS]
+    if not best:
+        return ""
+    return f"I am interested in {', '.join(best[:-1])}{' and ' if best[:-1] else ''}{best[-1]}."
+
+
+def embed(texts: Sequence[str], path: Path) -> Float32Array:
+    """Embed texts with MiniLM, and keep the vectors in a file."""
+    if not path.is_file():
+        found = load_embedder("minilm").embed(texts)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, found)
+    return np.asarray(np.load(path), dtype=np.float32)
+
+
+def hits(values: FloatArray, target: int) -> tuple[float, float]:
+    rank = int((values > values[target]).sum()) + int((values == values[target]).sum() - 1) // 2
+    return float(rank < K), 1 / float(np.log2(rank + 2)) if rank < K else 0.0
+
+
+def held_out(data: Dataset, users: int) -> tuple[Dataset, list[protocols.Case]]:
+    """Return the dataset without the contents of some users' events, and the cases of these users."""
+    every = protocols.cases(data, protocols.default_protocol(data), "test")
+    cases = protocols.sample(every, min(users, len(every) // 2))
+    names = {case.user_id for case in cases}
+    events = data.interactions
+    own = np.array([user in names for user in events.user_ids])
+    return replace(data, interactions=events.withhold(own[events.columns.user]), folder=None), cases
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("set", choices=list(SETS))
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("GENREC_DATA", ".")))
+    parser.add_argument("--users", type=int, default=400)
+    parser.add_argument("--out", type=Path, default=ROOT / ".results" / "cold_users")
+    arguments = parser.parse_args()
+    data, columns = SETS[arguments.set](arguments.data)
+    known, cases = held_out(data, arguments.users)
+    attributes = [*Knowledge(tuple(columns)).values(data.catalog).values()]
+    titles = [item.title for item in data.catalog]
+    more = [
+        f"{title} ({', '.join(v for cells in attributes for v in cells[row])})"
+        for row, title in enumerate(titles)
+    ]
+    usual = Counter(word for title in titles for word in {*words(title)})
+    told = []
+    for case in cases:
+        train = data.interactions.history(case.user_id, before="validation").item_ids
+        mine = [titles[data.catalog.row(i)] for i in train if i != case.target]
+        told.append(sentence(mine, usual, len(titles)))
+    base = CollaborativePrior.fit(known, before="test")
+    name = f"{arguments.set}-{len(cases)}"
+    spoken = embed([t or "I am new here." for t in told], arguments.out / f"{name}-told.npy")
+    plain = embed(titles, arguments.out / f"{arguments.set}-titles.npy")
+    rich = embed(more, arguments.out / f"{arguments.set}-attributes.npy")
+    weights = QUERY_WEIGHTS
+    found: dict[str, list[tuple[float, float]]] = {}
+    for place, case in enumerate(cases):
+        target, empty = data.catalog.row(case.target), History(())
+        popular = base.logprobs(empty)
+        systems = {"popular": popular, "titles": plain @ spoken[place]}
+        for label, vectors in (("query", plain), ("query, attributes", rich)):
+            scores = weights["match"] * (vectors @ spoken[place]).astype(np.float64)
+            scores = scores if told[place] else np.zeros(len(titles))
+            fits = np.ones(len(titles), dtype=np.bool_)
+            prior = QueryPrior(base, weights["prior"], scores, fits)
+            systems[label] = prior.weights(empty).values
+        for label, values in systems.items():
+            found.setdefault(label, []).append(hits(values, target))
+    silent = sum(not text for text in told)
+    print(f"{arguments.set}: {len(cases)} users held out, commit {commit()}; e.g. {told[0]!r}")
+    print(f"{silent} have no sentence, since their train part is empty\n")
+    print(f"| known | HR@{K} | gain | NDCG@{K} | gain |\n|---|---|---|---|---|")
+    usual_values = np.array(found["popular"])
+    for label, each in found.items():
+        values = np.array(each)
+        gains = [cell(values[:, n] - usual_values[:, n]) for n in (0, 1)]
+        print(
+            f"| {label} | {values[:, 0].mean():.4f} | {gains[0]} | {values[:, 1].mean():.4f} | {gains[1]} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
