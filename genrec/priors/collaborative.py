@@ -93,6 +93,7 @@ class CollaborativePrior:
     unread: Collection[str] = frozenset()
     rankers: CandidateRankers | None = None
     before: str | None = None
+    _followed: Catalog | None = None  # the latest catalog that an edit made, for slower updates
 
     def __init__(
         self,
@@ -104,8 +105,7 @@ class CollaborativePrior:
 
         Args:
             counts: the counts of events.
-            mix: the weight of each source in the mixture. The weight of ``popular`` must be above
-                0. Only the ratios of the weights matter.
+            mix: the weight of each source; that of ``popular`` must be above 0. Only ratios matter.
             scorers: the fitted baselines that are used as sources, keyed by name; None if there are
                 none.
 
@@ -317,16 +317,15 @@ class CollaborativePrior:
     def related(self, item_ids: Sequence[str], behavior: str) -> FloatArray:
         """Weight all N items by how well they go with each of R items.
 
-        Only the sources that relate items to each other by events are mixed, in proportion to their
-        shares. If all of these shares are 0, ``itemknn`` is used alone.
+        Only sources that relate items by events are mixed, or ``itemknn`` alone if none has a share.
 
         Args:
             item_ids: the ids of the R items.
             behavior: the behavior of the events that are counted.
 
         Returns:
-            (R, N) weights in the order of the catalog's rows. An item has weight 0 for itself, and
-            each row sums to 1. A row of zeros means that no source knows anything about the item.
+            (R, N) weights by catalog row. An item has weight 0 for itself. Each row sums to 1, or to 0
+            if no source knows anything about the item.
         """
         return self._mixture.related(item_ids, behavior)
 
@@ -371,14 +370,15 @@ class CollaborativePrior:
             raise RequestError(msg)
 
         def counted(old: Counts) -> Counts:
-            known = catalog if catalog and len(catalog) >= len(old.catalog) else old.catalog
-            return old.with_events(events, known)
+            newer = old.catalog is self._followed and len(old.catalog) > len(catalog or ())
+            return old.with_events(events, old.catalog if newer or catalog is None else catalog)
 
         self._use(counted, ready)
 
     def follow(self, catalog: Catalog) -> None:
         """Know the items of an edited catalog if attributes or vectors link them."""
         if any(self.mix.get(name) for name in (KNOWLEDGE, VECTORS)):
+            self._followed = catalog
             self.update({}, catalog)
 
     def recount(

@@ -128,7 +128,7 @@ def test_the_options_that_take_lists() -> None:
     assert {o.flags[0] for o in LISTS} == {
         "--prior-sources", "--allow", "--exclude", "--pin", "--cap", "--boost", "--accepted", "--against", "--report",
         "--exposure-by",
-        "--behaviors", "--behavior-weights", "--target-modules", "--report-to", "--context", "--context-columns", "--query-weight",
+        "--behaviors", "--behavior-weights", "--target-modules", "--report-to", "--context", "--context-columns", "--query-weight", "--knowledge",
     }  # fmt: skip
 
 

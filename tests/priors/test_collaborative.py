@@ -164,7 +164,7 @@ def test_ease_is_the_baseline_s_strongest_weights(
     full = np.diff(counts.ease.indptr) == 50
     least = np.where(kept, found, np.inf).min(axis=1, initial=np.inf)
     assert (left.max(axis=1) <= np.where(full, least, 0.0) + 1e-6).all()
-    monkeypatch.setattr("genrec.priors.counts._EASE_ITEMS", 40)
+    monkeypatch.setattr("genrec.priors.ease_weights._ITEMS", 40)
     few = CollaborativePrior.fit(demo_data, mix={"popular": 1, "ease": 1}).counts
     users = np.bincount(few.items.indices, minlength=len(few.catalog))
     rows, columns = few.ease.nonzero()
