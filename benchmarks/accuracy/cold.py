@@ -3,6 +3,7 @@
     genrec train DIR --protocol demo-v1 --behaviors buy --holdout 0.1 --out RUN
     python -m benchmarks.accuracy.cold items --run RUN --threads 1
     python -m benchmarks.accuracy.cold users --users 200 --threads 1
+    python -m benchmarks.accuracy.cold attributes --set ml-100k --data DIR
 
 Uses the embedded data. ``items``: a tenth of the catalog was never sold. The events of these items before
 test are removed, also from histories, nothing is fitted on them, and then they are in the catalog. The
@@ -11,6 +12,11 @@ is optional and must have learned without the same items as targets. Everything 
 
 ``users``: seeded demo-v1 test cases of whose history only the latest 0, 1, 2 or 5 purchases are known. The
 run is the one in the package; it learned from train and validation, and so do prior and baselines here.
+
+``attributes``: as ``items``, on a set of benchmarks.accuracy.knowledge and by counting alone, with and without the
+attributes of the items. The catalog is divided into ten parts at random; each of the first --folds parts is the
+new tenth once, and the cases of all are put together. The differences are paired. The share of the attributes
+is at least .01, since they are named as a source; validation has no target without events.
 
 Where model and prior are fused, the weights are fitted on 200 validation users of the same data
 (``items``), or are the defaults of the embedded sample and of the package's run.
@@ -21,6 +27,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -32,6 +39,7 @@ import torch
 from benchmarks.common import ROOT, commit
 from genrec import Dataset, History, Recommender
 from genrec.baselines.registry import fit
+from genrec.config import KNOWLEDGE
 from genrec.data import protocols
 from genrec.data.datasets import load
 from genrec.data.interactions import Interactions
@@ -195,6 +203,55 @@ def items(arguments: argparse.Namespace) -> None:
         print(row(name, lines, ["all", "new"]), flush=True)
 
 
+def attributes(arguments: argparse.Namespace) -> None:
+    from benchmarks.accuracy.knowledge import SETS
+    from benchmarks.accuracy.knowledge import cell as signed
+
+    whole, columns = SETS[arguments.set](arguments.data)
+    parts = np.random.default_rng(0).integers(0, 10, len(whole.catalog))
+    found: dict[str, list[dict[str, float]]] = {}
+    for fold in range(arguments.folds):
+        new = np.flatnonzero(parts == fold).tolist()
+        data = without(whole, new)
+        protocol = protocols.default_protocol(data)
+        cases = [
+            c for c in protocols.cases(data, protocol, "test") if data.catalog.row(c.target) in new
+        ]
+        asked = [(c.user_id, c.history, c.target) for c in cases]
+        plain = [name for name in COUNTED if name != "titles"]
+        for name, sources, names in (
+            ("prior without titles", plain, ()),
+            ("prior", [*COUNTED], ()),
+            ("prior without titles, attributes", [*plain, KNOWLEDGE], columns),
+            ("prior, attributes", [*COUNTED, KNOWLEDGE], columns),
+        ):
+            known = data.with_knowledge(names)
+
+            def make(known: Dataset = known, sources: Sequence[str] = sources) -> Ranks:
+                prior = CollaborativePrior.fit(known, sources=sources)
+                return by_scores(known, lambda history: prior.logprobs(history).tolist(), new)
+
+            about = [arguments.set, protocols.fingerprint(data), *names]
+            lines = measured(name, make, asked, arguments.out / "attributes", about)
+            found.setdefault(name, []).extend(lines)
+    print(f"{arguments.set}: {len(found['prior'])} cases of new items, commit {commit()}\n")
+    print("| system | HR@10 of all | HR@10 of the new | NDCG@10 of the new |\n|---|---|---|---|")
+    for name, lines in found.items():
+        cells = []
+        for place, metric in (
+            ("all", metrics.hit_rate),
+            ("new", metrics.hit_rate),
+            ("new", metrics.ndcg),
+        ):
+            values = metric([int(line[place]) for line in lines], K)
+            text = f"{values.mean():.4f}"
+            if name.endswith(", attributes"):
+                usual = found[name.removesuffix(", attributes")]
+                text += f" ({signed(values - metric([int(line[place]) for line in usual], K))})"
+            cells.append(text)
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
 def users(arguments: argparse.Namespace) -> None:
     data = load("online_retail_demo")
     cases = protocols.sample(protocols.cases(data, "demo-v1", "test"), arguments.users)
@@ -243,15 +300,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("kind", choices=["items", "users"])
+    parser.add_argument("kind", choices=["items", "users", "attributes"])
     parser.add_argument("--run", type=Path, default=None)
     parser.add_argument("--users", type=int, default=200)
+    parser.add_argument("--set", default="ml-100k", help="for attributes")
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("GENREC_DATA", ".")))
+    parser.add_argument("--folds", type=int, default=5, help="for attributes")
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=ROOT / ".results" / "cold")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    {"items": items, "users": users}[arguments.kind](arguments)
+    {"items": items, "users": users, "attributes": attributes}[arguments.kind](arguments)
 
 
 if __name__ == "__main__":
