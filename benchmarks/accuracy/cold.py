@@ -227,7 +227,9 @@ def attributes(arguments: argparse.Namespace) -> None:
         ):
             known = data.with_knowledge(names)
 
-            def make(known: Dataset = known, sources: Sequence[str] = sources) -> Ranks:
+            def make(
+                known: Dataset = known, sources: Sequence[str] = sources, new: Sequence[int] = new
+            ) -> Ranks:
                 prior = CollaborativePrior.fit(known, sources=sources)
                 return by_scores(known, lambda history: prior.logprobs(history).tolist(), new)
 
