@@ -174,7 +174,8 @@ def main() -> None:
         crosswise = np.zeros((len(cases), 2))
         best = []
         for half in (first, ~first):
-            best.append(max(grid, key=lambda w, half=half: grid[w][half][:, 1].mean()))
+            means = {w: float(values[half][:, 1].mean()) for w, values in grid.items()}
+            best.append(max(means.items(), key=lambda pair: pair[1])[0])
             crosswise[~half] = grid[best[-1]][~half]
         found[f"{label} (default weight)"] = [(a, b) for a, b in grid[weights["match"]].tolist()]
         found[f"{label} (fitted: {best[0]:g}, {best[1]:g})"] = [
