@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from genrec.cli import values
+from genrec.cli.dropped_items import read_drops
 from genrec.cli.options import AsJson, Data, FieldsOf, Given, command
 from genrec.config import Settings, option
 from genrec.errors import SettingsError
@@ -19,17 +19,14 @@ from genrec.files import real_path
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from genrec.data.catalog import Catalog
     from genrec.data.dataset import Dataset
     from genrec.data.ingest import EventOptions
     from genrec.data.readers.rejects import Rejects
-    from genrec.pipeline.predicates import Predicate
 
 _FILES = "Files"
 _COLUMNS = "Columns"
 _ROWS = "Rows"
 _NAME = re.compile(r"(?!\.{1,2}$)[^/\\\x00-\x1f\x7f]+")
-_CONDITION = re.compile(r"[<>=]|\b(in|is|not)\b")
 _SPLIT = "Split"
 _PAIR = {"metavar": "OURS=THEIRS", "example": "item_id=product"}
 
@@ -279,7 +276,7 @@ def prepare(
         status=how.status,
         encoding=how.encoding,
         drop_duplicates=how.drop_duplicates,
-        drop_items=_read_drops(how.drop_items),
+        drop_items=read_drops(how.drop_items),
         redact=how.redact,
     )
     source = _choose_source(file, interactions, how)
@@ -308,33 +305,6 @@ def prepare(
         summaries.print_uses(dataset.info)
         summaries.print_example_rows(dataset)
     summaries.print_dataset(dataset.info, None if dry_run else folder, dict(examples))
-
-
-def _read_drops(given: Sequence[str]) -> Collection[str] | Callable[[Catalog], Collection[str]]:
-    """Read the items to leave out, given as ids, as files of ids or as conditions.
-
-    Returns:
-        The ids, or a function that chooses them from the catalog if there is a condition.
-    """
-    from genrec.pipeline.predicates import Predicate
-
-    ids: list[str] = []
-    conditions: list[Predicate] = []
-    for one in given:
-        if Path(one).is_file():
-            ids += values.read_ids([one])
-        elif _CONDITION.search(one):
-            conditions.append(Predicate.parse(one))
-        else:
-            ids += values.read_list([one])
-    if not conditions:
-        return ids
-
-    def choose(catalog: Catalog) -> list[str]:
-        masks = [p.mask(catalog) for p in conditions]
-        return ids + [i.item_id for row, i in enumerate(catalog) if any(m[row] for m in masks)]
-
-    return choose
 
 
 def _choose_source(
