@@ -74,11 +74,11 @@ def find_addresses(text: str) -> Iterator[tuple[int, int, str]]:
     """Find the streets with numbers in a text, with the cities after them.
 
     Returns:
-        The start and the end of each, and the word ``address``.
+        The start and the end of each, and the word ``address``. They may overlap, but none comes twice.
 
     >>> list(find_addresses("ship to 12 Station Road, please"))
     [(8, 23, 'address')]
     """
-    for pattern in _PATTERNS:
-        for match in pattern.finditer(text):
-            yield match.start(), match.end(), "address"
+    found = {match.span() for pattern in _PATTERNS for match in pattern.finditer(text)}
+    for start, end in sorted(found):
+        yield start, end, "address"

@@ -156,6 +156,10 @@ def check_that_the_model_may_die(service: Running, model_pid: int) -> None:
     with httpx2.Client(base_url=service.url, timeout=60) as client:
         item = client.get("/v1/items").json()["items"][0]["item_id"]
         event = {"user_id": "meanwhile", "item_id": item, "behavior": "buy"}
+        for _ in range(600):  # lists are made before the process ends
+            if lists[200]:
+                break
+            time.sleep(0.05)
         os.kill(model_pid, signal.SIGKILL)
         wait_until(client, 503)
         assert client.get("/livez").status_code == 200
