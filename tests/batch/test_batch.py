@@ -311,6 +311,7 @@ def test_scores_and_explanations(job: Job, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not FULL, reason="starts Ray; scripts/test --full runs it")
+@pytest.mark.filterwarnings("ignore")  # of Ray's own code
 def test_ray_writes_the_same_bytes(job: Job, whole: tuple[Path, Report], tmp_path: Path) -> None:
     pytest.importorskip("ray")
     report = run(job, tmp_path, engine="ray", workers=2)
