@@ -163,14 +163,16 @@ class Job:
         if self.server:
             settings = {"decoder": "match", **self.settings}
             return Recommender(dataset, OpenAIModel(self.find_server()), log=log, **settings)
+        # what is kept of earlier prompts would make a shard depend on those before it
+        settings = {**self.settings, "prompt_memory": 0}
         loading = dict(self.loading)
         if self.task == "explain" and resolve_device(loading.get("device", "auto")).type == "cpu":
             loading.setdefault("dtype", "float32")  # evidence is a small difference of scores
         if self.run is None:
             model = lazy_model(self.model or DEFAULT_MODEL, log=log, **loading)
-            return Recommender(dataset, model, log=log, **self.settings)
+            return Recommender(dataset, model, log=log, **settings)
         model = lazy_run(self.run, self.model, log=log, **loading)
-        return Recommender.load(self.run, dataset, model=model, log=log, **self.settings)
+        return Recommender.load(self.run, dataset, model=model, log=log, **settings)
 
 
 @dataclass(frozen=True, slots=True)

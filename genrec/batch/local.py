@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from genrec.batch.job import Job
-from genrec.batch.plan import ATTEMPTS, LESS_MEMORY, BatchError, Plan
-from genrec.errors import DataError, GenrecError, SettingsError
+from genrec.batch.plan import ATTEMPTS, LESS_MEMORY, BatchError, Plan, as_error
+from genrec.errors import GenrecError
 
 _PAUSE = 0.5  # seconds between looks at the queue, so that an interruption is noticed
 
@@ -97,7 +97,7 @@ class _Fleet:
                         return
                 assert answer is not None
                 if "error" in answer:
-                    self._said.put(_as_error(answer))
+                    self._said.put(as_error(answer))
                     return
                 self._said.put((shard, answer["counts"], time.monotonic() - start))
         except OSError as error:
@@ -142,11 +142,6 @@ def _ask(process: subprocess.Popen[str], shard: int) -> dict[str, Any] | None:
         return None
     answer: dict[str, Any] = json.loads(line)
     return answer
-
-
-def _as_error(answer: dict[str, Any]) -> GenrecError:
-    kinds: dict[str, type[GenrecError]] = {"DataError": DataError, "SettingsError": SettingsError}
-    return kinds.get(answer["kind"], BatchError)(answer["error"])
 
 
 def _explain_end(job: Job, shard: int, status: int) -> BatchError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from genrec.batch.job import Job, Manifest, read_manifest
 from genrec.batch.rows import Rows
 from genrec.batch.shards import ShardWriter, count_rows
 from genrec.config import Settings
-from genrec.errors import GenrecError
+from genrec.errors import DataError, GenrecError, SettingsError
 from genrec.files import describe_error
 from genrec.pipeline.resolve import behavior_of, template_of
 from genrec.runs import Run, find_run
@@ -140,6 +141,12 @@ def describe(error: Exception) -> str:
         return describe_error(error)
     said = f"{type(error).__name__}: {error}".rstrip(": ")
     return f"{said} {LESS_MEMORY}" if "memory" in said.lower() else said
+
+
+def as_error(answer: Mapping[str, Any]) -> GenrecError:
+    """Return the error that another process reported as ``error`` and ``kind``."""
+    kinds: dict[str, type[GenrecError]] = {"DataError": DataError, "SettingsError": SettingsError}
+    return kinds.get(answer["kind"], BatchError)(answer["error"])
 
 
 def tell(message: str) -> None:

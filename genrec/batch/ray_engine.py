@@ -15,9 +15,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from genrec.batch.plan import ATTEMPTS, LESS_MEMORY, BatchError, Plan, describe, open_writer
+from genrec.batch.plan import (
+    ATTEMPTS,
+    LESS_MEMORY,
+    BatchError,
+    Plan,
+    as_error,
+    describe,
+    open_writer,
+)
 from genrec.batch.shards import ShardWriter
-from genrec.errors import DataError, GenrecError, SettingsError
+from genrec.errors import SettingsError
 from genrec.extras import how_to_install
 
 
@@ -110,8 +118,5 @@ def _compute(plan: Plan, workers: int, threads: int, ray: Any) -> None:
     for row in done.iter_rows():
         told = json.loads(row["told"])
         if "error" in told:
-            kinds: dict[str, type[GenrecError]] = {
-                "DataError": DataError, "SettingsError": SettingsError,
-            }  # fmt: skip
-            raise kinds.get(told["kind"], BatchError)(told["error"])
+            raise as_error(told)
         plan.finish(told["shard"], told["counts"], told["seconds"])

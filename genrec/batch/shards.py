@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +104,9 @@ class ShardWriter:
             DataError: a file cannot be written.
             RequestError: no row at all can be answered, for example because an option is invalid.
         """
+        if self._recommender.settings.recent is not None:
+            # a line read together with others differs in the last bits, so that it depends on what came before
+            self._recommender.model.forget_lines()
         start = shard * self.job.shard_size
         rows = list(self.rows.part(start, start + self.job.shard_size))
         rejected = [(r.number, r.name, r.problem) for r in rows if r.history is None]
@@ -181,12 +183,7 @@ def _to_dict(row: Row, answer: RecommendationList) -> dict[str, Any]:
 
 
 def _item(one: Recommendation) -> dict[str, Any]:
-    explanation = one.explanation
-    told = (
-        None
-        if explanation is None
-        else replace(one, explanation=explanation).to_dict()["explanation"]
-    )
+    told = one.to_dict().get("explanation")
     return {
         "item_id": one.item_id,
         "title": one.title,

@@ -31,7 +31,7 @@ def erase(
         list[Path] | None,
         typer.Option(
             metavar="FOLDER",
-            help="Folder that `genrec evaluate --out` wrote. Can be repeated.",
+            help="Folder that `genrec evaluate --out` or `genrec batch --out` wrote. Can be repeated.",
             rich_help_panel=_WHERE,
         ),
     ] = None,

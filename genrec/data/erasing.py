@@ -130,7 +130,7 @@ def erase_from_dataset(folder: Path, user_id: str) -> tuple[ErasedData, Dataset,
 
 
 def erase_from_results(folder: Path, user_id: str) -> int:
-    """Erase a user from the tables and logs in a folder with the results of an evaluation.
+    """Erase a user from the tables and logs in a folder with the results of an evaluation or a batch.
 
     Returns:
         The number of rows and lines that were removed. Means in ``result.json`` stay as they are.
@@ -140,7 +140,7 @@ def erase_from_results(folder: Path, user_id: str) -> int:
     """
     if not folder.is_dir():
         raise DataError(
-            f"{folder} is not a folder. Expected one that `genrec evaluate --out` wrote."
+            f"{folder} is not a folder. Expected one that `genrec evaluate --out` or `genrec batch --out` wrote."
         )
     gone = 0
     with files.lock_folder(folder):
@@ -156,9 +156,11 @@ def _erase_rows(path: Path, user_id: str) -> int:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path} cannot be read: {error}. Nothing was changed in it.") from error
-    if "user_id" not in table.column_names:
+    batch = {"row", "id"} <= set(table.column_names)  # of ``genrec batch``
+    column = "id" if batch else "user_id"
+    if column not in table.column_names:
         return 0
-    kept = pa.array([str(one) != user_id for one in table["user_id"].to_pylist()])
+    kept = pa.array([str(one) != user_id for one in table[column].to_pylist()])
     rest = table.filter(kept)
     if len(rest) < len(table):
         files.write_file(path, partial(pq.write_table, rest))

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import math
 import os
+import random
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from importlib.util import find_spec
 from typing import Any
+from urllib.parse import urlsplit
 
 from genrec.errors import ModelError, SettingsError
 from genrec.extras import how_to_install
@@ -74,6 +76,9 @@ class Server:
                 "http://localhost:8000/v1."
             )
             raise SettingsError(msg)
+        if urlsplit(self.base_url).username is not None:
+            msg = f"base_url holds a user name or a password. Leave them out; {KEY} holds the key."
+            raise SettingsError(msg)
         if not self.model:
             msg = "The name of the model is missing. Expected the name under which the server knows it."
             raise SettingsError(msg)
@@ -105,6 +110,7 @@ class Spent:
     """What the requests so far have used. All methods may be called from several threads.
 
     Attributes:
+        server: the server, which has the budgets and the prices.
         requests: the number of answered requests.
         tokens_in: the number of tokens of prompts, as the server counts them.
         tokens_out: the number of tokens of answers.
@@ -295,7 +301,7 @@ class OpenAIModel:
         for attempt in range(self.server.retries + 1):
             self._slots.wait()
             number = self.spent.reserve(*most)
-            pause = min(0.5 * 2.0**attempt, 30.0) * (0.75 + 0.5 * _fraction())
+            pause = min(0.5 * 2.0**attempt, 30.0) * random.uniform(0.75, 1.25)
             used, answered = None, True
             try:
                 values = send(**given).http_response.json()
@@ -313,7 +319,7 @@ class OpenAIModel:
                 pause = _retry_after(error, pause)
             except openai.APIError as error:
                 reason, advice = _describe(error), _advise(None)
-                answered = isinstance(error, openai.APITimeoutError) or self._was_sent(error)
+                answered = isinstance(error, openai.APITimeoutError) or _was_sent(error)
             except ValueError:
                 reason = "an answer that is not JSON."
                 advice = f"Check that it has the endpoint {self.server.endpoint} of OpenAI's API."
@@ -326,9 +332,10 @@ class OpenAIModel:
         )
         raise ModelError(msg)
 
-    def _was_sent(self, error: Exception) -> bool:
-        """Return False if no connection was made, so that the server cannot have used anything."""
-        return type(error.__cause__).__name__ != "ConnectError"
+
+def _was_sent(error: Exception) -> bool:
+    """Return False if no connection was made, so that the server cannot have used anything."""
+    return type(error.__cause__).__name__ != "ConnectError"
 
 
 def _is_complete(values: Mapping[str, Any]) -> bool:
@@ -392,11 +399,6 @@ def _retry_after(error: Any, otherwise: float) -> float:
         return min(max(float(error.response.headers["retry-after"]), 0.0), 60.0)
     except (KeyError, ValueError):
         return otherwise
-
-
-def _fraction() -> float:
-    """Return a number in [0, 1) that differs between threads and calls, so that not all repeat at once."""
-    return (time.perf_counter_ns() % 1000) / 1000
 
 
 class _Slots:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from support.tiny_runs import saved
 from genrec import Recommender
 from genrec.batch import BatchError, Job, Report, run
 from genrec.data.datasets import load
+from genrec.data.erasing import erase_from_results
 from genrec.errors import DataError, GenrecError, RequestError, SettingsError
 from genrec.models.language_model import LanguageModel
 
@@ -294,6 +296,27 @@ def test_files_without_one_column_of_histories(job: Job, tmp_path: Path) -> None
     path.write_text("user_id,items\nu01,g001\n", encoding="utf-8")
     with pytest.raises(DataError, match="user_id and items"):
         run(replace(job, users=str(path)), tmp_path / "out")
+
+
+def test_a_user_is_erased_from_the_lists(job: Job, tmp_path: Path) -> None:
+    run(job, tmp_path)
+    before = table(tmp_path, "part")
+    assert erase_from_results(tmp_path, "u03") == 1
+    assert erase_from_results(tmp_path, "nobody") == 1  # a rejected row names a user, too
+    assert table(tmp_path, "part") == [row for row in before if row["id"] != "u03"]
+    assert not any(b"nobody" in path.read_bytes() for path in tmp_path.glob("*.parquet"))
+
+
+@pytest.mark.parametrize("settings", [{"prompt_memory": 64}, {"attention": "by_event"}])
+def test_what_is_kept_of_earlier_shards_changes_nothing(
+    job: Job, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    wanted = replace(job, settings={**job.settings, **settings})
+    run(wanted, tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "again")
+    (tmp_path / "again" / "part-000002.parquet").unlink()
+    run(wanted, tmp_path / "again")  # a new recommender, which has kept nothing
+    assert parquet(tmp_path / "again") == parquet(tmp_path / "whole")
 
 
 def test_scores_and_explanations(job: Job, tmp_path: Path) -> None:

@@ -157,6 +157,9 @@ def test_invalid_servers(given: dict[str, str], message: str) -> None:
         make_server("m", "http://localhost:1/v1", given)
     with pytest.raises(SettingsError, match="is not an address"):
         make_server("m", "localhost:1", {})
+    with pytest.raises(SettingsError, match="user name or a password") as error:
+        make_server("m", "http://me:hidden@localhost:1/v1", {})
+    assert "hidden" not in str(error.value)
 
 
 def test_lists_from_a_server() -> None:
