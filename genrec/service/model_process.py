@@ -90,8 +90,8 @@ class ModelProcess:
         await server.close(self._service.limits.deadline)
         await asyncio.to_thread(self._service.close)
 
-    async def _lists(self, given: tuple[Prepared, Wanted, str], call: Call) -> Answered:
-        ready, wanted, request_id = given
+    async def _lists(self, given: tuple[Prepared, Wanted, str, str], call: Call) -> Answered:
+        ready, wanted, request_id, trace = given
         user_id = getattr(ready.history, "user_id", None)
         if user_id is not None:
             await self._latest.check(user_id, ready.sequence)
@@ -99,7 +99,8 @@ class ModelProcess:
         async def left() -> None:
             await call.left.wait()
 
-        return await self._service.make_lists(ready, wanted, left, request_id)
+        with self._service.metrics.tracing.continued(trace):
+            return await self._service.make_lists(ready, wanted, left, request_id)
 
     async def _state(self, revision: int, _: Call) -> State:
         return self._journal.since(revision)

@@ -11,7 +11,7 @@ import importlib.util
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from genrec.extras import how_to_install
@@ -60,6 +60,19 @@ class Tracing:
             numbers: attributes.
         """
 
+    def current(self) -> str:
+        """Return the current request's span as a ``traceparent``, for another process; empty if there is none."""
+        return ""
+
+    @contextlib.contextmanager
+    def continued(self, traceparent: str) -> Iterator[None]:
+        """Add the parts of the ``with`` block to a request that another process answers.
+
+        Args:
+            traceparent: what ``current`` returned there.
+        """
+        yield
+
     def close(self) -> None:
         """Send what is left, for three seconds at most."""
 
@@ -81,7 +94,9 @@ class OpenTelemetry(Tracing):
         """Store what receives the spans."""
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+        self._carrier = TraceContextTextMapPropagator()
         named = "OTEL_SERVICE_NAME" in os.environ
         named = named or "service.name=" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
         resource = Resource.create({} if named else {"service.name": "genrec"})
@@ -93,10 +108,9 @@ class OpenTelemetry(Tracing):
     def begin(self, method: str, traceparent: str) -> Trace:
         """Begin the span of a request."""
         from opentelemetry import context, trace
-        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         method = method if method in _METHODS else "_OTHER"
-        above = TraceContextTextMapPropagator().extract({"traceparent": traceparent})
+        above = self._carrier.extract({"traceparent": traceparent})
         span = self._tracer.start_span(method, above, trace.SpanKind.SERVER)
         span.set_attribute("http.request.method", method)
         token = context.attach(trace.set_span_in_context(span))
@@ -118,6 +132,23 @@ class OpenTelemetry(Tracing):
         start, end = (zero + round(1e9 * seconds) for seconds in (began, ended))
         span = self._tracer.start_span(name, start_time=start, attributes=numbers)
         span.end(end)
+
+    def current(self) -> str:
+        """Return the current request's span as a ``traceparent``."""
+        found: dict[str, str] = {}
+        self._carrier.inject(found)
+        return found.get("traceparent", "")
+
+    @contextlib.contextmanager
+    def continued(self, traceparent: str) -> Iterator[None]:
+        """Add the parts of the ``with`` block to a request that another process answers."""
+        from opentelemetry import context
+
+        token = context.attach(self._carrier.extract({"traceparent": traceparent}))
+        try:
+            yield
+        finally:
+            context.detach(token)
 
     def close(self) -> None:
         """Send what is left, for three seconds at most."""

@@ -91,7 +91,8 @@ class HttpWorker(ListMaker):
         self, ready: Prepared, wanted: Wanted, left: Left, request_id: str
     ) -> Answered:
         """Let the process of the model make the lists; see ``Service.make_lists``."""
-        call = self.link.call("lists", (ready, wanted, request_id))
+        trace = self.metrics.tracing.current()
+        call = self.link.call("lists", (ready, wanted, request_id, trace))
         found: Answered = await until_left(call, left)
         return found
 

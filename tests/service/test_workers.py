@@ -18,6 +18,7 @@ import httpx2
 import pytest
 from support import served
 from support.amount import EXAMPLES, FULL
+from support.collector import collecting
 from support.running import Running, running, stop_under_load
 
 from genrec import Interaction, Item
@@ -29,6 +30,7 @@ from genrec.service.problems import Problem
 from genrec.service.shared import Shared
 from genrec.service.store import Event
 from genrec.service.tables import FILE
+from genrec.service.tracing import is_installed
 
 ROUNDS = min(EXAMPLES, 100) if FULL else 6
 
@@ -68,12 +70,19 @@ def ask(client: httpx2.Client, **body: Any) -> Any:
     return answer.json()
 
 
-def test_two_workers_and_the_end_of_each_process(data: Path, model: Path) -> None:
-    with running(data, "--model", model, "--workers", 2, "--rate", "20000/minute") as service:
+def test_two_workers_and_the_end_of_each_process(
+    data: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = "--model", model, "--workers", 2, "--rate", "20000/minute"
+    collector = collecting(monkeypatch) if is_installed() else contextlib.nullcontext()
+    with collector as spans, running(data, *given) as service:
         clients = connect(service.url)
         item = clients[0].get("/v1/items").json()["items"][0]["item_id"]
         check_acknowledgements(clients)
         check_the_rest(clients)
+        check_what_people_say(clients)
+        if spans is not None:
+            check_the_trace(clients[0], spans)
         model_pid, first, _ = children(service)
         for client in clients:
             client.close()
@@ -135,6 +144,40 @@ def check_the_rest(clients: list[httpx2.Client]) -> None:
         counts.append(float(line.split()[-1]))
     assert counts[1] == counts[0] + 1
     assert len([n for n in client.get("/metrics").text.splitlines() if "genrec_queue " in n]) == 3
+
+
+def check_what_people_say(clients: list[httpx2.Client]) -> None:
+    """Queries and conversations are answered, and what a profile bans through one worker holds in the other."""
+    one, other = clients
+    found = ask(one, user_id="new", query="something, not plastic", k=5)
+    assert found["query"]["unwanted"] == ["plastic"]
+    turns = [{"text": "something, not plastic"}]
+    assert other.post("/v1/chat", json={"turns": turns, "k": 2}).json()["list"]["query"]
+    titles = [r["title"] for r in ask(other, history="", k=5)["recommendations"]]
+    word = max(titles[0].lower().split(), key=len)
+    edits = one.put("/v1/users/new/profile", json={"banned": [word]})
+    assert edits.status_code == 200, edits.text
+    titles = [r["title"].lower() for r in ask(other, user_id="new", k=5)["recommendations"]]
+    assert titles
+    assert not [title for title in titles if word in title.split()]
+    assert other.put("/v1/users/new/profile", json={}).status_code == 200
+
+
+def check_the_trace(client: httpx2.Client, spans: list[Any]) -> None:
+    """A list is one trace, whose parts come from the worker and from the process of the model."""
+    trace, above = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    headers = {"traceparent": f"00-{trace}-{above}-01"}
+    answer = client.post("/v1/recommend", json={"history": "", "k": 1}, headers=headers)
+    assert answer.status_code == 200
+    until, names = time.monotonic() + 20, {"POST /v1/recommend", "prepare", "queue", "model"}
+    found: dict[str, Any] = {}
+    while names - set(found) and time.monotonic() < until:
+        time.sleep(0.05)
+        found = {s.name: s for s in list(spans) if s.trace_id.hex() == trace}
+    assert set(found) == names
+    whole = found.pop("POST /v1/recommend")
+    assert whole.parent_span_id.hex() == above
+    assert {s.parent_span_id for s in found.values()} == {whole.span_id}
 
 
 def check_that_the_model_may_die(service: Running, model_pid: int) -> None:
