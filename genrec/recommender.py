@@ -33,11 +33,11 @@ from genrec.data.events import History
 from genrec.decoding.block_reading import ByEvent
 from genrec.decoding.live_trie import LiveTrie
 from genrec.decoding.trie import TitleTrie
-from genrec.errors import DataError, ModelError, RequestError, SettingsError
+from genrec.errors import DataError, RequestError, SettingsError
 from genrec.files import check_output
 from genrec.matching.history_parser import Understood
 from genrec.matching.matcher import TextMatcher
-from genrec.models.base import Generated, TextModel, can_score
+from genrec.models.base import Generated, TextModel, can_score, no_logits
 from genrec.models.line_files import LineOptions
 from genrec.models.packaged import DEFAULT_MODEL
 from genrec.pipeline.catalog_index import CatalogIndex, Edit, check_ids, note_skipped
@@ -59,7 +59,7 @@ from genrec.pipeline.warming import LINES, WARMED, Warmed, warm
 from genrec.priors.fitted import Parts
 from genrec.priors.fusion import Fusion, PriorSource
 from genrec.priors.weights import ItemPrior
-from genrec.prompts.encoder import EncodedPrompt, Encoder, PromptEncoder, TextEncoder
+from genrec.prompts.encoder import EncodedPrompt, Encoder, TextEncoder
 from genrec.prompts.template import Template
 from genrec.runs import Run
 from genrec.taste.edits import ProfileEdits
@@ -228,18 +228,19 @@ class Recommender:
         @functools.cache
         def ids_encoder() -> Encoder:
             if not can_score(model):
-                raise _no_logits(model)
+                raise no_logits(model)
             return Encoder(model.tokenizer, form)
 
         @functools.cache
-        def prompt_encoder() -> PromptEncoder:
+        def prompt_encoder() -> Encoder | TextEncoder:
             return ids_encoder() if can_score(model) else TextEncoder(model.count_tokens, form)
 
         cache = None if self.dataset is None else self.dataset.cache
-        index = CatalogIndex(catalog, ids_encoder, log, cache)
+
+        index = CatalogIndex(catalog, prompt_encoder, log, cache)
         writes = settings.decoder == "match"
-        if not writes and not can_score(model):
-            raise _no_logits(model)
+        if not (writes or can_score(model) or settings.model_role == EXPLAIN):
+            raise no_logits(model)
 
         def room() -> int:
             """Return the maximum prompt length in tokens, which leaves room for a title after it."""
@@ -251,7 +252,13 @@ class Recommender:
         def key(used: Parts) -> str:
             """Return the key under which weights are stored that were fitted for parts of the prior."""
             identity = "run" if trained is not None else self_fingerprint()
-            parts = [identity, template.hash, ids_encoder().hash, behavior, str(settings.few_shot)]
+            parts = [
+                identity,
+                template.hash,
+                prompt_encoder().hash,
+                behavior,
+                str(settings.few_shot),
+            ]
             if settings.few_shot and settings.demonstrations != "random":
                 parts.append(settings.demonstrations)
             if settings.recent is not None:
@@ -282,7 +289,8 @@ class Recommender:
             settings, self.dataset, behavior, key, log, folder,
             lambda: getattr(model, "threads", 1), tuning=tuning,
         )  # fmt: skip
-        self._queries = QueryReader(settings, index, self._priors, behavior)
+        scores = can_score(model) and not writes
+        self._queries = QueryReader(settings, index, self._priors, behavior, scores=scores)
         requests.remarks = lambda: self._priors.notes
         if trained is not None and folder is not None:
             describe = functools.partial(
@@ -378,6 +386,8 @@ class Recommender:
         Raises:
             ModelError: the model only generates text.
         """
+        if not can_score(self.model):
+            raise no_logits(self.model)
         return self._index.trie
 
     @property
@@ -582,7 +592,7 @@ class Recommender:
         wanted = _merge_options(options, k, keywords)
         with self._lock.request():
             wanted, wish = self._wish(wanted)
-            requests = self._requests.build([history], wanted, by_rows=self._writes)
+            requests = self._requests.build([history], wanted, by_rows=self._by_rows(wish))
             return self._answer(_wishing(requests, wish), wanted, 1)[0]
 
     def recommend_many(
@@ -626,7 +636,7 @@ class Recommender:
         wanted = _merge_options(options, k, keywords)
         with self._lock.request():
             wanted, wish = self._wish(wanted)
-            built = self._requests.build_each(list(histories), wanted, by_rows=self._writes)
+            built = self._requests.build_each(list(histories), wanted, by_rows=self._by_rows(wish))
             built = _wishing(built, wish)
             if seeds is not None:
                 built = [_seeded(one, seed) for one, seed in zip(built, seeds, strict=True)]
@@ -666,7 +676,7 @@ class Recommender:
         wanted = _merge_options(options, k, keywords)
         with self._lock.request():
             wanted, wish = self._wish(wanted)
-            built = self._requests.build_rails(history, wanted, shows, by_rows=self._writes)
+            built = self._requests.build_rails(history, wanted, shows, by_rows=self._by_rows(wish))
             built = _wishing(built, wish)
             built = [_seeded(one, seed) for one in built]
             return dict(zip(shows, self._answer_each(built, wanted, len(built)), strict=True))
@@ -767,7 +777,7 @@ class Recommender:
                 return ChatAnswer("", asked, None, last, query, dialogue.mentioned)
             wanted = replace(wanted, query=query.text[-MOST_SHOWN:].strip())
             wanted, wish = self._wish(wanted, query)
-            built = self._requests.build_each([history], wanted, by_rows=self._writes)
+            built = self._requests.build_each([history], wanted, by_rows=self._by_rows(wish))
             (answer,) = self._answer_each(_wishing(built, wish), wanted, 1)
         if not len(answer):
             asked = (*questions, asker.nothing([c.text for c in query.conditions]))
@@ -816,16 +826,21 @@ class Recommender:
         """True if the model writes texts that are then matched to items."""
         return self.settings.decoder == "match"
 
+    def _by_rows(self, wish: Wish | None) -> bool:
+        """Return True if requests are answered with texts, without a trie."""
+        return self._writes and (wish is None or wish.prior is None)
+
     def _answer(
         self, requests: Sequence[Request], options: QueryOptions, batch_size: int
     ) -> list[RecommendationList]:
         """Answer requests that all have the same options."""
-        if self._writes:
+        if requests and self._by_rows(requests[0].wish):
             named = [self._writing.name_items(r, self.matcher) for r in requests]
             answers = list(map(self._responses.from_texts, requests, named))
         else:
             ranked = self._search.rank(requests, batch_size)
-            answers = list(map(self._responses.from_ranking, requests, ranked))
+            build = functools.partial(self._responses.from_ranking, decoder="trie")
+            answers = list(map(build, requests, ranked))
         if options.explain:
             answers = list(map(self._explain_list, answers, requests))
         return answers
@@ -875,6 +890,8 @@ class Recommender:
         if wanted.pin:
             msg = "explain determines the rank of an item by its score, so pin does not apply. Leave it out."
             raise RequestError(msg)
+        if not can_score(self.model):
+            raise no_logits(self.model)
         with self._lock.request():
             row = self._present(item_id)
             wanted, wish = self._wish(wanted)
@@ -913,6 +930,8 @@ class Recommender:
             RequestError: the item is not in the catalog or was removed, or an index is out of
                 range.
         """
+        if not can_score(self.model):
+            raise no_logits(self.model)
         with self._lock.request():
             row = self._present(item_id)
             return self._explanations.falls(self._whole_request(history), row, left_out)
@@ -1429,15 +1448,6 @@ def _check_data(data: object) -> None:
             "written by `genrec prepare` with genrec.Dataset.load(folder)."
         )
         raise SettingsError(msg)
-
-
-def _no_logits(model: object) -> ModelError:
-    """Return the error to raise if a model that only generates text is asked for probabilities."""
-    name = getattr(model, "name", type(model).__name__)
-    return ModelError(
-        f"{name} generates text but gives no token probabilities, which are needed here. With such a "
-        "model, use decoder='match' and recommend(); or use a LanguageModel."
-    )
 
 
 def _saved_prior(folder: Path, catalog: Catalog, log: Log) -> CollaborativePrior | None:

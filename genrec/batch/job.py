@@ -14,7 +14,7 @@ from genrec.config import QueryOptions, Settings
 from genrec.data.protocols import fingerprint
 from genrec.errors import DataError, SettingsError
 from genrec.files import write_text
-from genrec.models.openai import LIMITS, OpenAIModel, Server, make_server
+from genrec.models.openai import LIMITS, OpenAIModel, Server, make_server, server_settings
 from genrec.runs import Run, find_run
 from genrec.types import Log
 from genrec.version import __version__
@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from genrec.data.dataset import Dataset
     from genrec.recommender import Recommender
 
-TASKS = ("recommend", "explain", "score")
+TASKS = ("recommend", "explain", "score", "profile")
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+_EDITS = "profile_edits"
 CONCURRENCY = 8  # requests that are sent to a server at once
 _PACKAGES = ("torch", "transformers", "numpy", "pyarrow")
 
@@ -37,8 +38,8 @@ class Job:
     Attributes:
         data: the dataset folder, or the name of a bundled dataset.
         users: the file of rows; see ``Rows.read``. None for all users of the dataset.
-        task: ``recommend`` for lists, ``explain`` for lists with explanations, or ``score`` for the
-            probabilities of given items.
+        task: ``recommend`` for lists, ``explain`` for lists with explanations, ``score`` for the
+            probabilities of given items, or ``profile`` for taste profiles.
         run: the run folder of a fine-tuned model, or None.
         model: the name or folder of the model, or of the base model of the run; None for the default.
         loading: the keyword arguments ``device``, ``dtype``, ``threads`` and ``quantize`` of
@@ -86,9 +87,16 @@ class Job:
                 msg = f"{name}={value!r} is not valid. Expected a whole number of at least 1."
                 raise SettingsError(msg)
         if self.server:
-            self.find_server()
+            server_settings(self.settings, self.find_server().rerank)
         Settings.of(self.settings)
         self.query()
+        others = sorted(set(self.options) - {_EDITS}) if self.task == "profile" else []
+        if others:
+            msg = (
+                f"{others[0]} cannot be used with task='profile', which makes no lists. Leave it out; "
+                f"{_EDITS} can be used."
+            )
+            raise SettingsError(msg)
 
     @property
     def concurrency(self) -> int:
@@ -161,8 +169,9 @@ class Job:
         from genrec.recommender import Recommender
 
         if self.server:
-            settings = {"decoder": "match", **self.settings}
-            return Recommender(dataset, OpenAIModel(self.find_server()), log=log, **settings)
+            server = self.find_server()
+            settings = server_settings(self.settings, server.rerank)
+            return Recommender(dataset, OpenAIModel(server), log=log, **settings)
         # what is kept of earlier prompts would make a shard depend on those before it
         settings = {**self.settings, "prompt_memory": 0}
         loading = dict(self.loading)

@@ -20,8 +20,10 @@ from genrec.batch.rows import Row, Rows
 from genrec.errors import DataError, ModelError, RequestError
 from genrec.files import write_file
 from genrec.models.openai import BudgetError
+from genrec.pipeline.keywords import edits_of
 from genrec.pipeline.types import Recommendation, RecommendationList
 from genrec.recommender import Recommender
+from genrec.taste.profile import Profile
 
 _NUMBERS = ("score", "logprob", "logprob_model", "logprob_prior", "boost", "propensity")
 _ITEM = pa.struct(
@@ -43,6 +45,17 @@ ANSWERS = pa.schema(
         ("certain_ranks", pa.int32()),
         ("missed_mass_bound", pa.float64()),
         ("prompt_tokens", pa.int32()),
+        ("events", pa.int32()),
+        ("notes", pa.list_(pa.string())),
+    ]
+)
+PROFILES = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("id", pa.string()),
+        ("text", pa.string()),
+        ("interests", pa.list_(pa.string())),
+        ("profile", pa.string()),
         ("events", pa.int32()),
         ("notes", pa.list_(pa.string())),
     ]
@@ -114,6 +127,8 @@ class ShardWriter:
         for row, answer in self._answer([r for r in rows if r.history is not None]):
             if isinstance(answer, str):
                 rejected.append((row.number, row.name, answer))
+            elif isinstance(answer, Profile):
+                answers.append(self._profile_dict(row, answer))
             else:
                 answers.append(_to_dict(row, answer))
         if rejected:
@@ -125,11 +140,14 @@ class ShardWriter:
             _write(
                 rejected_file(self.folder, shard), pa.Table.from_arrays(columns, schema=REJECTED)
             )
-        _write(answers_file(self.folder, shard), pa.Table.from_pylist(answers, schema=ANSWERS))
+        schema = PROFILES if self.job.task == "profile" else ANSWERS
+        _write(answers_file(self.folder, shard), pa.Table.from_pylist(answers, schema=schema))
         return {"rows": len(answers), "rejected": len(rejected)}
 
-    def _answer(self, rows: Sequence[Row]) -> list[tuple[Row, RecommendationList | str]]:
-        """Return each row with its list, or with the reason why there is none."""
+    def _answer(self, rows: Sequence[Row]) -> list[tuple[Row, RecommendationList | Profile | str]]:
+        """Return each row with its list or profile, or with the reason why there is none."""
+        if self.job.task == "profile":
+            return [(row, self._profile(row)) for row in rows]
         if self.job.task == "score":
             return [(row, self._score(row)) for row in rows]
         if self.job.server:
@@ -158,6 +176,25 @@ class ShardWriter:
         except (ModelError, RequestError) as error:
             return str(error)
         return answer if answer.recommendations else (answer.notes or ("the list is empty",))[-1]
+
+    def _profile(self, row: Row) -> Profile | str:
+        assert row.history is not None
+        try:
+            return self._recommender.profile(row.history, edits=edits_of(self._options))
+        except RequestError as error:
+            return str(error)
+
+    def _profile_dict(self, row: Row, made: Profile) -> dict[str, Any]:
+        values = made.to_dict(self._recommender.catalog)
+        return {
+            "row": row.number,
+            "id": row.name,
+            "text": made.text.get(self._recommender.settings.language, ""),
+            "interests": [one.keyword for one in made.interests],
+            "profile": json.dumps(values, ensure_ascii=False),
+            "events": len(made.history),
+            "notes": [*row.notes, *made.notes],
+        }
 
     def _score(self, row: Row) -> RecommendationList | str:
         assert row.history is not None

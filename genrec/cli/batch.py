@@ -31,8 +31,9 @@ class BatchOptions:
     task: str = option(
         "recommend",
         WHAT,
-        "recommend: lists. explain: lists with explanations. score: the probabilities of the items in --items.",
-        choices=("recommend", "explain", "score"),
+        "recommend: lists. explain: lists with explanations. score: the probabilities of the items in --items. "
+        "profile: taste profiles.",
+        choices=("recommend", "explain", "score", "profile"),
     )
     items: Sequence[str] | None = option(
         None, WHAT, "With --task score: the items to score.", unset="none", items=True
@@ -86,7 +87,7 @@ def batch(
     ],
     json: AsJson = False,
 ) -> None:
-    """Make lists for many users, and write them to Parquet files.
+    """Make lists or taste profiles for many users, and write them to Parquet files.
 
     Every row of the input ends in exactly one row of part-*.parquet, or of rejected-*.parquet with the
     reason. If the command is interrupted, the same command continues, and finished files are kept.

@@ -15,6 +15,7 @@ from genrec.cli.options import (
     Given,
     HistoryOptions,
     ModelOptions,
+    ServerOptions,
     command,
 )
 from genrec.config import WHAT, QueryOptions, Settings
@@ -45,6 +46,7 @@ def chat(
     query: Annotated[QueryOptions, FieldsOf(QueryOptions, without=["query"])],
     which: ModelOptions,
     settings: Annotated[Given, FieldsOf(Settings, without=["decoder"])],
+    server: ServerOptions,
     user: User = None,
     history: History = "",
     json: AsJson = False,
@@ -60,7 +62,7 @@ def chat(
 
     asked = HistoryOptions(user, None if user is not None and not history else history)
     recommender, given = load_request(
-        data, asked, which, settings, Wanted(query), quiet=json, weights=False
+        data, asked, which, settings, Wanted(query), quiet=json, weights=False, server=server
     )
     turns: list[object] = []
     for line in _lines(show=not json):

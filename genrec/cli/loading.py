@@ -116,10 +116,10 @@ def load_recommender(
 
 
 def for_server(settings: Given, which: ModelOptions, server: ServerOptions | None) -> Given:
-    """Let a model behind a server write texts that are matched to items.
+    """Let a model behind a server write texts that are matched to items, or explain what the prior ranks.
 
     Raises:
-        SettingsError: a run was given, or another decoder.
+        SettingsError: a run was given, or settings that need the probabilities of all tokens.
     """
     if server is None or server.base_url is None:
         return settings
@@ -129,13 +129,12 @@ def for_server(settings: Given, which: ModelOptions, server: ServerOptions | Non
             "`genrec merge`, let the server load the folder, and give its name with --model."
         )
         raise SettingsError(msg)
-    if settings.only.get("decoder", "match") != "match":
-        msg = (
-            f"--decoder {settings.only['decoder']} needs the probabilities of all tokens, which a server does not "
-            "give. Expected --decoder match."
-        )
-        raise SettingsError(msg)
-    return Given({**settings, "decoder": "match"}, settings.named | {"decoder"})
+    from genrec.models.server import make_server, server_settings
+
+    given = {n: v for n, v in server.server.items() if n != "concurrency"}  # of `genrec batch`
+    there = make_server(which.model, server.base_url, given)
+    decoder = server_settings(settings.only, there.rerank)["decoder"]
+    return Given({**settings, "decoder": decoder}, settings.named | {"decoder"})
 
 
 def use_float32(which: ModelOptions) -> ModelOptions:

@@ -17,6 +17,7 @@ from genrec.errors import ModelError
 if TYPE_CHECKING:
     from genrec.models.prefix import Prefix
     from genrec.models.token_tree import TokenTree
+    from genrec.types import FloatArray
 
 
 class TextPrompt(Protocol):
@@ -143,6 +144,46 @@ class ScoringModel(Protocol):
         """Return a SHA-256 hash in hexadecimal that identifies the weights."""
 
 
+@runtime_checkable
+class CandidateModel(Protocol):
+    """A model that gives no probabilities of all tokens, but scores for a few candidates.
+
+    Attributes:
+        rerank: the number of candidates for each list; 0 for none.
+        weight: the exponent of the model's probabilities beside those of the prior.
+        way: how the candidates are scored; None if the model cannot score any.
+        notes: remarks for the user, such as on what the model cannot do.
+    """
+
+    @property
+    def rerank(self) -> int:
+        """Return the number of candidates."""
+
+    @property
+    def weight(self) -> float:
+        """Return the exponent."""
+
+    @property
+    def way(self) -> str | None:
+        """Return how the candidates are scored."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Return the remarks."""
+
+    def score_candidates(self, prompt: TextPrompt, titles: Sequence[str], stop: str) -> FloatArray:
+        """Score titles that may continue a prompt.
+
+        Args:
+            prompt: the prompt.
+            titles: the C titles, each with the text before it.
+            stop: the text that ends a title.
+
+        Returns:
+            (C,) natural logarithms, comparable within one prompt only; NaN for a title that was not scored.
+        """
+
+
 def generate_texts(
     model: TextModel, prompt: TextPrompt, options: GenerationOptions
 ) -> list[Generated]:
@@ -164,6 +205,15 @@ def generate_texts(
         )
         raise ModelError(msg)
     return texts
+
+
+def no_logits(model: object) -> ModelError:
+    """Return the error to raise if a model that only generates text is asked for probabilities."""
+    name = getattr(model, "name", type(model).__name__)
+    return ModelError(
+        f"{name} generates text but gives no token probabilities, which are needed here. With such a "
+        "model, use decoder='match' or model_role='explain', and recommend(); or use a LanguageModel."
+    )
 
 
 def can_score(model: object) -> TypeGuard[ScoringModel]:

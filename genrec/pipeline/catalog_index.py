@@ -23,7 +23,7 @@ from genrec.decoding.live_trie import LiveTrie
 from genrec.decoding.trie import TitleTrie
 from genrec.errors import DataError, ModelError, RequestError
 from genrec.pipeline.predicates import Predicate
-from genrec.prompts.encoder import Encoder
+from genrec.prompts.encoder import Encoder, TextEncoder
 from genrec.types import IntArray, Log
 
 _NEAR, _ALIKE = 3, 80  # at most 3 titles are suggested, with a similarity of at least 80 percent
@@ -105,7 +105,7 @@ class CatalogIndex:
     def __init__(
         self,
         catalog: Catalog,
-        encoder: Callable[[], Encoder],
+        encoder: Callable[[], Encoder | TextEncoder],
         log: Log = lambda message: None,
         cache: Cache | None = None,
     ) -> None:
@@ -113,8 +113,7 @@ class CatalogIndex:
 
         Args:
             catalog: the catalog.
-            encoder: a function that returns the encoder of titles. It raises a ``ModelError`` if
-                the model does not use token ids.
+            encoder: a function that returns the encoder of titles.
             log: a function that is called with a line of text before a large trie is built.
             cache: the cache in which the trie is kept; None to keep it in memory only.
         """
@@ -129,11 +128,7 @@ class CatalogIndex:
 
     @property
     def trie(self) -> TitleTrie | LiveTrie:
-        """The trie (prefix tree) of all titles that can be recommended.
-
-        Raises:
-            ModelError: the model does not use token ids.
-        """
+        """The trie (prefix tree) of all titles that can be recommended; of bytes without token ids."""
         with self._building:
             if self._trie is None:
                 trie = self._find_trie()
@@ -161,12 +156,8 @@ class CatalogIndex:
         return trie
 
     @property
-    def encoder(self) -> Encoder:
-        """The encoder that turns titles into token ids.
-
-        Raises:
-            ModelError: the model does not use token ids.
-        """
+    def encoder(self) -> Encoder | TextEncoder:
+        """The encoder that turns titles into token ids, or into bytes for a model without them."""
         return self._encoder()
 
     def order(self, *, by_rows: bool) -> Order:

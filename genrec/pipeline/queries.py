@@ -122,7 +122,13 @@ class QueryReader:
     """Understands queries for one recommender."""
 
     def __init__(
-        self, settings: Settings, index: CatalogIndex, priors: PriorSource, behavior: str
+        self,
+        settings: Settings,
+        index: CatalogIndex,
+        priors: PriorSource,
+        behavior: str,
+        *,
+        scores: bool = True,
     ) -> None:
         """Store what all queries share.
 
@@ -131,9 +137,10 @@ class QueryReader:
             index: the catalog index.
             priors: the object that provides the prior.
             behavior: the target behavior.
+            scores: whether the model can score items; otherwise, it has no part in the order of items.
         """
         self._settings, self._index, self._priors = settings, index, priors
-        self._behavior = behavior
+        self._behavior, self._scores = behavior, scores
 
     @property
     def words(self) -> CatalogWords:
@@ -188,14 +195,8 @@ class QueryReader:
         The options of the caller remain: both conditions must hold, and a given ``k`` counts.
 
         Raises:
-            RequestError: no item satisfies the conditions, or queries do not work with the settings.
+            RequestError: no item satisfies the conditions.
         """
-        if self._settings.decoder == "match":
-            msg = (
-                "query does not work with decoder='match', which does not score all items of the "
-                "catalog. Leave it out, or use decoder='trie'."
-            )
-            raise RequestError(msg)
         where = " and ".join(f"({w})" for w in (options.where, query.where) if w)
         if query.where and not self._index.where(query.where).any():
             said = ", ".join(f'"{c.text}"' for c in query.conditions)
@@ -234,6 +235,6 @@ class QueryReader:
         prior = QueryPrior(
             self._priors.prior, weights["prior"], scores, self.fits(query), liked, CANDIDATES
         )
-        asked = weights["model"] > 0 and self._settings.model_role != EXPLAIN
+        asked = weights["model"] > 0 and self._scores and self._settings.model_role != EXPLAIN
         role = FEATURE if asked else EXPLAIN
         return Wish(query, weights, prior, role, match, unwanted, compared)

@@ -24,11 +24,13 @@ class Ranked:
         ranking: the items, best first, with their scores and the certificate.
         sources: the names of the sources that contributed to the prior; empty if there is no prior.
         attention: how the events were read, for the answer; None if this was with full attention.
+        scored: how a model without probabilities scored some of the items; None if none did.
     """
 
     ranking: Ranking
     sources: tuple[str, ...] = ()
     attention: Mapping[str, Any] | None = None
+    scored: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class Reading:
         alone: for each history, positions and the log-probabilities of their items under the model,
             which the weights already take into account; None if the model ranks items otherwise.
         attention: for each prompt, how its events were read; None with full attention.
+        scored: see ``Ranked``.
     """
 
     tree: TokenTree | None
@@ -50,6 +53,7 @@ class Reading:
     tokens: int = 0
     alone: Sequence[tuple[IntArray, FloatArray]] | None = None
     attention: Sequence[Mapping[str, Any]] | None = None
+    scored: str | None = None
 
     @property
     def rate(self) -> float:
@@ -66,4 +70,5 @@ class Reading:
             ranking: the ranking.
         """
         sources = () if self.prior is None else tuple(self.prior.sources[place])
-        return Ranked(ranking, sources, None if self.attention is None else self.attention[place])
+        attention = None if self.attention is None else self.attention[place]
+        return Ranked(ranking, sources, attention, self.scored)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from genrec.config import EXPLAIN, Settings
-from genrec.models.base import TextModel
+from genrec.models.base import CandidateModel, TextModel
 from genrec.models.coverage import measure_coverage
 from genrec.pipeline.catalog_index import CatalogIndex
 from genrec.pipeline.free_text import Named
@@ -60,6 +60,12 @@ class ResponseBuilder:
         if wish is not None and wish.prior is not None:
             details["parts"] = list(wish.spoke)
             details.pop("prior", None)
+        if (
+            ranked.scored is not None
+        ):  # by a server, whose scores are no distribution over the catalog
+            details["parts"] = ["model", *(p for p in details["parts"] if p != "model")]
+            details["scored"] = ranked.scored
+            del details["certificate"]
         if ranking.chosen_from is not None:
             details["chosen_from"] = ranking.chosen_from
         arrays = ranking.rows, ranking.logprobs, ranking.scores, ranking.alone
@@ -159,11 +165,16 @@ class ResponseBuilder:
             events=0 if prompt is None else prompt.prompt.events,
             behavior=request.behavior,
             asked=k,
-            notes=(*self._unread_script(), *notes),
+            notes=(*self._unread_script(), *self._said_by_server(), *notes),
             show=request.show,
             left_out=request.left_out if isinstance(request, Request) else {},
             details={**where, "parts": ["model"], **details},
         )
+
+    def _said_by_server(self) -> tuple[str, ...]:
+        """Return what a model without probabilities could not do."""
+        model: object = self._model
+        return model.notes if isinstance(model, CandidateModel) else ()
 
     def _unread_script(self) -> tuple[str, ...]:
         """Return a note if the model cannot read the writing system of the titles."""

@@ -17,6 +17,7 @@ from genrec.config import EXPLAIN, FEATURE, FUSE, Settings
 from genrec.data.events import History
 from genrec.decoding.block_reading import ByEvent
 from genrec.decoding.filters import Filter, Filters
+from genrec.models.base import CandidateModel, can_score, no_logits
 from genrec.pipeline import rerank
 from genrec.pipeline.catalog_index import CatalogIndex
 from genrec.pipeline.draws import list_propensities
@@ -24,6 +25,7 @@ from genrec.pipeline.readings import Ranked, Reading
 from genrec.pipeline.remembered import RememberedPrompts
 from genrec.pipeline.request import Request
 from genrec.pipeline.search_cost import LONG, MANY, SearchCost
+from genrec.pipeline.server_rerank import score_by_server
 from genrec.priors.fusion import PriorSource
 from genrec.priors.model_feature import Exponents, FirstStage
 from genrec.priors.positions import DenseCache, PositionWeights
@@ -83,10 +85,23 @@ class TrieSearch:
         self._by_event = by_event
 
     def read(self, requests: Sequence[Request]) -> Reading:
-        """Process the prompts of a batch of requests with the model, unless it only explains."""
+        """Process the prompts of a batch of requests with the model, unless it only explains.
+
+        Raises:
+            ModelError: the model is needed, but only generates text.
+        """
         (prior, role, exponents), trie = self._parts(requests[0]), self._index.trie
         if prior is not None and role == EXPLAIN:
             weights = [prior.weights(r.history) for r in requests]
+            asked: object = self._model  # may be a model that only generates text
+            if isinstance(asked, CandidateModel) and asked.rerank:
+                scored = [
+                    score_by_server(asked, r, w, self._index)
+                    for r, w in zip(requests, weights, strict=True)
+                ]
+                alone = [s.logprobs for s in scored]
+                ordered = PositionWeights([s.weights for s in scored], trie, self._bases)
+                return Reading(None, ordered, alone=alone, scored=asked.way)
             return Reading(None, PositionWeights(weights, trie, self._bases))
         tree, tokens, attention = self._read_prompts(requests)
         if prior is None:
@@ -111,6 +126,8 @@ class TrieSearch:
             read (None with full attention).
         """
         by_event = self._by_event
+        if not can_score(self._model):
+            raise no_logits(self._model)
         if self.remembered.applies_to(requests):
             tree, read, told = self.remembered.read(requests)
             return tree, read, told
@@ -128,7 +145,13 @@ class TrieSearch:
         return blocks.tree, blocks.tokens, attention
 
     def tree(self, prompt: EncodedPrompt) -> TokenTree:
-        """Process one prompt with the model, and return a tree that scores its continuations."""
+        """Process one prompt with the model, and return a tree that scores its continuations.
+
+        Raises:
+            ModelError: the model only generates text.
+        """
+        if not can_score(self._model):
+            raise no_logits(self._model)
         if self._by_event is None:
             return self._model.prefill(prompt.ids)
         return self._by_event.read(self._model, [prompt]).tree

@@ -185,7 +185,10 @@ class PromptEncoder(ABC):
 
 
 class TextEncoder(PromptEncoder):
-    """An encoder for models that accept only text. It counts tokens but produces no token ids."""
+    """An encoder for models that accept only text. It counts tokens but produces no token ids.
+
+    Titles are encoded as bytes, so that lists which need no model can be searched in a trie.
+    """
 
     def __init__(self, count_tokens: Callable[[str], int], form: TitleForm) -> None:
         """Store the function that counts tokens.
@@ -201,6 +204,26 @@ class TextEncoder(PromptEncoder):
     def prompt(self, prompt: Prompt) -> EncodedPrompt:
         """Count the tokens of a rendered prompt and return it without token ids."""
         return EncodedPrompt(prompt, (), (), counted=self._count(prompt.text))
+
+    def titles(self, catalog: Catalog) -> Iterator[tuple[int, ...]]:
+        """Yield the UTF-8 bytes of each title with its terminator, in the order of the catalog's rows."""
+        for title in catalog.titles:
+            yield self.title(self.form.render(title))
+
+    def title(self, rendered: str) -> tuple[int, ...]:
+        """Return the UTF-8 bytes of a rendered title with its terminator."""
+        return tuple(f"{rendered}{self.form.terminator}".encode())
+
+    @property
+    def hash(self) -> str:
+        """Return a SHA-256 hash in hexadecimal that identifies the format of titles."""
+        form = spell(self.form, "TitleForm", _FORM_FIELDS)
+        return hashlib.sha256(f"bytes {form}".encode()).hexdigest()
+
+    @property
+    def digest(self) -> str:
+        """Return what determines the bytes of titles."""
+        return f"{self.hash} {self.form!r}"
 
 
 class Encoder(PromptEncoder):

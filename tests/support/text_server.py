@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-FAULTS = ("429", "500", "slow", "truncated", "malformed", "refusing", "html", "")
+FAULTS = ("429", "500", "slow", "stalls", "truncated", "malformed", "refusing", "html", "")
 
 
 @dataclass
@@ -25,6 +26,9 @@ class TextServer:
         texts_at_once: how many texts it returns at most, whatever is asked.
         keeps_stop: whether it returns the string at which a text should end, and more.
         counted: the tokens of the answers that it gave, of prompts and texts: one for each word.
+        can: how it can score candidates: ``echo``, ``labels`` and ``choices``.
+        refuses: whether it refuses what it cannot do; otherwise, it ignores it.
+        prefers: the title of which it is surest.
     """
 
     write: Callable[[str], list[str]]
@@ -33,6 +37,9 @@ class TextServer:
     texts_at_once: int = 100
     keeps_stop: bool = False
     counted: int = 0
+    can: frozenset[str] = frozenset()
+    refuses: bool = False
+    prefers: str = ""
     url: str = ""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -59,9 +66,16 @@ def running(server: TextServer) -> Iterator[TextServer]:
                 return
             if fault == "slow":
                 time.sleep(1.0)
+            if server.refuses and (wanted := _wanted(body)) and wanted not in server.can:
+                self.send_response(400)
+                self.send_header("content-length", "0")
+                self.end_headers()
+                return
             chat = self.path.endswith("/chat/completions")
             prompt = body["messages"][-1]["content"] if chat else body["prompt"]
-            texts = server.write(prompt)[: min(body["n"], server.texts_at_once)]
+            if isinstance(prompt, list):
+                prompt = " ".join(prompt)
+            texts = server.write(prompt)[: min(body.get("n", 1), server.texts_at_once)]
             if server.keeps_stop:
                 texts = [f"{t}{body['stop'][0]}more" for t in texts]
             if fault == "refusing":
@@ -75,6 +89,8 @@ def running(server: TextServer) -> Iterator[TextServer]:
                 )
                 for i, t in enumerate(texts)
             ]
+            if _wanted(body) in server.can:
+                choices = _score(server, body)
             usage = {
                 "prompt_tokens": len(prompt.split()),
                 "completion_tokens": sum(len(t.split()) for t in texts),
@@ -97,8 +113,10 @@ def running(server: TextServer) -> Iterator[TextServer]:
             self.send_header("content-type", "application/json")
             self.send_header("content-length", str(len(data)))
             self.end_headers()
-            if fault == "truncated":
+            if fault in {"truncated", "stalls"}:
                 self.wfile.write(data[: len(data) // 2])
+                self.wfile.flush()
+                time.sleep(1.0 if fault == "stalls" else 0.0)
                 self.close_connection = True
                 return
             try:
@@ -120,3 +138,47 @@ def running(server: TextServer) -> Iterator[TextServer]:
         finally:
             http.shutdown()
             thread.join()
+
+
+def _wanted(body: dict[str, Any]) -> str:
+    """Return the way of scoring that a request asks for, or ""."""
+    if body.get("echo"):
+        return "echo"
+    if "top_logprobs" in body:
+        return "labels"
+    return "choices" if {"response_format", "structured_outputs"} & set(body) else ""
+
+
+def _score(server: TextServer, body: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the choices of a server that can score: it is sure of the title that it prefers."""
+    way = _wanted(body)
+    if way == "echo":
+        return [_repeat(server, n, text) for n, text in enumerate(body["prompt"])][::-1]
+    if way == "labels":
+        lines = body["messages"][-1]["content"].splitlines()
+        labels = [tuple(line.split(". ", 1)) for line in lines if line[1:3] == ". "]
+        said = [
+            {"token": a, "logprob": -0.1 if t == server.prefers else -4.0} for a, t in labels[:5]
+        ]
+        said += [{"token": f" {a}", "logprob": -6.0} for a, _ in labels[:1]]
+        content = [{"token": "A", "logprob": -0.1, "top_logprobs": said}]
+        return [{"index": 0, "message": {"content": "A"}, "logprobs": {"content": content}}]
+    if "response_format" in body:
+        schema = body["response_format"]["json_schema"]["schema"]
+        titles = schema["properties"]["title"]["enum"]
+        best = server.prefers if server.prefers in titles else titles[0]
+        text = json.dumps({"title": best})
+        return [{"index": i, "message": {"content": text}} for i in range(body["n"])]
+    titles = body["structured_outputs"]["choice"]
+    best = next((t for t in titles if t.strip() == server.prefers), titles[0])
+    return [{"index": i, "text": best} for i in range(body["n"])]
+
+
+def _repeat(server: TextServer, index: int, text: str) -> dict[str, Any]:
+    """Return a text with the log-probability of each word, of which the first has none."""
+    words = [m.group() for m in re.finditer(r"\s*\S+|\s+$", text)]
+    offsets = [sum(map(len, words[:n])) for n in range(len(words))]
+    sure = bool(server.prefers) and text.rstrip().endswith(server.prefers)
+    logprobs = [None, *([-0.01 if sure else -1.0] * (len(words) - 1))]
+    told = {"tokens": words, "token_logprobs": logprobs, "text_offset": offsets}
+    return {"index": index, "text": text, "finish_reason": "length", "logprobs": told}
