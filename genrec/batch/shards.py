@@ -220,7 +220,7 @@ def _to_dict(row: Row, answer: RecommendationList) -> dict[str, Any]:
 
 
 def _item(one: Recommendation) -> dict[str, Any]:
-    told = one.to_dict().get("explanation")
+    told = None if one.explanation is None else one.to_dict()["explanation"]
     return {
         "item_id": one.item_id,
         "title": one.title,

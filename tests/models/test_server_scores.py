@@ -178,7 +178,7 @@ def test_conversations_and_queries_with_a_server() -> None:
         assert "match" in answer.list.details["parts"]
         assert answer.list.decoder == "trie"
         assert answer.list.details["certificate"]["exact"]
-        prices = data.catalog.column("unit_price")
+        prices = data.catalog.column("median_price_gbp").to_pylist()
         rows = data.catalog.rows([r.item_id for r in answer.list])
         assert all(prices[row] < 5 for row in rows)
         assert all(r.explanation is not None for r in told)
