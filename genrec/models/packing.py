@@ -48,6 +48,7 @@ class Packing:
             bias = torch.zeros(own.shape, dtype=dtype)
             bias.masked_fill_(torch.from_numpy(~own), float("-inf"))
             self._parts.append((int(row), int(start), int(stop), bias.to(device)))
+        self._repeated: dict[int, list[torch.Tensor]] = {}
 
     def attend(
         self,
@@ -72,7 +73,9 @@ class Packing:
         layer.put(self._rows, self._slots, key[0], value[0], self._n, self._end)
         heads, groups = key.shape[1], query.shape[1] // key.shape[1]
         found = torch.empty_like(query)
-        for row, start, stop, bias in self._parts:
+        if groups not in self._repeated:  # the same in all layers
+            self._repeated[groups] = [b.repeat(groups, 1)[None, None] for *_, b in self._parts]
+        for (row, start, stop, bias), mask in zip(self._parts, self._repeated[groups], strict=True):
             width, slots = bias.shape
             # The queries of a group are put next to each other, so that keys need not be repeated.
             own = query[:, :, start:stop].reshape(1, heads, groups * width, -1)
@@ -80,7 +83,7 @@ class Packing:
                 own,
                 layer.keys[row : row + 1, :, :slots],
                 layer.values[row : row + 1, :, :slots],
-                attn_mask=bias.repeat(groups, 1)[None, None],
+                attn_mask=mask,
                 scale=scale,
             )
             found[:, :, start:stop] = part.view(1, heads * groups, width, -1)

@@ -188,10 +188,10 @@ def _sum_after(choice: Mapping[str, Any], start: int, stop: int) -> float | None
         stop: the number of characters of the whole text.
     """
     said = choice.get("logprobs") or {}
-    offsets, logprobs, tokens = (said.get(n) for n in ("text_offset", "token_logprobs", "tokens"))
-    lists = all(isinstance(v, list) and v for v in (offsets, logprobs, tokens))
-    if not lists or not len(offsets) == len(logprobs) == len(tokens):
+    lists = [said.get(name) or [] for name in ("text_offset", "token_logprobs", "tokens")]
+    if not all(isinstance(v, list) and len(v) == len(lists[0]) for v in lists):
         return None
+    offsets, logprobs, tokens = lists
     ends = [o + len(t) for o, t in zip(offsets, tokens, strict=True)]
     some = [
         value for value, offset, end in zip(logprobs, offsets, ends, strict=True)
