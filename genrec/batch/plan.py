@@ -140,7 +140,15 @@ def describe(error: Exception) -> str:
     if isinstance(error, OSError):
         return describe_error(error)
     said = f"{type(error).__name__}: {error}".rstrip(": ")
-    return f"{said} {LESS_MEMORY}" if "memory" in said.lower() else said
+    if is_about_memory(error):
+        return f"Memory ran out: {said.splitlines()[0]} {LESS_MEMORY}"
+    return said
+
+
+def is_about_memory(error: Exception) -> bool:
+    """Return True if an error says that memory could not be allocated, in main memory or on a GPU."""
+    said = f"{type(error).__name__} {error}".lower()
+    return isinstance(error, MemoryError) or "out of memory" in said or "allocate memory" in said
 
 
 def as_error(answer: Mapping[str, Any]) -> GenrecError:

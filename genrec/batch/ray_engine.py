@@ -75,7 +75,7 @@ def run_on_ray(plan: Plan, workers: int) -> None:
     """
     import ray
 
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are raised below
     threads = plan.job.loading.get("threads") or 1
     started = not ray.is_initialized()
     if started:

@@ -7,7 +7,15 @@ from pathlib import Path
 
 from genrec.batch.job import Inputs, Job, Manifest
 from genrec.batch.local import run_processes
-from genrec.batch.plan import Plan, Report, adopt, read_rows
+from genrec.batch.plan import (
+    BatchError,
+    Plan,
+    Report,
+    adopt,
+    describe,
+    is_about_memory,
+    read_rows,
+)
 from genrec.batch.ray_engine import check_ray, run_on_ray
 from genrec.batch.shards import ShardWriter
 from genrec.errors import SettingsError
@@ -42,7 +50,8 @@ def run(
     Raises:
         SettingsError: the engine is unknown or not installed, or the folder holds something else.
         DataError: the input cannot be read, or the output cannot be written, such as on a full disk.
-        BatchError: a shard could not be computed in several attempts; finished shards are kept.
+        BatchError: a shard could not be computed in several attempts, or memory ran out; finished shards are
+            kept.
     """
     if engine not in ENGINES:
         msg = f"engine={engine!r} is not valid. Expected one of {', '.join(ENGINES)}."
@@ -76,7 +85,15 @@ def run(
             writer = ShardWriter(job, rows, recommender, folder)
             for shard in left:
                 start = time.monotonic()
-                plan.finish(shard, writer.write(shard), time.monotonic() - start)
+                try:
+                    counts = writer.write(shard)
+                except (MemoryError, RuntimeError) as error:  # PyTorch's error is a RuntimeError
+                    if not is_about_memory(error):
+                        raise
+                    raise BatchError(
+                        f"Shard {shard} could not be computed. {describe(error)}"
+                    ) from error
+                plan.finish(shard, counts, time.monotonic() - start)
         elif left:
             run_processes(plan, min(workers, len(left)))
         manifest.save()

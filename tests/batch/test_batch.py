@@ -184,6 +184,40 @@ def test_a_killed_process_is_explained_by_memory(
         run(job, tmp_path / "out", workers=2)
 
 
+LITTLE_MEMORY = """
+import json, resource, sys
+from genrec.batch import Job, run
+job = Job.of(json.loads(sys.argv[1]))
+run(Job.of({**job.to_dict(), "users": None, "shard_size": 60}), sys.argv[2])  # loads everything
+pages = int(open("/proc/self/statm").read().split()[0])
+limit = pages * resource.getpagesize() + (24 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+from genrec.batch import BatchError
+try:
+    run(job, sys.argv[3])
+except BatchError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
+def test_memory_that_runs_out_is_said_with_what_to_change(job: Job, tmp_path: Path) -> None:
+    ids = [item.item_id for item in load("zh_mini").catalog]
+    users = tmp_path / "long.parquet"
+    pq.write_table(pa.table({"items": [(ids * 9)[:400]] * 400}), users)
+    settings = {**job.settings, "max_events": 400}
+    large = replace(job, users=str(users), settings=settings, shard_size=400, batch_size=400)
+    arguments = [json.dumps(large.to_dict()), str(tmp_path / "few"), str(tmp_path / "out")]
+    done = subprocess.run(
+        [sys.executable, "-c", LITTLE_MEMORY, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.startswith("Shard 0 could not be computed. Memory ran out: "), done.stderr
+    assert "Use fewer --workers, a smaller --batch-size, or a smaller model." in done.stdout
+
+
 def test_a_full_disk_is_an_error_and_the_batch_continues(
     job: Job, whole: tuple[Path, Report], tmp_path: Path
 ) -> None:
@@ -339,4 +373,32 @@ def test_ray_writes_the_same_bytes(job: Job, whole: tuple[Path, Report], tmp_pat
     pytest.importorskip("ray")
     report = run(job, tmp_path, engine="ray", workers=2)
     assert (report.answered, report.rejected) == (9, 3)
+    assert parquet(tmp_path) == parquet(whole[0])
+
+
+class Dying:
+    """An actor that is killed at every shard; it has no module, so Ray sends it with its code."""
+
+    def __init__(self, folder: str, threads: int | None) -> None:
+        del folder, threads
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return row
+
+
+@pytest.mark.skipif(not FULL, reason="starts Ray; scripts/test --full runs it")
+@pytest.mark.filterwarnings("ignore")  # of Ray's own code
+def test_an_actor_that_always_dies_fails_the_batch(
+    job: Job, whole: tuple[Path, Report], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray")
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(sys.modules[Dying.__module__])
+    monkeypatch.setattr("genrec.batch.ray_engine._Actor", Dying)
+    with pytest.raises(BatchError, match=r"An actor of Ray ended 3 times.*memory may have run out"):
+        run(job, tmp_path, engine="ray", workers=2)
+    monkeypatch.undo()
+    assert run(job, tmp_path).answered == 9  # the same call continues
     assert parquet(tmp_path) == parquet(whole[0])
