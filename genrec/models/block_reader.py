@@ -268,9 +268,8 @@ class BlockReader:
         if not length:
             return body.new_layers()
         n_layers, heads, *sizes = kinds.head.shape
-        make = torch.empty if len(prompts) == 1 else torch.zeros  # gaps must hold finite numbers
         keys, values = (
-            make(
+            torch.empty(
                 (n_layers, len(prompts), heads, slots + ROOM, size),
                 dtype=body.dtype,
                 device=body.device,
@@ -285,6 +284,8 @@ class BlockReader:
                 stop = start + some.shape[2]
                 keys[:, row, :, start:stop], values[:, row, :, start:stop] = some, others
                 start = stop
+            for buffer in (keys, values):  # gaps must hold finite numbers
+                buffer[:, row, :, start:length] = 0
             if prompt.stops:
                 moved = keys[:, row, :, prompt.head : start]
                 shifts = torch.from_numpy(_shifts(prompt)).to(body.device)
