@@ -37,7 +37,7 @@ from genrec.errors import DataError, RequestError, SettingsError
 from genrec.files import check_output
 from genrec.matching.history_parser import Understood
 from genrec.matching.matcher import TextMatcher
-from genrec.models.base import Generated, TextModel, can_score, no_logits
+from genrec.models.base import Generated, TextModel, can_score, need_logits, no_logits
 from genrec.models.line_files import LineOptions
 from genrec.models.packaged import DEFAULT_MODEL
 from genrec.pipeline.catalog_index import CatalogIndex, Edit, check_ids, note_skipped
@@ -386,8 +386,7 @@ class Recommender:
         Raises:
             ModelError: the model only generates text.
         """
-        if not can_score(self.model):
-            raise no_logits(self.model)
+        need_logits(self.model)
         return self._index.trie
 
     @property
@@ -890,8 +889,7 @@ class Recommender:
         if wanted.pin:
             msg = "explain determines the rank of an item by its score, so pin does not apply. Leave it out."
             raise RequestError(msg)
-        if not can_score(self.model):
-            raise no_logits(self.model)
+        need_logits(self.model)
         with self._lock.request():
             row = self._present(item_id)
             wanted, wish = self._wish(wanted)
@@ -930,8 +928,7 @@ class Recommender:
             RequestError: the item is not in the catalog or was removed, or an index is out of
                 range.
         """
-        if not can_score(self.model):
-            raise no_logits(self.model)
+        need_logits(self.model)
         with self._lock.request():
             row = self._present(item_id)
             return self._explanations.falls(self._whole_request(history), row, left_out)

@@ -216,6 +216,16 @@ def no_logits(model: object) -> ModelError:
     )
 
 
+def need_logits(model: object) -> None:
+    """Check that a model returns the logits of continuations.
+
+    Raises:
+        ModelError: it only generates text.
+    """
+    if not can_score(model):
+        raise no_logits(model)
+
+
 def can_score(model: object) -> TypeGuard[ScoringModel]:
     """Check whether a model can return the logits of continuations."""
     return isinstance(model, ScoringModel)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -82,3 +83,9 @@ def _caps(options: QueryOptions, index: CatalogIndex) -> list[tuple[IntArray, in
     if options.per_group and index.groups.names:
         caps.append((index.groups.numbers, int(options.per_group)))
     return caps
+
+
+def seed_of(seed: int, ids: Sequence[int]) -> int:
+    """Compute the random seed for a prompt from the seed of the settings and the prompt's ids."""
+    data = np.array([seed, *ids], dtype=np.int64).tobytes()
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")

@@ -7,13 +7,16 @@ kinds (sums over tokens, letters, shares of texts) have different scales, so the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from genrec.models.base import CandidateModel
 from genrec.pipeline.catalog_index import CatalogIndex
+from genrec.pipeline.readings import Reading
 from genrec.pipeline.request import Request
+from genrec.priors.positions import DenseCache, PositionWeights
 from genrec.priors.query_weights import dense
 from genrec.priors.weights import Weights
 from genrec.types import FloatArray, IntArray
@@ -30,6 +33,32 @@ class Scored:
 
     weights: Weights
     logprobs: tuple[IntArray, FloatArray]
+
+
+def read_weights(
+    model: object,
+    requests: Sequence[Request],
+    weights: Sequence[Weights],
+    index: CatalogIndex,
+    cache: DenseCache,
+) -> Reading:
+    """Return the weights by which items are ranked, after the model has scored some of them if it can.
+
+    Args:
+        model: the model.
+        requests: the requests.
+        weights: the prior's weights for the history of each request.
+        index: the catalog index.
+        cache: weights that were ordered before.
+
+    Raises:
+        ModelError: a model behind a server failed.
+    """
+    if not (isinstance(model, CandidateModel) and model.rerank):
+        return Reading(None, PositionWeights(weights, index.trie, cache))
+    scored = [score_by_server(model, r, w, index) for r, w in zip(requests, weights, strict=True)]
+    ordered = PositionWeights([s.weights for s in scored], index.trie, cache)
+    return Reading(None, ordered, alone=[s.logprobs for s in scored], scored=model.way)
 
 
 def score_by_server(

@@ -6,7 +6,6 @@ processes it only once.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -17,15 +16,15 @@ from genrec.config import EXPLAIN, FEATURE, FUSE, Settings
 from genrec.data.events import History
 from genrec.decoding.block_reading import ByEvent
 from genrec.decoding.filters import Filter, Filters
-from genrec.models.base import CandidateModel, can_score, no_logits
+from genrec.models.base import need_logits
 from genrec.pipeline import rerank
 from genrec.pipeline.catalog_index import CatalogIndex
-from genrec.pipeline.draws import list_propensities
+from genrec.pipeline.draws import list_propensities, seed_of
 from genrec.pipeline.readings import Ranked, Reading
 from genrec.pipeline.remembered import RememberedPrompts
 from genrec.pipeline.request import Request
 from genrec.pipeline.search_cost import LONG, MANY, SearchCost
-from genrec.pipeline.server_rerank import score_by_server
+from genrec.pipeline.server_rerank import read_weights
 from genrec.priors.fusion import PriorSource
 from genrec.priors.model_feature import Exponents, FirstStage
 from genrec.priors.positions import DenseCache, PositionWeights
@@ -85,24 +84,11 @@ class TrieSearch:
         self._by_event = by_event
 
     def read(self, requests: Sequence[Request]) -> Reading:
-        """Process the prompts of a batch of requests with the model, unless it only explains.
-
-        Raises:
-            ModelError: the model is needed, but only generates text.
-        """
+        """Process the prompts of a batch of requests with the model, unless it only explains."""
         (prior, role, exponents), trie = self._parts(requests[0]), self._index.trie
         if prior is not None and role == EXPLAIN:
             weights = [prior.weights(r.history) for r in requests]
-            asked: object = self._model  # may be a model that only generates text
-            if isinstance(asked, CandidateModel) and asked.rerank:
-                scored = [
-                    score_by_server(asked, r, w, self._index)
-                    for r, w in zip(requests, weights, strict=True)
-                ]
-                alone = [s.logprobs for s in scored]
-                ordered = PositionWeights([s.weights for s in scored], trie, self._bases)
-                return Reading(None, ordered, alone=alone, scored=asked.way)
-            return Reading(None, PositionWeights(weights, trie, self._bases))
+            return read_weights(self._model, requests, weights, self._index, self._bases)
         tree, tokens, attention = self._read_prompts(requests)
         if prior is None:
             return Reading(tree, None, tokens, attention=attention)
@@ -126,8 +112,7 @@ class TrieSearch:
             read (None with full attention).
         """
         by_event = self._by_event
-        if not can_score(self._model):
-            raise no_logits(self._model)
+        need_logits(self._model)
         if self.remembered.applies_to(requests):
             tree, read, told = self.remembered.read(requests)
             return tree, read, told
@@ -145,13 +130,8 @@ class TrieSearch:
         return blocks.tree, blocks.tokens, attention
 
     def tree(self, prompt: EncodedPrompt) -> TokenTree:
-        """Process one prompt with the model, and return a tree that scores its continuations.
-
-        Raises:
-            ModelError: the model only generates text.
-        """
-        if not can_score(self._model):
-            raise no_logits(self._model)
+        """Process one prompt with the model, and return a tree that scores its continuations."""
+        need_logits(self._model)
         if self._by_event is None:
             return self._model.prefill(prompt.ids)
         return self._by_event.read(self._model, [prompt]).tree
@@ -258,7 +238,7 @@ class TrieSearch:
     ) -> list[Ranking]:
         if isinstance(options.draw, int):  # a seed for each prompt, so that batches do not matter
             seeds = tuple(
-                _seed(options.draw, r.prompt.ids) if r.seed is None else r.seed for r in requests
+                seed_of(options.draw, r.prompt.ids) if r.seed is None else r.seed for r in requests
             )
             options = replace(options, draw=seeds)
         filters = Filters([r.allowed for r in requests])
@@ -513,9 +493,3 @@ class TrieSearch:
             by_event=self._by_event,
             known=known,
         )
-
-
-def _seed(seed: int, ids: Sequence[int]) -> int:
-    """Compute the random seed for a prompt from the seed of the settings and the prompt's ids."""
-    data = np.array([seed, *ids], dtype=np.int64).tobytes()
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")

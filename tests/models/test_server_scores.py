@@ -165,7 +165,8 @@ def test_reranking_needs_a_prior_that_ranks() -> None:
 def test_conversations_and_queries_with_a_server() -> None:
     """The catalog and the encoder find the items; the server is only asked for sentences."""
     data = load("online_retail_demo")
-    for role in ({"decoder": "match"}, {"model_role": "explain"}):
+    roles: list[dict[str, Any]] = [{"decoder": "match"}, {"model_role": "explain"}]
+    for role in roles:
         with running(TextServer(nothing)) as server:
             recommender = Recommender(data, model(server, rerank=0), encoder="ngrams", **role)
             answer = recommender.chat(["something for a picnic under 5", "not plastic"], k=4)
