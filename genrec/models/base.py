@@ -184,6 +184,11 @@ class CandidateModel(Protocol):
         """
 
 
+def can_score_candidates(model: object) -> TypeGuard[CandidateModel]:
+    """Check whether a model can score candidates, without loading a model that is not loaded yet."""
+    return hasattr(type(model), "score_candidates")
+
+
 def generate_texts(
     model: TextModel, prompt: TextPrompt, options: GenerationOptions
 ) -> list[Generated]:

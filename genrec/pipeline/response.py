@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from genrec.config import EXPLAIN, Settings
-from genrec.models.base import CandidateModel, TextModel
+from genrec.models.base import TextModel, can_score_candidates
 from genrec.models.coverage import measure_coverage
 from genrec.pipeline.catalog_index import CatalogIndex
 from genrec.pipeline.free_text import Named
@@ -174,7 +174,7 @@ class ResponseBuilder:
     def _said_by_server(self) -> tuple[str, ...]:
         """Return what a model without probabilities could not do."""
         model: object = self._model
-        return model.notes if isinstance(model, CandidateModel) else ()
+        return model.notes if can_score_candidates(model) else ()
 
     def _unread_script(self) -> tuple[str, ...]:
         """Return a note if the model cannot read the writing system of the titles."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from genrec.models.base import CandidateModel
+from genrec.models.base import CandidateModel, can_score_candidates
 from genrec.pipeline.catalog_index import CatalogIndex
 from genrec.pipeline.readings import Reading
 from genrec.pipeline.request import Request
@@ -54,7 +54,7 @@ def read_weights(
     Raises:
         ModelError: a model behind a server failed.
     """
-    if not (isinstance(model, CandidateModel) and model.rerank):
+    if not (can_score_candidates(model) and model.rerank):
         return Reading(None, PositionWeights(weights, index.trie, cache))
     scored = [score_by_server(model, r, w, index) for r, w in zip(requests, weights, strict=True)]
     ordered = PositionWeights([s.weights for s in scored], index.trie, cache)

@@ -177,10 +177,13 @@ def test_wrong_queries(recommender: Recommender, given: Any, message: str) -> No
         recommender.recommend("", **given)
 
 
-def test_free_text_refuses_queries() -> None:
+def test_free_text_leaves_queries_to_the_titles(recommender: Recommender) -> None:
     made = Recommender(CATALOG, tiny.language_model(), decoder="match", encoder="none", n_samples=1)
-    with pytest.raises(RequestError, match="decoder='match'"):
-        made.recommend("", query="mug")
+    answer = made.recommend("", 3, query="red mug")
+    wanted = recommender.recommend("", 3, query="red mug", query_weights={"prior": 0})
+    assert [r.item_id for r in answer] == [r.item_id for r in wanted]
+    assert answer.decoder == "trie"
+    assert "model" not in answer.details["parts"]
 
 
 def test_explanations_rails_batches_and_draws(recommender: Recommender) -> None:
