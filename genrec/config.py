@@ -181,6 +181,14 @@ class Settings:
         list=True,
         metavar="NAMES",
     )
+    item_attributes: str = option(
+        "none",
+        PROMPT,
+        "Columns of the items and relations of triples, such as brand,color, to show in the prompt after the "
+        "title of each item of the history.",
+        list=True,
+        metavar="NAMES",
+    )
     few_shot: int = option(
         0,
         PROMPT,
@@ -573,6 +581,11 @@ class Settings:
     def knowledge_names(self) -> tuple[str, ...] | None:
         """The names listed in ``knowledge``; None if the dataset declares them."""
         return None if self.knowledge == "auto" else _listed(self.knowledge)
+
+    @property
+    def attribute_names(self) -> tuple[str, ...]:
+        """The names listed in ``item_attributes``."""
+        return _listed(self.item_attributes)
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Settings:

@@ -49,7 +49,7 @@ from genrec.pipeline.queries import QueryReader, Wish
 from genrec.pipeline.remembered import RememberedPrompts
 from genrec.pipeline.request import HistoryLike, PromptLimits, Refusal, Request, RequestBuilder
 from genrec.pipeline.rerank import title_vectors
-from genrec.pipeline.resolve import behavior_of, form_of, template_of
+from genrec.pipeline.resolve import attributes_of, behavior_of, form_of, template_of
 from genrec.pipeline.response import ResponseBuilder
 from genrec.pipeline.run_use import check_use, describe_run
 from genrec.pipeline.similar import SimilarItems, SimilarList
@@ -217,7 +217,7 @@ class Recommender:
         self.run_folder, self._tuning = folder, tuning
         self.dataset = data if isinstance(data, Dataset) else None
         catalog = data if isinstance(data, Catalog) else data.catalog
-        template = template_of(settings, self.dataset)
+        template = template_of(settings, self.dataset, catalog)
         behavior = behavior_of(settings, self.dataset, template)
         model = load()
         self.model = cast(
@@ -311,7 +311,8 @@ class Recommender:
         banned = tuple(ids_encoder().control_ids) if can_score(model) else ()
         self._writing = FreeText(model, settings, index, banned)
         self._responses = ResponseBuilder(self.model, settings, index, self._priors)
-        self._explanations = Explanations(self.model, settings, index, self._search, form)
+        shown = None if template.attributes is None else template.attributes.knowledge
+        self._explanations = Explanations(self.model, settings, index, self._search, form, shown)
         self._lock = ReadWriteLock()
 
     def _reads_by_event(self) -> ByEvent | None:
@@ -366,7 +367,7 @@ class Recommender:
         """
         template, encoder = self.template, self.encoder
         if template.answers is not None and not trained.asks:
-            template = template_of(Settings.of(trained.settings), self.dataset)
+            template = template_of(Settings.of(trained.settings), self.dataset, self.catalog)
             form = template.form(encoder.form.case, encoder.form.max_title_tokens)
             encoder = Encoder(self.model.tokenizer, form)
         trained.check(template=template.hash, encoder=encoder.hash)
@@ -1184,6 +1185,7 @@ class Recommender:
             if self.run is not None and self.run_folder is not None:
                 check_use(self.run, self.run_folder, asking=True)
             template = Template.load("would_like", settings.language, own=settings.prompts)
+            template = template.with_attributes(attributes_of(settings, self.dataset, self.catalog))
             form = template.form(encoder.form.case, encoder.form.max_title_tokens)
             encoder = Encoder(self.model.tokenizer, form)
         return YesNo(

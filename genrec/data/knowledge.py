@@ -193,6 +193,9 @@ class Knowledge:
 
     def of(self, item: Item) -> dict[str, str]:
         """Return what is known about an item as texts by name, as its columns and its tails spell it."""
+        return {name: ", ".join(parts) for name, parts in self._parts(item).items()}
+
+    def _parts(self, item: Item) -> dict[str, list[str]]:
         tails = {} if self.triples is None else self.triples.by_head.get(item.item_id, {})
         known, found = item.known, {}
         for name in self.names:
@@ -201,7 +204,25 @@ class Knowledge:
             if not parts and cell is not None:
                 parts = [_number(cell) if isinstance(cell, float) else one_line(str(cell))]
             if parts := [*dict.fromkeys([*parts, *tails.get(name, ())])]:
-                found[name] = ", ".join(parts)
+                found[name] = parts
+        return found
+
+    def shared(self, one: Item, other: Item) -> dict[str, str]:
+        """Return the values that two items have in common, by name, as the second item spells them.
+
+        A text with separators such as ``|`` counts as several values. The same item shares everything.
+
+        >>> known = Knowledge(("brand", "genre"))
+        >>> mug = Item("1", "Mug", {"brand": "Acme", "genre": "Drama|Comedy"})
+        >>> known.shared(mug, Item("2", "Cup", {"brand": "Other", "genre": "comedy|Crime"}))
+        {'genre': 'comedy'}
+        """
+        found, own = {}, self._parts(one)
+        for name, parts in self._parts(other).items():
+            values = {v.casefold() for part in own.get(name, []) for v in _pieces(part)}
+            both = [v for part in parts for v in _pieces(part) if v.casefold() in values]
+            if both:
+                found[name] = ", ".join(dict.fromkeys(both))
         return found
 
     def values(self, catalog: Catalog) -> dict[str, list[Values]]:
@@ -272,6 +293,13 @@ def read_cells(cells: Sequence[object]) -> list[Values]:
 
 def _elements(cell: Any) -> list[str]:
     return [text for part in cell if (text := _text(part))]
+
+
+def _pieces(text: str) -> list[str]:
+    """Divide a text at the first kind of separator that it has."""
+    separator = next((s for s in _SEPARATORS if s in text), None)
+    parts = [text] if separator is None else text.split(separator)
+    return [p for part in parts if (p := part.strip())]
 
 
 def _text(value: object) -> str:

@@ -53,12 +53,14 @@ class Change:
         added: an event to add after all others, or None.
         without_older: True to leave out the events that the prompt does not show.
         older: the indices of such events to leave out. Event 0 is the oldest of the whole history.
+        without_context: True to leave out the context of the request, such as its season.
     """
 
     left_out: tuple[int, ...] = ()
     added: Interaction | None = None
     without_older: bool = False
     older: tuple[int, ...] = ()
+    without_context: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,8 @@ class Question:
         kept += [] if change.added is None else [change.added]
         first = enumerate(self.history.interactions[:before])
         whole = [*(e for i, e in first if i not in change.older), *kept]
-        return self.history.with_events(kept), self.history.with_events(whole)
+        base = replace(self.history, context={}) if change.without_context else self.history
+        return base.with_events(kept), base.with_events(whole)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,11 +146,14 @@ class Drops:
         prior: (C, R) the part of each drop that is due to the prior, in nats.
         older: (R,) the drop, in nats, when older events that the prompt does not show are left out.
             It is None if there are no such events or there is no prior.
+        context: (R,) the drop, in nats, when the context of the request is left out; None if it has
+            none.
     """
 
     model: FloatArray
     prior: FloatArray
     older: FloatArray | None = None
+    context: FloatArray | None = None
 
     @property
     def total(self) -> FloatArray:
@@ -348,16 +354,24 @@ def measure_drops(question: Question, rows: Sequence[int], mode: str = "full") -
         msg = f"Unknown value evidence={mode!r}. Expected one of: {', '.join(EVIDENCE)}."
         raise RequestError(msg)
     n = question.events
-    if not (n and len(rows)):
+    has_context = bool(question.history.context)
+    if not (len(rows) and (n or has_context)):
         nothing = np.zeros((n, len(rows)))
         return Drops(nothing, nothing)
     singles = [Change((i,)) for i in range(n)]
     has_older = question.prior is not None and len(question.history) > n
     last = [Change(without_older=True)] * has_older
-    if mode == "full":
+    last += [Change(without_context=True)] * has_context
+
+    def joint(every: Counterfactuals, first: int) -> dict[str, FloatArray | None]:
+        """Measure the joint drops, whose changes begin at an index."""
+        older = every.measure_prior_drops([first])[0] if has_older else None
+        context = every.measure_drops([first + has_older]).total[0] if has_context else None
+        return {"older": older, "context": context}
+
+    if mode == "full" or not n:
         every = Counterfactuals(question, rows, [*singles, *last])
-        older = every.measure_prior_drops([n])[0] if has_older else None
-        return replace(every.measure_drops(range(n)), older=older)
+        return replace(every.measure_drops(range(n)), **joint(every, n))
     size = max(round(n**0.5), 1)
     groups = [tuple(range(low, min(low + size, n))) for low in range(0, n, size)]
     every = Counterfactuals(question, rows, [*singles, *(Change(g) for g in groups), *last])
@@ -377,8 +391,7 @@ def measure_drops(question: Question, rows: Sequence[int], mode: str = "full") -
             chosen += groups[group]
     fine = every.measure_drops(chosen)
     model[chosen], prior[chosen] = fine.model, fine.prior
-    older = every.measure_prior_drops([n + len(groups)])[0] if has_older else None
-    return Drops(model, prior, older)
+    return Drops(model, prior, **joint(every, n + len(groups)))
 
 
 def rank_by_weights(question: Question, row: int, allowed: Filter) -> tuple[Ranking, int]:

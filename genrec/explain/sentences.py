@@ -79,6 +79,7 @@ def explain_items(
                 for e, ranked in zip(strongest, ranks, strict=True)
             ),
             demonstrations=None if shots is None else float(shots[n]),
+            context=None if drops.context is None else float(drops.context[n]),
         )
         for n, explanation in enumerate(explained)
     ]

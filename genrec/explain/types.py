@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,8 @@ class Explanation:
             left out; None if the prompt has no demonstrations.
         older: the evidence from events that the prompt does not show; None if there are no such
             events or there is no prior.
+        context: the drop in the item's score, in nats, when the context of the request, such as its
+            season, is left out; None if it has no context.
     """
 
     text: str
@@ -73,6 +76,7 @@ class Explanation:
     without: tuple[Without, ...] = ()
     demonstrations: float | None = None
     older: Older | None = None
+    context: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,8 @@ class Evidence:
         nats_prior: the part of the drop that is due to the prior; 0 if there is no prior.
         event: the index of the event in the prompt, which distinguishes events with the same item.
             Event 0 is the oldest.
+        shared: the attributes that the event's item has in common with the explained one, by name, of
+            those that prompts show (the setting ``item_attributes``).
     """
 
     item_id: str | None
@@ -98,3 +104,4 @@ class Evidence:
     nats_model: float
     nats_prior: float
     event: int
+    shared: Mapping[str, str] = field(default_factory=dict)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from genrec.config import Settings
+from genrec.data.knowledge import Knowledge
 from genrec.data.titles import TitleForm
 from genrec.errors import RequestError
 from genrec.models.base import TextModel
@@ -96,6 +97,7 @@ class Explanations:
         index: CatalogIndex,
         search: TrieSearch,
         form: TitleForm,
+        known: Knowledge | None = None,
     ) -> None:
         """Store the data that all requests share.
 
@@ -105,9 +107,10 @@ class Explanations:
             index: the catalog index.
             search: the trie search.
             form: the form of titles in prompts.
+            known: the attributes that prompts show after titles; None if they show none.
         """
         self._model, self._settings, self._index = model, settings, index
-        self._search, self._form = search, form
+        self._search, self._form, self._known = search, form, known or Knowledge(())
 
     def _explainer(self, style: str, listed: bool = True) -> Explainer:
         """Return the explainer that writes sentences in the given style.
@@ -124,7 +127,9 @@ class Explanations:
             ("explainer", style, listed),
             lambda: Explainer(
                 self._model,
-                load_explain_template(style, settings.language, settings.prompts),
+                load_explain_template(style, settings.language, settings.prompts).with_attributes(
+                    self._known
+                ),
                 self._index.catalog,
                 case=self._form.case,
                 max_title_tokens=self._form.max_title_tokens,
@@ -142,6 +147,7 @@ class Explanations:
         question = self._search.question(request)
         explainer = self._explainer(options.style)
         written = explain_items(explainer, question, rows, request.behavior, options.evidence)
+        written = [self._with_shared(e, row) for e, row in zip(written, rows, strict=True)]
         notes = answer.notes
         if (error := rounding_error(question)) >= FAINT:
             dtype = str(self._model.dtype).removeprefix("torch.")
@@ -158,6 +164,21 @@ class Explanations:
             ),
             notes=notes,
         )
+
+    def _with_shared(self, explanation: Explanation, row: int) -> Explanation:
+        """Add to the evidence what the events' items have in common with an item, by catalog row."""
+        if not self._known.names:
+            return explanation
+        catalog = self._index.catalog
+        evidence = tuple(
+            e
+            if e.item_id is None
+            else replace(
+                e, shared=self._known.shared(catalog[catalog.row(e.item_id)], catalog[row])
+            )
+            for e in explanation.evidence
+        )
+        return replace(explanation, evidence=evidence)
 
     def examine(self, request: Request, row: int, rules: Mapping[str, Filter]) -> ItemExplanation:
         """Explain one item, even if it may not be recommended; see ``Recommender.explain``.
@@ -186,6 +207,7 @@ class Explanations:
         def explain(recommended: bool) -> Explanation:
             writer = self._explainer(options.style, recommended)
             (one,) = explain_items(writer, question, [row], request.behavior, options.evidence)
+            one = self._with_shared(one, row)
             tell(Draft(one.text, len(one.rejected) + 1, checked=True))
             return one
 

@@ -5,16 +5,24 @@ from __future__ import annotations
 from genrec.config import Settings
 from genrec.data.catalog import Catalog
 from genrec.data.dataset import Dataset
+from genrec.data.knowledge import Knowledge, check_names
 from genrec.data.titles import TitleForm
 from genrec.errors import SettingsError
 from genrec.prompts.template import Template
 
 
-def template_of(settings: Settings, dataset: Dataset | None) -> Template:
-    """Load the prompt template that the settings name.
+def template_of(
+    settings: Settings, dataset: Dataset | None, catalog: Catalog | None = None
+) -> Template:
+    """Load the prompt template that the settings name, with the attributes that it is to show.
+
+    Args:
+        settings: the settings.
+        dataset: the dataset; None if there is only a catalog.
+        catalog: the catalog; None for that of the dataset.
 
     Raises:
-        SettingsError: the template is for explanations; or the settings ask for demonstrations, but
+        SettingsError: an attribute is unknown; the template is for explanations; or the settings ask for demonstrations, but
             the template does not show any, or there is no dataset to take them from.
         PromptError: no template has that name, or the template is invalid.
     """
@@ -43,7 +51,19 @@ def template_of(settings: Settings, dataset: Dataset | None) -> Template:
             "Expected a Dataset instead of a catalog, or few_shot=0."
         )
         raise SettingsError(msg)
-    return template
+    return template.with_attributes(attributes_of(settings, dataset, catalog))
+
+
+def attributes_of(
+    settings: Settings, dataset: Dataset | None, catalog: Catalog | None = None
+) -> Knowledge:
+    """Return the attributes of items that prompts show; see ``template_of`` for the arguments."""
+    triples = None if dataset is None else dataset.triples
+    items = catalog if dataset is None else dataset.catalog
+    names = settings.attribute_names
+    if names and items is not None:
+        names = tuple(check_names(names, items, triples))
+    return Knowledge(names, triples)
 
 
 def behavior_of(settings: Settings, dataset: Dataset | None, template: Template) -> str:

@@ -21,6 +21,7 @@ from genrec.prompts.template import Template
 
 Ids = tuple[int, ...]
 _MANY = 64  # the number of items to ask about in one pass
+_MOST_ATTRIBUTES = 100  # maximum number of tokens for the attributes of the item, with their end
 
 
 class YesNo:
@@ -64,6 +65,7 @@ class YesNo:
         self._behavior, self._scale, self.max_events = behavior, scale, max_events
         # Reserve room for the longest title, so that a history is cut equally for all items.
         self._room = max_tokens - encoder.form.max_title_tokens - len(encoder.terminator)
+        self._room -= 0 if template.attributes is None else _MOST_ATTRIBUTES
         self.max_tokens = max_tokens
         said, self.answers = self._answers()
         self._after: Ids = ()
@@ -141,16 +143,29 @@ class YesNo:
         return prompt.ids[: prompt.bounds[place][0]], prompt.prompt.events
 
     def item(self, row: int) -> Ids:
-        """Encode the rest of the question for an item, up to the point where the answers differ."""
+        """Encode the rest of the question for an item, up to the point where the answers differ.
+
+        If the prompt shows the attributes of items, those of the item follow its title.
+        """
         title = self._encoder.form.render(self._catalog[row].title)
-        return (*self._encoder.title(title), *self._asked)
+        attributes = self._encode_attributes(row)
+        return (*self._encoder.title(title), *attributes, *self._asked)
+
+    def _encode_attributes(self, row: int) -> Ids:
+        """Encode the line with the attributes of an item; empty if there are none to show."""
+        text = self.template.write_attributes(self._catalog, row)
+        if not text:
+            return ()
+        return (*self._encoder.text(text)[: _MOST_ATTRIBUTES - 8], *self._encoder.terminator)
 
     def words(self, history: History, row: int) -> str:
         """Write the history and the item as one string, which the method ``text`` can encode."""
         prompt, place = self._fit(history, self._room)
         known = replace(prompt.prompt, segments=prompt.prompt.segments[:place]).text
         form = self._encoder.form
-        return f"{known}{form.lead}{form.render(self._catalog[row].title)}"
+        attributes = self.template.write_attributes(self._catalog, row)
+        shown = f"{form.terminator}{attributes}" if attributes else ""
+        return f"{known}{form.lead}{form.render(self._catalog[row].title)}{shown}"
 
     def text(self, text: str) -> Ids:
         """Encode a question about a history and an item that are given as text.

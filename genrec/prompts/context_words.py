@@ -1,4 +1,4 @@
-"""Word the context, the note and the query of a prompt in a language.
+"""Word the context, the note, the query and the attributes of items of a prompt in a language.
 
 A template may print them where it likes (``context``, ``note``, ``query`` and ``event.context``). In a prompt
 of any other template, they stand on lines of their own before the line of the target, or before the
@@ -34,6 +34,7 @@ class ContextWords:
         context: a pattern for all values together, with the placeholder {context}.
         note: a pattern for the note, with the placeholder {note}.
         query: a pattern for what is asked for, with the placeholder {query}.
+        attributes: a pattern for the attributes of an item, with the placeholder {attributes}.
         names: the words for the columns; a column without any is written with spaces for
             underscores.
         values: the words for the values, by column.
@@ -44,6 +45,7 @@ class ContextWords:
     context: str = "[{context}]"
     note: str = 'Note: "{note}"'
     query: str = 'The customer asks for: "{query}"'
+    attributes: str = "({attributes})"
     names: Mapping[str, str] = field(default_factory=dict)
     values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
@@ -65,7 +67,7 @@ class ContextWords:
             except (ValueError, TypeError, AttributeError) as error:
                 msg = (
                     f"{path} does not have the words for a context: {error}. Expected JSON with the "
-                    "fields value, separator, context, note, query, names and values, as in the shipped "
+                    "fields value, separator, context, note, query, attributes, names and values, as in the shipped "
                     f"{FILE}."
                 )
                 raise PromptError(msg) from error
@@ -73,7 +75,7 @@ class ContextWords:
 
     def _check(self) -> None:
         """Raise a ValueError if a pattern lacks its placeholder."""
-        for pattern in ("value", "context", "note", "query"):
+        for pattern in ("value", "context", "note", "query", "attributes"):
             if f"{{{pattern}}}" not in getattr(self, pattern):
                 msg = f"{pattern!r} lacks {{{pattern}}}"
                 raise ValueError(msg)
@@ -83,12 +85,22 @@ class ContextWords:
         """Write a context on one line; an empty context gives an empty text."""
         if not context:
             return ""
-        values = []
-        for column, given in context.items():
+        words = {c: self.values.get(c, {}).get(given, given) for c, given in context.items()}
+        return _fill(self.context, context=self._write_values(words))
+
+    def write_attributes(self, attributes: Mapping[str, str]) -> str:
+        """Write the attributes of an item on one line; no attributes give an empty text."""
+        if not attributes:
+            return ""
+        return _fill(self.attributes, attributes=self._write_values(attributes))
+
+    def _write_values(self, values: Mapping[str, str]) -> str:
+        """Write values with their names, one after the other."""
+        written = []
+        for column, value in values.items():
             name = self.names.get(column, column.replace("_", " "))
-            value = self.values.get(column, {}).get(given, given)
-            values.append(_fill(self.value, name=one_line(name), value=one_line(value)))
-        return _fill(self.context, context=self.separator.join(values))
+            written.append(_fill(self.value, name=one_line(name), value=one_line(value)))
+        return self.separator.join(written)
 
     def write_note(self, note: str) -> str:
         """Write a note on one line; an empty note gives an empty text."""

@@ -9,9 +9,9 @@ This module deals with texts and catalog rows, not with tokens.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,11 +22,13 @@ from jinja2 import StrictUndefined, TemplateError, nodes
 from genrec.data.behaviors import Verb, read_text, read_verbs, templates_folder
 from genrec.data.catalog import Catalog
 from genrec.data.events import History
+from genrec.data.knowledge import Knowledge
 from genrec.data.opinions import opinion_of
 from genrec.data.titles import TitleForm
 from genrec.errors import PromptError
 from genrec.prompts.context_words import FILE, ContextWords, insert_lines
 from genrec.prompts.event_blocks import separate_events
+from genrec.prompts.item_attributes import ItemAttributes, insert_attributes
 from genrec.prompts.segments import (
     TARGET_ROW,
     EventText,
@@ -36,6 +38,7 @@ from genrec.prompts.segments import (
     TitleObject,
     flatten,
 )
+from genrec.prompts.template_header import parse_answers, parse_header
 from genrec.text import one_line
 
 MAX_TEXT = 200  # maximum number of characters that a prompt shows of an event's text
@@ -88,8 +91,12 @@ class Template:
         shows_query: whether the template itself prints what the user asks for.
         shows_past_context: whether it also prints the context of the events in the history.
         shows_profile: whether it prints a line that stands for events that are too old to be shown.
+        shows_attributes: whether it prints the attributes of items itself.
         words: the words for the context and the note.
+        attributes: writes the attributes of items in histories; None to show none.
     """
+
+    attributes: ItemAttributes | None = None
 
     def __init__(
         self,
@@ -103,8 +110,9 @@ class Template:
         The source may use these variables:
 
         - ``events``: the events in the user's history. Each event has a ``verb``, a ``title`` (None
-          if the event has only text), a ``text``, a ``value``, a ``context`` and an ``opinion``, which is
-          ``positive``, ``negative`` or empty. All but the first two may be empty.
+          if the event has only text), a ``text``, a ``value``, a ``context``, the ``attributes`` of its
+          item and an ``opinion``, which is ``positive``, ``negative`` or empty. All but the first two may
+          be empty.
         - ``demonstrations``: other users' histories, each of which is a list of such events.
         - ``next_verb``, ``next_base``: the verb of the next event in its past and base forms.
         - ``context``, ``note``: the context of the next event and the note on it, in the words of
@@ -132,7 +140,7 @@ class Template:
         self.verbs = dict(verbs)
         self.words = words or ContextWords.read([templates_folder() / "en" / FILE])
         self.source = source
-        self.header = _parse_header(name, source)
+        self.header = parse_header(name, source)
         self.lead = self.header.get("lead", " ")
         self.terminator = self.header.get("terminator", "\n")
         environment = SegmentEnvironment(
@@ -151,6 +159,7 @@ class Template:
         self.shows_query = "query" in names
         self.shows_past_context = self.shows_context and "context" in parts
         self.shows_profile = "profile" in names
+        self.shows_attributes = "attributes" in parts
 
     @classmethod
     def load(cls, name: str, language: str = "en", *, own: str | Path | None = None) -> Template:
@@ -195,14 +204,31 @@ class Template:
         words = ContextWords.read([root / language / FILE for root in reversed(roots)])
         return cls(name, read_text(files[name]), verbs, words)
 
+    def with_attributes(self, knowledge: Knowledge) -> Template:
+        """Return this template, showing what is known about the items of histories after their titles.
+
+        Args:
+            knowledge: the names of the attributes to show; without names, none are shown.
+        """
+        new = copy.copy(self)
+        new.attributes = ItemAttributes(knowledge, self.words) if knowledge.names else None
+        return new
+
+    def write_attributes(self, catalog: Catalog, row: int) -> str:
+        """Write the attributes of an item that are to be shown after its title; may be empty."""
+        return "" if self.attributes is None else self.attributes.write(catalog[row])
+
     @property
     def hash(self) -> str:
         """Return a SHA-256 hash in hexadecimal that identifies the template's source and verbs.
 
-        The words for the context count if the template itself prints it.
+        The words for the context count if the template itself prints it. The names of attributes and
+        their words count if they are shown.
         """
         verbs = {b: [v.past, v.base, v.value] for b, v in self.verbs.items()}
         shown = [self.words.spelled()] if self.shows_context else []
+        if self.attributes is not None:
+            shown.append(self.attributes.spelled())
         data = json.dumps([self.source, verbs, *shown], sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(data.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -213,7 +239,7 @@ class Template:
         The result is None if the template asks for a title rather than for yes or no.
         """
         given = self.header.get("answers")
-        return None if given is None else _parse_answers(self.name, given)
+        return None if given is None else parse_answers(self.name, given)
 
     def form(self, case: str = "as_is", max_title_tokens: int = 48) -> TitleForm:
         """Build the format in which this template writes titles.
@@ -267,11 +293,12 @@ class Template:
         def events(of: History, numbered: bool) -> list[dict[str, Any]]:
             shown = []
             for index, event in enumerate(of.interactions):
-                title = None
+                title, known = None, ""
                 if event.item_id is not None:
                     row = catalog.row(event.item_id)
                     text = form.render(catalog[row].title)
                     title = TitleObject(text, row, index if numbered else None)
+                    known = self.write_attributes(catalog, row) if self.shows_attributes else ""
                 verb, number = self.verb(event.behavior), index if numbered else None
                 text = one_line(event.text or "")[:MAX_TEXT]
                 value = "" if scale is None else verb.format_value(event.value, scale)
@@ -283,6 +310,7 @@ class Template:
                         "value": EventText(value, number),
                         "context": EventText(self.words.write_context(event.context), number),
                         "opinion": EventText(opinion_of(event), number),
+                        "attributes": EventText(known, number),
                     }
                 )
             return shown
@@ -307,6 +335,8 @@ class Template:
         try:
             parts = self._template.root_render_func(self._template.new_context(context))
             printed = flatten(parts)
+            if self.attributes is not None and not self.shows_attributes:
+                printed = self._with_attributes(printed, catalog, context.get("item"))
             if not self.shows_context and (lines := self.words.lines(history)):
                 printed = insert_lines(printed, lines, context.get("item"))
             if not self.shows_query and (line := context["query"]):
@@ -319,6 +349,18 @@ class Template:
         said = history.earlier if self.shows_profile else ""
         prompt = Prompt(segments, self.lead, self.terminator, shown, dropped, chat, profile=said)
         return self._separate(prompt, printed)
+
+    def _with_attributes(
+        self, printed: Sequence[Any], catalog: Catalog, item: TitleObject | None
+    ) -> list[Any]:
+        """Insert the attributes of the items of histories, but not those of ``item`` and the target."""
+        words = [
+            self.write_attributes(catalog, part.row)
+            if isinstance(part, TitleObject) and part is not item and part.row != TARGET_ROW
+            else ""
+            for part in printed
+        ]
+        return insert_attributes(printed, self.terminator, words)
 
     def _separate(self, prompt: Prompt, printed: Sequence[Any]) -> Prompt:
         """Add the places at which a prompt can be cut into its events.
@@ -387,86 +429,3 @@ class Template:
             "{{ target }} at the end. Fix the template."
         )
         raise PromptError(msg)
-
-
-_QUOTED = (
-    "lead", "terminator", "opening", "link", "unlisted", "words", "empty", "passing", "plain", "none",
-    "silent", "earlier",
-)  # fmt: skip
-_KEYS = ("for", "language", "form", "targets", "events", "most", "answers", *_QUOTED)
-
-
-def _parse_header(name: str, source: str) -> dict[str, str]:
-    """Parse the header of a template, if the template begins with a comment.
-
-    Args:
-        name: the template's name, for messages.
-        source: the source of the template.
-
-    Returns:
-        The header's values, keyed by name; empty if there is no header.
-
-    Raises:
-        PromptError: a line or a value is invalid.
-    """
-    comment = re.match(r"\{#-?\n(.*?)-?#\}", source, re.DOTALL)
-    header: dict[str, str] = {}
-    for line in comment[1].splitlines() if comment else []:
-        key, colon, value = (part.strip() for part in line.partition(":"))
-        if not line.strip():
-            continue
-        if not colon or key not in _KEYS:
-            msg = (
-                f"The header of template {name!r} has the line {line.strip()!r}. Expected "
-                f"'key: value' with one of these keys: {', '.join(_KEYS)}."
-            )
-            raise PromptError(msg)
-        header[key] = _parse_quoted(name, key, value) if key in _QUOTED else value
-    if not header.get("terminator", "\n"):
-        msg = f"Template {name!r} has an empty terminator. Expected text that ends every title."
-        raise PromptError(msg)
-    if header.get("form", "plain") not in {"plain", "chat"}:
-        msg = f"Template {name!r} has 'form: {header['form']}'. Expected 'plain' or 'chat'."
-        raise PromptError(msg)
-    if header.get("targets", "every") not in {"every", "last"}:
-        msg = f"Template {name!r} has 'targets: {header['targets']}'. Expected 'every' or 'last'."
-        raise PromptError(msg)
-    if header.get("events", "joined") not in {"separable", "joined"}:
-        msg = (
-            f"Template {name!r} has 'events: {header['events']}'. Expected 'separable' or 'joined'."
-        )
-        raise PromptError(msg)
-    if "answers" in header:
-        _parse_answers(name, header["answers"])
-    return header
-
-
-def _parse_answers(name: str, value: str) -> tuple[str, str]:
-    """Parse the words for yes and no from a header value such as ``" yes", " no"``."""
-    try:
-        answers = json.loads(f"[{value}]")
-    except ValueError:
-        answers = None
-    match answers:
-        case [str(yes), str(no)] if yes and no:
-            return yes, no
-    msg = (
-        f"Template {name!r} has 'answers: {value}'. Expected two quoted strings, with the one for "
-        'yes first, such as " yes", " no".'
-    )
-    raise PromptError(msg)
-
-
-def _parse_quoted(name: str, key: str, value: str) -> str:
-    """Parse a header value that is written in double quotes."""
-    try:
-        text = json.loads(value)
-    except ValueError:
-        text = None
-    if not isinstance(text, str):
-        msg = (
-            f"Template {name!r} has '{key}: {value}'. Expected text in double quotes, such as "
-            '"\\n".'
-        )
-        raise PromptError(msg)
-    return text

@@ -288,19 +288,22 @@ def _events(why: Explanation, times: Sequence[str]) -> list[_Effect]:
         about += [time for time in times[e.event : e.event + 1] if time]
         if prior:
             about.append(f"model {_signed(e.nats_model)}, prior {_signed(e.nats_prior)}")
+        about += [f"same {name.replace('_', ' ')}: {value}" for name, value in e.shared.items()]
         name = f'<span class="quiet">{escape_line(e.behavior)}</span> {escape_line(e.title)}'
         effects.append(_Effect(name, escape_line(" \u00b7 ".join(about)), e.nats))
     return effects
 
 
 def _together(why: Explanation) -> list[_Effect]:
-    """Return the joint evidence from demonstrations and the joint evidence from older events."""
+    """Return the joint evidence from demonstrations, from older events and from the context."""
     effects = []
     if why.demonstrations is not None:
         effects.append(_Effect("all demonstrations together", "", why.demonstrations))
     if why.older is not None:
         many = f"{why.older.events:,} older event{'' if why.older.events == 1 else 's'}"
         effects.append(_Effect(f"{many} together", "only through the prior", why.older.nats))
+    if why.context is not None:
+        effects.append(_Effect("the context of the request", "", why.context))
     return effects
 
 

@@ -224,8 +224,9 @@ def evidence_lines(why: Explanation, most: int | None = None) -> list[str]:
     for _, e in shown:
         bar = ("█" if e.nats > 0 else "░") * round(_BAR * abs(e.nats) / peak)
         parts = f" (model {e.nats_model:+.2f}, prior {e.nats_prior:+.2f})" if prior else ""
+        shared = "".join(f"; same {n.replace('_', ' ')}: {v}" for n, v in e.shared.items())
         lines.append(
-            f"{e.nats:+7.2f} {bar:{_BAR}} {one_line(e.behavior)}: {one_line(e.title)}{parts}"
+            f"{e.nats:+7.2f} {bar:{_BAR}} {one_line(e.behavior)}: {one_line(e.title)}{parts}{one_line(shared)}"
         )
     if weaker := len(why.evidence) - len(shown):
         lines.append(f"{'':{_BAR + 8}} and {_count(weaker, 'weaker event')}")
@@ -234,6 +235,8 @@ def evidence_lines(why: Explanation, most: int | None = None) -> list[str]:
     if why.older is not None:
         older = _count(why.older.events, "older event")
         lines.append(f"{why.older.nats:+7.2f} {'':{_BAR}} {older} together, only through the prior")
+    if why.context is not None:
+        lines.append(f"{why.context:+7.2f} {'':{_BAR}} the context of the request")
     return lines
 
 

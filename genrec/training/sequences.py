@@ -276,7 +276,7 @@ class RowMaker:
         """
         size = np.array(
             [
-                (len(self._titles[r]) if r >= 0 else 0) + len(e.text or "") // 2 + _AROUND
+                (self._count_shown(r) if r >= 0 else 0) + len(e.text or "") // 2 + _AROUND
                 for r, e in zip(row.tolist(), events, strict=True)
             ]
         )
@@ -299,6 +299,12 @@ class RowMaker:
             some.append((first, within))
         if some:
             yield start, some
+
+    def _count_shown(self, item: int) -> int:
+        """Return the approximate number of tokens of an item in a history, with its attributes."""
+        return (
+            len(self._titles[item]) + len(self._template.write_attributes(self.catalog, item)) // 2
+        )
 
     def _make_prompt_row(self, prompt: EncodedPrompt, item: int, event: int) -> Row:
         """Create the row of one target from its prompt; see ``prompts``."""

@@ -175,7 +175,9 @@ def test_a_list_has_the_evidence_of_each_event_in_order() -> None:
 def test_json_has_plain_numbers() -> None:
     answer = shop().recommend(past(1, 2), 2, explain=True).to_dict()
     for item in answer["recommendations"]:
-        names = ["item_id", "title", "behavior", "nats", "nats_model", "nats_prior", "event"]
+        names = [
+            "item_id", "title", "behavior", "nats", "nats_model", "nats_prior", "event", "shared",
+        ]  # fmt: skip
         for n, e in enumerate(item["explanation"]["evidence"]):
             assert list(e) == names
             assert e["event"] == n
