@@ -1,8 +1,8 @@
 """Compare what prompts show, in nats on validation: one table for a set, with and without the prior. Resumable.
 
     python -m benchmarks.accuracy.templates demo --users 100 --threads 1
-    python -m benchmarks.accuracy.templates ml-100k --data DIR --minutes 5
-    python -m benchmarks.accuracy.templates stackexchange --data DIR --minutes 5
+    python -m benchmarks.accuracy.templates ml-100k --data DIR --targets 1500
+    python -m benchmarks.accuracy.templates stackexchange --data DIR --targets 1500
     python -m benchmarks.accuracy.templates demo --run online_retail_demo --split test
 
 DIR (or $GENREC_DATA) contains the folders of benchmarks.accuracy.public_datasets; demo is embedded in the package.
@@ -23,7 +23,7 @@ few-shot, near     two histories of other users, drawn at random or with the sam
 opinions           what the user thought of an item: ratings of 4 and 5 liked, 1 and 2 disliked
 values, sentence, chat, as given, ...   further forms (--forms)
 
-The model is measured untrained; with --minutes, an adapter is first trained for that long on train in the
+The model is measured untrained; with --targets, an adapter is first trained on so many of train in the
 usual form, and measured beside it; with --run, that run is measured instead. The shipped run has seen the validation
 events, so it is measured with --split test. Nothing else looks at test. What was measured is kept in
 .results/templates; run it again to continue.
@@ -276,11 +276,11 @@ def train(of: Sets, arguments: Any) -> Path:
     """Train an adapter in the usual form, unless this was done."""
     from genrec.training import trainer
 
-    place: Path = arguments.out / f"run-{of.name}-{arguments.minutes:g}"
+    place: Path = arguments.out / f"run-{of.name}-{arguments.targets}"
     if not (place / runs.RUN).is_file():
         trainer.train(
             of.plain, place, arguments.model, resume=place.is_dir(), threads=arguments.threads,
-            protocol=of.protocol, max_minutes=arguments.minutes, epochs=100.0, eval_users=0,
+            protocol=of.protocol, max_targets=arguments.targets, eval_users=0, tune_users=0,
             max_events=arguments.max_events, log=print,
             **({"behaviors": "buy"} if of.name == "demo" else {}),
         )  # fmt: skip
@@ -296,7 +296,7 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--users", type=int, default=100)
     parser.add_argument("--max-events", type=int, default=10)
-    parser.add_argument("--minutes", type=float, default=0.0, help="of training by the clock")
+    parser.add_argument("--targets", type=int, default=0, help="of the training, 0 for none")
     parser.add_argument("--run", default=None, help="measure this run only")
     parser.add_argument("--split", default="validation", choices=["validation", "test"])
     parser.add_argument("--threads", type=int, default=1)
@@ -319,8 +319,8 @@ def main() -> None:
     load = LanguageModel.load
     if arguments.run is None:
         models["untrained"] = lambda: load(arguments.model, threads=arguments.threads)
-        if arguments.minutes:
-            models[f"tuned for {arguments.minutes:g} minutes"] = lambda: LanguageModel.of_run(
+        if arguments.targets:
+            models[f"tuned on {arguments.targets} targets"] = lambda: LanguageModel.of_run(
                 train(of, arguments), threads=arguments.threads
             )
     else:
