@@ -441,6 +441,7 @@ def _name_without_prior(recommender: Recommender) -> str:
     settings = recommender.settings
     parts = [Path(recommender.model.name).name]
     parts += [f"{settings.few_shot}-shot"] if settings.few_shot else []
+    parts += [f"with {settings.item_attributes}"] if settings.attribute_names else []
     parts += ["near"] if settings.few_shot and settings.demonstrations != "random" else []
     parts += [settings.decoder] if settings.decoder != "trie" else []
     parts += [] if settings.recent is None else ["by event"]

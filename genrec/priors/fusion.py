@@ -33,7 +33,7 @@ TEMPERATURES = {"node": 36.58, "score": 4.0}
 ENOUGH = 1000  # number of events; with fewer, the defaults are scaled down in proportion
 # A model is asked to rank if one of these settings, which only its ranking depends on, is set.
 _FOR_RANKING = (
-    "template", "prompts", "values", "few_shot", "decoder", "normalization", "node_temperature",
+    "template", "prompts", "values", "few_shot", "item_attributes", "decoder", "normalization", "node_temperature",
     "beam_size", "prior_weight", "fusion",
 )  # fmt: skip
 

@@ -274,13 +274,11 @@ class RowMaker:
         Yields:
             The index of the window's first event, and the units whose targets it predicts.
         """
-        size = np.array(
-            [
-                (self._count_shown(r) if r >= 0 else 0) + len(e.text or "") // 2 + _AROUND
-                for r, e in zip(row.tolist(), events, strict=True)
-            ]
-        )
-        before = np.concatenate([[0], np.cumsum(size)])
+        each = [
+            (self._count_shown(r) if r >= 0 else 0) + len(e.text or "") // 2 + _AROUND
+            for r, e in zip(row.tolist(), events, strict=True)
+        ]
+        before = np.concatenate([[0], np.cumsum(each)])
         most = self._options.max_tokens - self._longest - 2 * _AROUND
         start, some = 0, list[tuple[int, list[int]]]()
         for first, within in units:
@@ -302,9 +300,8 @@ class RowMaker:
 
     def _count_shown(self, item: int) -> int:
         """Return the approximate number of tokens of an item in a history, with its attributes."""
-        return (
-            len(self._titles[item]) + len(self._template.write_attributes(self.catalog, item)) // 2
-        )
+        shown = self._template.write_attributes(self.catalog, item)
+        return len(self._titles[item]) + len(shown) // 2
 
     def _make_prompt_row(self, prompt: EncodedPrompt, item: int, event: int) -> Row:
         """Create the row of one target from its prompt; see ``prompts``."""

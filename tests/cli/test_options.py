@@ -129,6 +129,7 @@ def test_the_options_that_take_lists() -> None:
         "--prior-sources", "--allow", "--exclude", "--pin", "--cap", "--boost", "--accepted", "--against", "--report",
         "--exposure-by",
         "--behaviors", "--behavior-weights", "--target-modules", "--report-to", "--context", "--context-columns", "--query-weight", "--knowledge",
+        "--item-attributes",
     }  # fmt: skip
 
 
