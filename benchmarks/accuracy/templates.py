@@ -52,6 +52,7 @@ from genrec import Dataset, History, LanguageModel, Recommender, runs
 from genrec.data import protocols
 from genrec.data.behaviors import templates_folder as shipped
 from genrec.data.interactions import Interactions
+from genrec.decoding.trie import TitleTrie
 from genrec.evaluation.bootstrap import bootstrap
 from genrec.evaluation.scoring_pass import ScoringPass, read_choices
 from genrec.evaluation.tuning import fit_node
@@ -165,7 +166,7 @@ class Measured:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.kept: dict[str, FloatArray] = {}
+        self.kept: dict[str, Any] = {}
         if path.is_file():
             with np.load(path) as arrays:
                 self.kept = dict(arrays)
@@ -235,20 +236,13 @@ def measure(
             prompt = recommender.prompt(history)
             tokens.append(prompt.n_tokens)
             if held.get(user) is None:
-                place = recommender.trie.find_positions(np.array([recommender.catalog.row(target)]))
-                prior = PositionWeights([weights(user)], recommender.trie)
+                trie = recommender.trie
+                assert isinstance(trie, TitleTrie)
+                place = trie.find_positions(np.array([recommender.catalog.row(target)]))
+                prior = PositionWeights([weights(user)], trie)
                 one = np.zeros(1)
-                held.put(
-                    user,
-                    read_choices(
-                        recommender.trie,
-                        recommender.token_tree(prompt),
-                        prior,
-                        place,
-                        one,
-                        one == 0,
-                    ),  # type: ignore[arg-type]
-                )
+                tree = recommender.token_tree(prompt)
+                held.put(user, read_choices(trie, tree, prior, place, one, one == 0))
                 if number % 10 == 9:
                     held.save()
         held.save()
@@ -282,7 +276,7 @@ def train(of: Sets, arguments: Any) -> Path:
             of.plain, place, arguments.model, resume=place.is_dir(), threads=arguments.threads,
             protocol=of.protocol, max_targets=arguments.targets, eval_users=0, tune_users=0,
             max_events=arguments.max_events, log=print,
-            **({"behaviors": "buy"} if of.name == "demo" else {}),
+            behaviors=("buy",) if of.name == "demo" else None,
         )  # fmt: skip
     return place
 

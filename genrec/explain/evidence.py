@@ -363,15 +363,16 @@ def measure_drops(question: Question, rows: Sequence[int], mode: str = "full") -
     last = [Change(without_older=True)] * has_older
     last += [Change(without_context=True)] * has_context
 
-    def joint(every: Counterfactuals, first: int) -> dict[str, FloatArray | None]:
-        """Measure the joint drops, whose changes begin at an index."""
+    def joint(every: Counterfactuals, first: int) -> tuple[FloatArray | None, FloatArray | None]:
+        """Measure the drops without older events and without context, whose changes begin at an index."""
         older = every.measure_prior_drops([first])[0] if has_older else None
         context = every.measure_drops([first + has_older]).total[0] if has_context else None
-        return {"older": older, "context": context}
+        return older, context
 
     if mode == "full" or not n:
         every = Counterfactuals(question, rows, [*singles, *last])
-        return replace(every.measure_drops(range(n)), **joint(every, n))
+        older, context = joint(every, n)
+        return replace(every.measure_drops(range(n)), older=older, context=context)
     size = max(round(n**0.5), 1)
     groups = [tuple(range(low, min(low + size, n))) for low in range(0, n, size)]
     every = Counterfactuals(question, rows, [*singles, *(Change(g) for g in groups), *last])
@@ -391,7 +392,7 @@ def measure_drops(question: Question, rows: Sequence[int], mode: str = "full") -
             chosen += groups[group]
     fine = every.measure_drops(chosen)
     model[chosen], prior[chosen] = fine.model, fine.prior
-    return Drops(model, prior, **joint(every, n + len(groups)))
+    return Drops(model, prior, *joint(every, n + len(groups)))
 
 
 def rank_by_weights(question: Question, row: int, allowed: Filter) -> tuple[Ranking, int]:
@@ -485,26 +486,3 @@ def collect_evidence(
             zip(question.window.interactions, parts, strict=True)
         )
     )
-
-
-def locate_events(question: Question) -> tuple[str, tuple[tuple[int, int], ...]]:
-    """Render the prompt, and locate each event in its text.
-
-    The location of an event is the piece of text that disappears when the event is left out. It is
-    empty if leaving out the event also changes other parts of the prompt.
-
-    Returns:
-        The text, and the character positions (start, end) of each event.
-    """
-    whole = question.render(question.window).text
-    spans: list[tuple[int, int]] = []
-    end = 0
-    for index in range(question.events):
-        rest = question.render(question.changed(Change((index,)))[0]).text
-        size = len(whole) - len(rest)
-        candidates = range(end, len(rest) + 1) if size > 0 else ()
-        starts = [a for a in candidates if whole[:a] + whole[a + size :] == rest]
-        start = next((a for a in starts if whole[a - 1 : a] == "\n"), starts[0] if starts else end)
-        end = start + size if starts else end
-        spans.append((start, end))
-    return whole, tuple(spans)

@@ -290,6 +290,6 @@ class Explanations:
 
     def spans(self, request: Request) -> tuple[str, tuple[tuple[int, int], ...]]:
         """Locate each event in the prompt; see ``Recommender.events_in_prompt``."""
-        from genrec.explain.evidence import locate_events
+        from genrec.explain.event_places import locate_events
 
         return locate_events(self._search.question(request))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +29,7 @@ CATALOG = Catalog(ITEMS)
 HISTORY = History(tuple(Interaction(i, "buy", value=2.0) for i in "abcd"))
 
 
-def shop(**settings: object) -> Recommender:
+def shop(**settings: Any) -> Recommender:
     return Recommender(CATALOG, tiny.language_model(), encoder="none", **settings)
 
 
@@ -53,10 +54,10 @@ def test_every_template_shows_them_and_titles_keep_their_ids() -> None:
         ("en", "next_item_context"), ("zh", "next_item_opinions"), ("zh", "sentence"), ("zh", "explain"),
     ]:  # fmt: skip
         template = Template.load(name, language)
-        item = {"item": 3} if "opening" in template.header else {}
-        plain = template.render(CATALOG, HISTORY, "buy", demonstrations=[HISTORY], **item)
+        item = 3 if "opening" in template.header else None
+        plain = template.render(CATALOG, HISTORY, "buy", demonstrations=[HISTORY], item=item)
         told = template.with_attributes(known).render(
-            CATALOG, HISTORY, "buy", demonstrations=[HISTORY], **item
+            CATALOG, HISTORY, "buy", demonstrations=[HISTORY], item=item
         )
         titles = [(s.row, s.event, s.text) for s in plain.segments if s.row is not None]
         assert titles == [(s.row, s.event, s.text) for s in told.segments if s.row is not None]
@@ -166,7 +167,7 @@ def test_runs_remember_the_attributes(tmp_path: Path) -> None:
 
 def test_evidence_says_what_items_share_and_what_the_context_is_worth() -> None:
     recommender = shop(item_attributes="brand,color")
-    options = {"explain": True, "allow_last_basket": True, "style": "plain"}
+    options: dict[str, Any] = {"explain": True, "allow_last_basket": True, "style": "plain"}
     answer = recommender.recommend("a; b", 4, context={"season": "winter"}, **options)
     by_id = {r.item_id: r.explanation for r in answer}
     assert by_id["c"] is not None
@@ -175,9 +176,7 @@ def test_evidence_says_what_items_share_and_what_the_context_is_worth() -> None:
     for r in answer:
         assert r.explanation is not None
         nats = [
-            recommender.score("a; b", [r.item_id], **({"context": {"season": v}} if v else {}))[
-                0
-            ].score
+            recommender.score("a; b", [r.item_id], context={"season": v} if v else {})[0].score
             for v in given.values()
         ]
         assert r.explanation.context == pytest.approx(nats[0] - nats[1], abs=1e-4)
