@@ -498,7 +498,7 @@ def test_everything_can_be_done_with_the_keyboard(page: Page, shop: Served) -> N
     assert outline == "solid"
 
 
-VIEWS = ("", "chat", "compare", "experiments", "search/red", "item/i3")
+VIEWS = ("", "chat", "taste", "compare", "experiments", "search/red", "item/i3")
 
 
 @pytest.mark.parametrize("dark", [False, True])

@@ -10,6 +10,7 @@ import { Experiments } from "./experiments.js";
 import { ItemView } from "./item.js";
 import { Lists } from "./lists.js";
 import { Failure, Icon, Select } from "./parts.js";
+import { ProfileView } from "./profile.js";
 import { Found, SearchField } from "./search.js";
 import { Shared, useKept, useShared } from "./state.js";
 import { LANGUAGES, preferred, tellerOf, wordsOf } from "./words.js";
@@ -80,7 +81,7 @@ function App() {
 }
 
 function Bar({ t, language, setLanguage, theme, setTheme, session, signOut, view, name }) {
-  const links = [["", "lists"], ["chat", "chat"], ["compare", "compare"], ["experiments", "experiments"]];
+  const links = [["", "lists"], ["chat", "chat"], ["taste", "taste"], ["compare", "compare"], ["experiments", "experiments"]];
   const next = THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length];
   return html`<header class="bar">
     ${view !== undefined && html`<a class="skip" href="#main"
@@ -166,7 +167,7 @@ function Shop({ shared, bar }) {
     load();
   }, []);
   useEffect(() => {
-    const names = { chat: t("chat"), compare: t("compare"), experiments: t("experiments"), search: t("search") };
+    const names = { chat: t("chat"), taste: t("taste"), compare: t("compare"), experiments: t("experiments"), search: t("search") };
     document.title = [names[view], about?.shop.name, "genrec"].filter(Boolean).join(" · ");
   }, [view, about, language]);
   const first = useRef(true);
@@ -190,6 +191,7 @@ function Shop({ shared, bar }) {
   const options = optionsOf(controls);
   const views = {
     chat: () => html`<${Chat} subject=${subject} run=${controls.run} />`,
+    taste: () => html`<${ProfileView} subject=${subject} choose=${choose} />`,
     compare: () => html`<${Compare} subject=${subject} options=${options} models=${models} />`,
     experiments: () => html`<${Experiments} />`,
     search: () => html`<${Found} key=${rest} query=${rest} subject=${subject} run=${controls.run} />`,
