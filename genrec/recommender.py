@@ -290,7 +290,9 @@ class Recommender:
             lambda: getattr(model, "threads", 1), tuning=tuning,
         )  # fmt: skip
         scores = can_score(model) and not writes
-        self._queries = QueryReader(settings, index, self._priors, behavior, scores=scores)
+        self._queries = QueryReader(
+            settings, index, self._priors, behavior, lambda: requests.keywords, scores=scores
+        )
         requests.remarks = lambda: self._priors.notes
         if trained is not None and folder is not None:
             describe = functools.partial(

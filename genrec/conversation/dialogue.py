@@ -61,6 +61,7 @@ class Dialogue:
         focus: the id of the item that was spoken of last; None if there is none.
         count: the number of items asked for; None if nobody said it.
         language: the language of the last turn of the user.
+        about: True if all turns only say something about the user.
     """
 
     texts: tuple[str, ...] = ()
@@ -73,6 +74,7 @@ class Dialogue:
     focus: str | None = None
     count: int | None = None
     language: str = "en"
+    about: bool = False
 
     def see(self, items: Sequence[str]) -> Dialogue:
         """Return the state after a list was shown."""
@@ -109,6 +111,7 @@ class Dialogue:
             focus=focus,
             count=self.count if query.count is None else query.count,
             language=query.language,
+            about=query.about and (self.about or not self.texts),
         )
 
     def query(self, questions: Sequence[Question] = ()) -> Query:
@@ -126,6 +129,7 @@ class Dialogue:
             count=self.count,
             questions=tuple(questions),
             language=self.language,
+            about=self.about,
         )
 
 

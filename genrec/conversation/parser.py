@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
+from genrec.conversation.about import is_about_oneself
 from genrec.conversation.bounds import BoundFinder, Found
 from genrec.conversation.catalog_words import CatalogWords, NamedValue, fits_cue, is_han, stem
 from genrec.conversation.contradictions import find_contradictions
@@ -141,7 +142,7 @@ def parse_query(
 
     Returns:
         The query with the fields ``text``, ``wanted``, ``unwanted``, ``conditions``, ``references``,
-        ``count``, ``questions``, ``language`` and ``accepted``, and the properties ``where``, ``liked`` and
+        ``count``, ``questions``, ``language``, ``accepted`` and ``about``, and the properties ``where``, ``liked`` and
         ``denied``; see ``Query``, ``Condition``, ``Reference`` and ``Question``. A part that has
         to be asked about is no condition.
 
@@ -184,9 +185,12 @@ class _Reader:
         self._read_bounds()
         self._read_count()
         self._read_accepted()
+        said = self.conditions or self.references or self.count or self.accepted
+        about = not said and not self.questions and is_about_oneself(self.text)
         self._read_negations()
-        self._read_explicit()
-        self._read_values(self.rest)
+        if not about:  # what people are like is no condition
+            self._read_explicit()
+            self._read_values(self.rest)
         in_order = [c for _, c in sorted(self.conditions, key=lambda one: one[0])]
         kept, clashes = find_contradictions(in_order, self.ask)
         questions = [q for _, q in sorted(self.questions, key=lambda one: one[0])]
@@ -202,6 +206,7 @@ class _Reader:
             questions=(*questions, *clashes),
             language="zh" if self.chinese else "en",
             accepted=tuple(self.accepted),
+            about=about,
         )
 
     def _blank(self, start: int, end: int) -> None:

@@ -95,6 +95,8 @@ class Query:
         language: ``zh`` if the query is in Chinese, otherwise ``en``.
         accepted: the things that are said to be fine, such as "plastic" in "plastic is fine". In a
             conversation, they are no longer unwanted.
+        about: True if the query asks for nothing, but says something about the speaker, such as "I bake
+            a lot".
     """
 
     text: str
@@ -106,6 +108,7 @@ class Query:
     questions: tuple[Question, ...] = ()
     language: str = "en"
     accepted: tuple[str, ...] = ()
+    about: bool = False
 
     @property
     def where(self) -> str | None:

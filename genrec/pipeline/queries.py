@@ -6,7 +6,7 @@ reads them, too, and scores the best items by the other parts; see ``priors.quer
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,10 +21,12 @@ from genrec.data.events import History, Interaction
 from genrec.errors import RequestError
 from genrec.matching.likeness import TitleLikeness
 from genrec.matching.matcher import TextMatcher
+from genrec.pipeline.about import MATCH, find_examples
 from genrec.pipeline.catalog_index import CatalogIndex
 from genrec.priors.fusion import PriorSource
 from genrec.priors.model_feature import Exponents
 from genrec.priors.query_weights import QueryPrior
+from genrec.taste.keywords import KeywordIndex
 from genrec.text import visible
 from genrec.types import BoolArray, FloatArray, IntArray
 
@@ -45,6 +47,7 @@ class Wish:
         unwanted: (N,) the largest cosine of what is not wanted and each title, at least 0; None if
             everything is wanted.
         compared: how the texts were compared: ``embedding`` or ``ngrams``.
+        examples: the ids of the items that stand for what the query says about the user.
     """
 
     query: Query
@@ -54,6 +57,7 @@ class Wish:
     match: FloatArray | None = None
     unwanted: FloatArray | None = None
     compared: str = ""
+    examples: tuple[str, ...] = ()
 
     @property
     def exponents(self) -> Exponents:
@@ -81,6 +85,7 @@ class Wish:
             "parts": list(self.spoke),
             "weights": {part: self.weights[part] for part in self.spoke},
             "compared": self.compared or None,
+            "examples": list(self.examples),
         }
 
     def prior_logs(self, history: History, rows: IntArray) -> list[float | None]:
@@ -127,6 +132,7 @@ class QueryReader:
         index: CatalogIndex,
         priors: PriorSource,
         behavior: str,
+        keywords: Callable[[], KeywordIndex],
         *,
         scores: bool = True,
     ) -> None:
@@ -137,8 +143,10 @@ class QueryReader:
             index: the catalog index.
             priors: the object that provides the prior.
             behavior: the target behavior.
+            keywords: returns the keywords of the catalog's items.
             scores: whether the model can score items; otherwise, it has no part in the order of items.
         """
+        self._keywords = keywords
         self._settings, self._index, self._priors = settings, index, priors
         self._behavior, self._scores = behavior, scores
 
@@ -215,7 +223,11 @@ class QueryReader:
 
     def wish(self, query: Query, options: QueryOptions, matcher: TextMatcher) -> Wish:
         """Prepare a query for the search."""
-        weights = {**QUERY_WEIGHTS, **options.query_weights}
+        weights = {
+            **QUERY_WEIGHTS,
+            **({"match": MATCH} if query.about else {}),
+            **options.query_weights,
+        }
         if not (query.wanted or query.unwanted or query.liked):
             return Wish(query, weights)
         catalog = self._index.catalog
@@ -232,9 +244,14 @@ class QueryReader:
             unwanted = np.maximum(likeness.cosines(query.unwanted).max(axis=0), 0.0)
             scores -= weights["unwanted"] * unwanted
         liked = tuple(Interaction(item, self._behavior) for item in query.liked)
+        examples: tuple[str, ...] = ()
+        if query.about:
+            rows = find_examples(query.wanted, self._keywords())
+            examples = tuple(catalog[row].item_id for row in rows)
         prior = QueryPrior(
-            self._priors.prior, weights["prior"], scores, self.fits(query), liked, CANDIDATES
-        )
+            self._priors.prior, weights["prior"], scores, self.fits(query), liked, CANDIDATES,
+            tuple(Interaction(item, self._behavior) for item in reversed(examples)),
+        )  # fmt: skip
         asked = weights["model"] > 0 and self._scores and self._settings.model_role != EXPLAIN
         role = FEATURE if asked else EXPLAIN
-        return Wish(query, weights, prior, role, match, unwanted, compared)
+        return Wish(query, weights, prior, role, match, unwanted, compared, examples)

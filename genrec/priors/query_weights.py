@@ -30,6 +30,8 @@ class QueryPrior:
         liked: the items that the query says the wanted ones should be like, as events that are added to
             the history.
         most: the number of candidates that the model is asked about.
+        examples: the items that stand for what the user says about themselves, as events. The base's
+            distribution is then, in equal parts, that of the history with and without them.
     """
 
     base: ItemPrior | None
@@ -38,6 +40,7 @@ class QueryPrior:
     fits: BoolArray
     liked: tuple[Interaction, ...] = ()
     most: int = 100
+    examples: tuple[Interaction, ...] = ()
 
     def prior_logs(self, history: History) -> tuple[FloatArray, tuple[str, ...]]:
         """Return the (N,) logarithms of the base's distribution, and the names of its sources."""
@@ -47,7 +50,17 @@ class QueryPrior:
         whole = replace(history, interactions=(*history.interactions, *self.liked))
         weights = self.base.weights(whole)
         values = dense(weights, n)
-        return np.log(values / values.sum()), weights.sources
+        shares = values / values.sum()
+        if self.examples:
+            values = dense(self._with_examples(whole), n)
+            shares = (shares + values / values.sum()) / 2
+        return np.log(shares), weights.sources
+
+    def _with_examples(self, history: History) -> Weights:
+        """Return the base's weights for a history that begins with the examples."""
+        assert self.base is not None
+        events = (*self.examples, *history.interactions)
+        return self.base.weights(replace(history, interactions=events))
 
     def weights(self, history: History) -> Weights:
         """Return the weights of all items for a history; see ``ItemPrior``."""

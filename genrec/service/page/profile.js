@@ -96,7 +96,7 @@ function Interest({ interest, of, move, busy }) {
     <div class="row"><strong>${keyword}</strong>
       <span class="quiet">${source === "added" ? t("taste yours") : t("taste events", { n: events.length, of })}</span>
       ${interest.nats !== null && html`<span class="nats">${nats(interest.nats)}</span>`}
-      ${can("feedback") && html`<span class="tools">
+      ${can("admin") && html`<span class="tools">
         <button type="button" class="small" disabled=${busy} onClick=${() => move(keyword, "removed")}
           aria-label=${t("of item", { what: t("taste remove"), title: keyword })}>${t("taste remove")}</button>
         <button type="button" class="small" disabled=${busy} onClick=${() => move(keyword, "banned")}
@@ -154,11 +154,11 @@ function Edits({ edits, move, busy }) {
     ${KINDS.map((kind) => edits[kind].length > 0 && html`<div key=${kind}>
       <h3>${t(`taste ${kind}`)}</h3>
       <ul class="keywords">${edits[kind].map((keyword) => html`<li key=${keyword} class="chip">${keyword}
-        ${can("feedback") && html` <button type="button" class="small" disabled=${busy}
+        ${can("admin") && html` <button type="button" class="small" disabled=${busy}
           aria-label=${t("of item", { what: t("taste undo"), title: keyword })}
           onClick=${() => move(keyword, null)}>×</button>`}</li>`)}</ul>
     </div>`)}
-    ${can("feedback") && html`<form onSubmit=${(event) => { event.preventDefault(); give("added"); }}>
+    ${can("admin") && html`<form onSubmit=${(event) => { event.preventDefault(); give("added"); }}>
       <label for=${id}>${t("taste keyword")}</label>
       <input id=${id} type="text" maxlength=${LONGEST} autocomplete="off" value=${text}
         onInput=${(event) => setText(event.currentTarget.value)} />
