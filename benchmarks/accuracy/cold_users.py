@@ -168,6 +168,7 @@ def main() -> None:
     behavior = data.info.target_behavior
     found: dict[str, list[tuple[float, float]]] = {}
     named: list[int] = []
+    missed = 0
     catalog_words = CatalogWords(data.catalog)
     tried = sorted({*WEIGHTS, weights["match"]})
     empty, fits = History(()), np.ones(len(titles), dtype=np.bool_)
@@ -184,11 +185,12 @@ def main() -> None:
         examples: list[int] = []
         if told[place]:
             query = parse_query(told[place], data.catalog, words=catalog_words)
-            assert query.about, told[place]
-            examples = find_examples(query.wanted, keywords)
+            missed += not query.about
+            examples = find_examples(query.wanted, keywords) if query.about else []
         events = tuple(Interaction(data.catalog[r].item_id, behavior) for r in reversed(examples))
         cosines = (plain @ spoken[place]).astype(np.float64) * bool(told[place])
-        prior = QueryPrior(base, weights["prior"], MATCH * cosines, fits, examples=events)
+        weight = MATCH if examples else weights["match"]
+        prior = QueryPrior(base, weights["prior"], weight * cosines, fits, examples=events)
         systems["about (default)"] = prior.weights(empty).values
         named.append(len(examples))
         own = []

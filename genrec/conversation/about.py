@@ -17,7 +17,7 @@ _SELF = re.compile(
     re.IGNORECASE,
 )
 _ASKS = re.compile(
-    r"\?|\b(?:want|need|wish|would|i'd|we'd|looking for|searching for|shopping for|hunting for|please|"
+    r"\?|\b(?:want|need|wish|(?:i|we) would|i'd|we'd|looking for|searching for|shopping for|hunting for|please|"
     r"(?:show|give|find|get|recommend|suggest|bring) (?:me|us)|(?:recommend|suggest)|(?:gifts?|presents?) for|"
     r"(?:some|any)(?:thing|one)? (?:for|with|like|similar|else|cheap\w*|under|good|new))\b",
     re.IGNORECASE,

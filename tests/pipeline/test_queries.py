@@ -19,8 +19,10 @@ from genrec import Catalog, History, Interaction, Item, Recommender
 from genrec.errors import RequestError
 from genrec.matching.likeness import TitleLikeness
 from genrec.matching.matcher import TextMatcher
+from genrec.pipeline.about import find_examples
 from genrec.priors.query_weights import QueryPrior, dense
 from genrec.priors.weights import Weights
+from genrec.taste.keywords import KeywordIndex
 
 _ROWS = [
     ("Red Picnic Basket", 4.5, "wicker"), ("Blue Picnic Blanket", 12.0, "cotton"),
@@ -240,3 +242,43 @@ def test_the_service(client: TestClient) -> None:
     assert searched["query"]["text"] == "item"
     assert len(searched["recommendations"]) == 2
     assert "query" not in client.post("/v1/search", json=asked).json()
+
+
+def test_what_people_say_about_themselves_adds_examples(recommender: Recommender) -> None:
+    keywords = KeywordIndex(CATALOG)
+    assert find_examples("I own two red mugs and a xylophone", keywords) == [0, 5]  # red, mug
+    assert find_examples("I am fond of it", keywords) == []
+    told = "I own two red mugs"
+    found = recommender.recommend("", 6, query=told)
+    said = found.to_dict()["query"]
+    assert said["about"] is True
+    assert said["weights"] == {"match": 2.0, "prior": 1.0}
+    assert said["examples"] == ["0", "5"]
+    assert sum(r.probability or 0.0 for r in found) == pytest.approx(1)
+    asked = recommender.recommend("", 6, query="red mugs").to_dict()["query"]
+    assert (asked["about"], asked["examples"], asked["weights"]["match"]) == (False, [], 20.0)
+    heavy = recommender.recommend("", 6, query=told, query_weights={"match": 20})
+    assert heavy.to_dict()["query"]["weights"]["match"] == 20.0
+    # Half of the prior is that of a history with the examples, and half is that without.
+    shares = []
+    for history in (History(()), History((Interaction("5", "buy"), Interaction("0", "buy")))):
+        values = Counted().weights(history).values
+        shares.append(values / values.sum())
+    prior = QueryPrior(
+        Counted(), 1.0, np.zeros(6), np.ones(6, dtype=np.bool_),
+        examples=(Interaction("5", "buy"), Interaction("0", "buy")),
+    )  # fmt: skip
+    logs, _ = prior.prior_logs(History(()))
+    assert np.exp(logs) == pytest.approx((shares[0] + shares[1]) / 2)
+
+
+def test_words_of_scripts_without_spaces_find_examples() -> None:
+    catalog = Catalog(
+        [
+            Item("a", "红色杯子"),
+            Item("b", "猫咪玩具"),
+            Item("c", "书籍"),
+            *(Item(f"x{n}", f"x {n}") for n in range(60)),
+        ]
+    )
+    assert find_examples("我家有猫咪，常用红色杯子", KeywordIndex(catalog)) == [1, 0]
