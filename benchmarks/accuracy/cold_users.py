@@ -183,13 +183,15 @@ def main() -> None:
                 prior = QueryPrior(base, weights["prior"], weight * cosines, fits)
                 systems[f"{label}, {weight:g}"] = prior.weights(empty).values
         examples: list[int] = []
+        about = False
         if told[place]:
             query = parse_query(told[place], data.catalog, words=catalog_words)
-            missed += not query.about
-            examples = find_examples(query.wanted, keywords) if query.about else []
+            about = query.about
+            missed += not about
+            examples = find_examples(query.wanted, keywords) if about else []
         events = tuple(Interaction(data.catalog[r].item_id, behavior) for r in reversed(examples))
         cosines = (plain @ spoken[place]).astype(np.float64) * bool(told[place])
-        weight = MATCH if examples else weights["match"]
+        weight = MATCH if about else weights["match"]
         prior = QueryPrior(base, weights["prior"], weight * cosines, fits, examples=events)
         systems["about (default)"] = prior.weights(empty).values
         named.append(len(examples))
@@ -215,7 +217,8 @@ def main() -> None:
     silent = sum(not text for text in told)
     print(f"{arguments.set}: {len(cases)} users held out, commit {commit()}; e.g. {told[0]!r}")
     print(
-        f"{silent} have no sentence, since their train part is empty; {np.mean(named):.1f} examples\n"
+        f"{silent} have no sentence, since their train part is empty; {missed} sentences were taken for "
+        f"requests; {np.mean(named):.1f} examples\n"
     )
     print(
         f"| known | HR@{K} | gain | NDCG@{K} | gain | HR@{K} of `about` less it |\n|---|---|---|---|---|---|"
