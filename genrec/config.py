@@ -694,7 +694,8 @@ class QueryOptions:
         "With --query: weights of the parts of the score. match: cosine of the query and the title. "
         "unwanted: cosine of what is not wanted, which is subtracted. prior: logarithm of the prior's "
         "probability. model: logarithm of the model's probability, for the 100 best items by the other "
-        "parts; 0 does without the model. By default, match and unwanted weigh 20, prior 1 and model 0.",
+        "parts; 0 does without the model. By default, match and unwanted weigh 20, prior 1 and model 0; if "
+        "the query only says something about the user, match weighs 2.",
         flags=("--query-weight",),
         metavar="PART=WEIGHT",
         example="model=0.3",
