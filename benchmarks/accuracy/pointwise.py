@@ -16,8 +16,13 @@ constant    the share of likes in train
 popularity  logistic regression on the log of an item's likes in train
 item share  an item's share of likes in train, smoothed (only if events say no, too)
 untrained   the language model, asked with the template would_like
+attributes  the untrained model, which also reads what is known about the items: in ml-100k their classes and
+            years, as triples of a graph (``--item-attributes``); in demo their prices
 tuned       the same after `--objective pointwise` for --minutes; the best on validation
 bert        MiniLM with a classifier, all weights trained for --minutes; the best on validation
+
+The log loss of ``untrained`` less that of ``attributes`` is printed with a paired interval over pairs. With --calibrate,
+both are calibrated by a logistic regression on the pairs to choose by.
 
 Finished parts are kept in .results/pointwise; run it again to continue (BERT starts over if it was cut off).
 """
@@ -26,21 +31,25 @@ from __future__ import annotations
 
 import argparse
 import copy
+import dataclasses
 import hashlib
 import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from benchmarks.common import ROOT, commit
 from genrec import Dataset, Recommender, runs
 from genrec.data.datasets import load, recbole
+from genrec.data.knowledge import Triples
+from genrec.evaluation.bootstrap import bootstrap
 from genrec.models import packaged
 from genrec.models.quiet import quiet_transformers
 from genrec.training import pointwise, trainer
@@ -147,12 +156,49 @@ def answers(found: Task, recommender: Recommender) -> Chances:
 
 
 def untrained(found: Task, arguments: Any) -> Chances:
+    return _untrained(found, arguments, found.data, "none")
+
+
+def attributes(found: Task, arguments: Any) -> Chances:
+    """Ask the untrained model with what is known about the items as triples, or as columns."""
+    if "class" not in found.data.catalog.columns:
+        return _untrained(found, arguments, found.data, "median_price_gbp")
+    triples = [
+        (item.item_id, relation, value)
+        for item in found.data.catalog
+        for relation, values in (
+            ("genre", str(item.known.get("class", "")).split()),
+            ("year", [str(item.known.get("release_year", ""))]),
+        )
+        for value in values
+        if value
+    ]
+    names = ("head", "relation", "tail")
+    table = pa.table({n: list(c) for n, c in zip(names, zip(*triples, strict=True), strict=True)})
+    return _untrained(found, arguments, replace(found.data, triples=Triples(table)), "genre,year")
+
+
+def _untrained(found: Task, arguments: Any, data: Dataset, names: str) -> Chances:
+    """Return the answers of the untrained model, calibrated on the pairs to choose by."""
+    from sklearn.linear_model import LogisticRegression
+
     ours, _ = resolve(found.settings)
     recommender = Recommender(
-        found.data, arguments.model, threads=arguments.threads, log=print,
+        data, arguments.model, threads=arguments.threads, log=print, item_attributes=names,
         template=ours.template, target_behavior=ours.target_behavior, values=ours.values,
     )  # fmt: skip
-    return answers(found, recommender)
+    task = dataclasses.replace(found, data=data)
+    plain = answers(task, recommender)
+    if not arguments.calibrate:
+        return plain
+    fit = answers(dataclasses.replace(task, asked=found.chosen_by), recommender)
+    made = LogisticRegression(C=1e3).fit(_odds(fit)[:, None], [p.label for p in found.chosen_by])
+    return np.asarray(made.predict_proba(_odds(plain)[:, None])[:, 1])
+
+
+def _odds(chances: Chances) -> np.ndarray:
+    kept = np.clip(chances, 1e-9, 1 - 1e-9)
+    return np.log(kept / (1 - kept))
 
 
 def tuned(found: Task, arguments: Any) -> Chances:
@@ -276,6 +322,7 @@ SYSTEMS: dict[str, Callable[[Task, Any], Chances]] = {
     "popularity": popularity,
     "item share": item_share,
     "untrained": untrained,
+    "attributes": attributes,
     "tuned": tuned,
     "bert": bert,
 }
@@ -292,6 +339,9 @@ def main() -> None:
     parser.add_argument("--per-user", type=int, default=16, help="latest train pairs of a user")
     parser.add_argument("--eval-users", type=int, default=50, help="users in a validation")
     parser.add_argument("--eval-every", type=int, default=1000, help="pairs between validations")
+    parser.add_argument(
+        "--calibrate", action="store_true", help="calibrate the untrained model's answers"
+    )
     parser.add_argument("--systems", default=",".join(SYSTEMS))
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--threads", type=int, default=1)
@@ -301,6 +351,7 @@ def main() -> None:
     found = task(arguments.set, arguments)
     state = [found.data.info.catalog_hash, found.settings, arguments.minutes, arguments.model]
     state += [[(p.event, p.row) for p in found.asked]]
+    state += ["calibrated"] if arguments.calibrate else []
     key = hashlib.sha256(json.dumps(state).encode()).hexdigest()[:12]
     arguments.key = f"{arguments.set}-{key}"
     print(
@@ -308,6 +359,7 @@ def main() -> None:
         f"choose by, {len(found.asked)} asked ({found.labels.mean():.0%} yes), commit {commit()}",
         flush=True,
     )
+    kept_chances: dict[str, np.ndarray] = {}
     lines = [f"| system | {' | '.join(METRICS)} | s |", "|---" * (len(METRICS) + 2) + "|"]
     for name in arguments.systems.split(","):
         if name == "item share" and found.settings.get("like_threshold") is None:
@@ -323,11 +375,21 @@ def main() -> None:
             path.with_suffix(".new").write_text(json.dumps(kept))
             path.with_suffix(".new").replace(path)
         kept = json.loads(path.read_text())
+        kept_chances[name] = np.array(kept["chances"])
         lines.append(
             f"| {name} | {' | '.join(f'{kept[m]:.4f}' for m in METRICS)} | {kept['seconds']:.0f} |"
         )
         print(lines[-1], flush=True)
     print("\n" + "\n".join(lines))
+    both = [kept_chances.get(n) for n in ("untrained", "attributes")]
+    if both[0] is not None and both[1] is not None:
+        losses = [-np.log(np.where(found.labels, p, 1 - p)) for p in both]
+        hits = [((p > 0.5) == found.labels).astype(float) for p in both]
+        print(
+            f"\nattributes: log loss of untrained less theirs {bootstrap(losses[0] - losses[1])}, ",
+            end="",
+        )
+        print(f"accuracy {bootstrap(hits[1] - hits[0])}")
 
 
 if __name__ == "__main__":

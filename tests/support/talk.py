@@ -34,12 +34,13 @@ def conversations(catalog: Catalog, turns: int, seed: int = 0) -> Iterator[list[
             title = catalog[int(rng.integers(len(catalog)))].title
             n, m, k = (int(x) for x in rng.integers(1, 12, size=3))
             made = f"Golden {word.title()} {int(rng.integers(100, 999))}"
-            values = {
+            values: dict[str, object] = {
                 "title": title, "word": word, "other": other, "made": made, "n": n, "m": m, "k": k,
             }  # fmt: skip
-            said.append(
-                re.sub(r"\{(\w+)\}", lambda at, v=values: str(v.get(at[1], at[0])), pattern)
-            )
+            text = pattern
+            for name, value in values.items():
+                text = text.replace(f"{{{name}}}", str(value))
+            said.append(text)
         left -= len(said)
         yield said
 
