@@ -183,3 +183,15 @@ def test_chat(capsys: pytest.CaptureFixture[str]) -> None:
     written = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     shown = re.findall(r"^\$ python examples/13_.*?\n(.*?)^```", written, flags=re.S | re.M)[0]
     assert lines == [re.sub(r"  \d\.\d+$", "", line) for line in shown.splitlines()]
+
+
+@pytest.mark.model
+@pytest.mark.slow
+def test_five_domains(capsys: pytest.CaptureFixture[str]) -> None:
+    text = output("09_five_domains.py", capsys, "--threads", "1")
+    parts = text.split("== ")[1:]
+    assert [p.split()[0] for p in parts] == ["shop", "news", "films", "music", "social"]
+    for part in parts:
+        assert re.findall(r"^  (\d)\. .+  0\.\d{3}$", part, re.MULTILINE)[:3] == ["1", "2", "3"]
+        assert part.splitlines()[-1].endswith(".")  # the reason
+    assert "Railway along the coast opens again" in parts[1]
