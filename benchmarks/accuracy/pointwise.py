@@ -381,15 +381,12 @@ def main() -> None:
         )
         print(lines[-1], flush=True)
     print("\n" + "\n".join(lines))
-    both = [kept_chances.get(n) for n in ("untrained", "attributes")]
-    if both[0] is not None and both[1] is not None:
+    if {"untrained", "attributes"} <= set(kept_chances):
+        both = [kept_chances[n] for n in ("untrained", "attributes")]
         losses = [-np.log(np.where(found.labels, p, 1 - p)) for p in both]
         hits = [((p > 0.5) == found.labels).astype(float) for p in both]
-        print(
-            f"\nattributes: log loss of untrained less theirs {bootstrap(losses[0] - losses[1])}, ",
-            end="",
-        )
-        print(f"accuracy {bootstrap(hits[1] - hits[0])}")
+        gains = bootstrap(losses[0] - losses[1]), bootstrap(hits[1] - hits[0])
+        print(f"\nattributes: log loss of untrained less theirs {gains[0]}, accuracy {gains[1]}")
 
 
 if __name__ == "__main__":
