@@ -198,7 +198,7 @@ def _untrained(found: Task, arguments: Any, data: Dataset, names: str) -> Chance
 
 def _odds(chances: Chances) -> np.ndarray:
     kept = np.clip(chances, 1e-9, 1 - 1e-9)
-    return np.log(kept / (1 - kept))
+    return np.asarray(np.log(kept / (1 - kept)))
 
 
 def tuned(found: Task, arguments: Any) -> Chances:
