@@ -56,7 +56,7 @@ from genrec.priors.cache_key import describe_fit
 from genrec.priors.counts import Counts, count, with_known_items
 from genrec.priors.mixture import POPULAR, Mixture, normalized_mix
 from genrec.priors.mixture_fit import ENOUGH, declared, fit_on_validation, fit_shares, without
-from genrec.priors.rank_features import choose, seen_rows
+from genrec.priors.rank_features import ADDED, choose, seen_rows
 from genrec.priors.rank_fit import RANKERS_KEY, CandidateRankers, fit_rankers
 from genrec.priors.rank_network import RankNetwork
 from genrec.priors.ranking import check_available
@@ -289,7 +289,7 @@ class CollaborativePrior:
             "unread": sorted(self.unread),
         }
         if network != "none":
-            about |= {"network": network, "counted": self.before}
+            about |= {"network": network, "added": ADDED, "counted": self.before}
         found = dataset.cache.read(RANKERS, about)
         if found is not None:
             rankers = CandidateRankers.from_arrays(*found, dataset.catalog)

@@ -21,6 +21,7 @@ from genrec.priors.counts import Counts
 from genrec.types import BoolArray, FloatArray, IntArray
 
 CANDIDATES = 100  # maximum number of candidates of one kind
+ADDED = 50  # how many more a network may add
 NEW, SEEN = "new", "seen"
 KINDS = (NEW, SEEN)
 _LEAST = 1e-9  # shares below this are all the same to the ranking
@@ -302,13 +303,23 @@ FEATURES: Mapping[str, Callable[[Candidates], FloatArray | float]] = {
 }
 
 
-def choose(mixed: FloatArray, seen: IntArray, most: int | None = None) -> dict[str, IntArray]:
+def choose(
+    mixed: FloatArray,
+    seen: IntArray,
+    most: int | None = None,
+    *,
+    network: FloatArray | None = None,
+    added: int = 0,
+) -> dict[str, IntArray]:
     """Choose the highest-weighted items of each kind as candidates.
 
     Args:
         mixed: (N,) weight of each catalog item in the mixture.
         seen: the catalog rows of the items that the user has seen.
         most: the maximum number of candidates of one kind; None for ``CANDIDATES``.
+        network: (M,) scores of the first M catalog items by a network; None if there are none.
+        added: the maximum number of items of one kind that become candidates because they are the
+            first by the network among those that are no candidates yet.
 
     Returns:
         The catalog rows of the candidates in descending order of weight, keyed by kind. A kind with
@@ -319,6 +330,15 @@ def choose(mixed: FloatArray, seen: IntArray, most: int | None = None) -> dict[s
     of_new[known] = -np.inf
     most = CANDIDATES if most is None else most
     kinds = {NEW: top_rows(of_new, most), SEEN: known[top_rows(mixed[known], most)]}
+    if network is not None and added:
+        scores = np.full(len(mixed), -np.inf)
+        scores[: len(network)] = network
+        of_seen = np.full_like(scores, -np.inf)
+        of_seen[known], scores[known] = scores[known], -np.inf
+        for kind, left in ((NEW, scores), (SEEN, of_seen)):
+            left[kinds[kind]] = -np.inf
+            both = np.concatenate([kinds[kind], top_rows(left, added)])
+            kinds[kind] = both[np.argsort(-mixed[both], kind="stable")]
     return {kind: rows for kind, rows in kinds.items() if len(rows) > 1}
 
 

@@ -1,7 +1,8 @@
 """Learn to rank the prior's candidates, and reweight them according to the learned ranking.
 
 A history has two kinds of candidates: the highest-weighted items that are new to the user, and the
-highest-weighted items that the user has already seen. Within each kind, the learned ranking
+highest-weighted items that the user has already seen. If a network is a feature, its first items are
+candidates as well, since it finds others than the counts do. Within each kind, the learned ranking
 redistributes the total weight that the mixture gives to the candidates. All other items keep their
 weights, so the total weight of all items does not change.
 
@@ -36,7 +37,7 @@ from genrec.errors import DataError, RequestError
 from genrec.priors.counts import Counts, count
 from genrec.priors.mixture import POPULAR, TRENDING, Mixture
 from genrec.priors.mixture_fit import without
-from genrec.priors.rank_features import FEATURES, KINDS, SEEN, Candidates, choose, seen_rows
+from genrec.priors.rank_features import ADDED, FEATURES, KINDS, SEEN, Candidates, choose, seen_rows
 from genrec.priors.rank_network import RankNetwork
 from genrec.priors.ranking import Groups, Ranker, check_available, fit_ranker
 from genrec.priors.title_neighbors import TitleNeighbors
@@ -63,11 +64,13 @@ class CandidateRankers:
             Candidates of a kind without a ranking keep their weights.
         network: the network whose scores are features; None if there is none.
         threads: the number of threads for applying a ranking.
+        added: the maximum number of candidates of a kind that the network adds to the mixture's.
     """
 
     by_kind: Mapping[str, Ranker]
     network: RankNetwork | None = None
     threads: int = 1
+    added: int = 0
 
     def reweight(
         self, mixture: Mixture, history: History, read: History, lead_in: Collection[str]
@@ -86,7 +89,8 @@ class CandidateRankers:
         rest = mixed.rest if mixed.base is None else mixed.base.rest
         seen = seen_rows(mixture.counts, history, lead_in)
         network = None if self.network is None else self.network.logprobs([read])[0]
-        for kind, given in describe(mixture, read, parts, values, seen, network).items():
+        found = describe(mixture, read, parts, values, seen, network, added=self.added)
+        for kind, given in found.items():
             ranker = self.by_kind.get(kind)
             if ranker is not None:
                 mass = values[given.rows].sum()
@@ -100,17 +104,20 @@ class CandidateRankers:
             for kind, ranker in self.by_kind.items()
         }
         about = {kind: [ranker.scale, ranker.nats] for kind, ranker in self.by_kind.items()}
-        described = {RANKERS_KEY: json.dumps({"features": list(FEATURES), "kinds": about})}
+        said = {"features": list(FEATURES), "kinds": about}
+        described = {RANKERS_KEY: json.dumps(said | ({"added": self.added} if self.added else {}))}
         if self.network is not None:
-            more, said = self.network.to_arrays()
+            more, named = self.network.to_arrays()
             arrays |= more
-            described |= said
+            described |= named
         return arrays, described
 
     def digest(self) -> str:
         """Return a SHA-256 hash (hex) of the rankings."""
         text = json.dumps([(k, r.scale, r.trees) for k, r in sorted(self.by_kind.items())])
         digest = hashlib.sha256(text.encode())
+        if self.added:
+            digest.update(f"added {self.added}".encode())
         if self.network is not None:
             arrays, about = self.network.to_arrays()
             digest.update(json.dumps(about, sort_keys=True).encode())
@@ -143,6 +150,7 @@ class CandidateRankers:
         return cls(
             {kind: Ranker(bytes(arrays[kind]).decode(), *about[kind]) for kind in about},
             RankNetwork.from_arrays(arrays, metadata, catalog),
+            added=read.get("added", 0),
         )
 
 
@@ -165,6 +173,7 @@ def describe(
     network: FloatArray | None = None,
     *,
     timeless: bool = False,
+    added: int = 0,
 ) -> dict[str, Candidates]:
     """Choose the candidates of each kind for a history, and collect the data for their features.
 
@@ -176,6 +185,7 @@ def describe(
         seen: the catalog rows of the items that the user has seen.
         network: see ``Candidates``.
         timeless: see ``Candidates``.
+        added: see ``choose``.
 
     Returns:
         The candidates, keyed by kind.
@@ -188,7 +198,7 @@ def describe(
     mixed = values / values.sum()
     of_seen = {name: float(shares[np.unique(seen)].sum()) for name, shares in known.items()}
     found = {}
-    for kind, rows in choose(mixed, seen).items():
+    for kind, rows in choose(mixed, seen, network=network, added=added).items():
         shares = {}
         for name, each in known.items():
             mass = of_seen[name] if kind == SEEN else float(each.sum()) - of_seen[name]
@@ -258,7 +268,7 @@ def fit_rankers(
             ranker = fit_ranker(Groups.join(parts), validation[kind], seed=seed, threads=threads)
             if ranker is not None:
                 rankers[kind] = ranker
-    return CandidateRankers(rankers, whole, threads)
+    return CandidateRankers(rankers, whole, threads, 0 if whole is None else ADDED)
 
 
 def hold_labels(
@@ -369,4 +379,7 @@ def _described(
         ):
             values = to_dense(mixture.combine(parts))
             seen = seen_rows(mixture.counts, case.history, lead_in)
-            yield case, describe(mixture, read, parts, values, seen, own, timeless=hide)
+            yield (
+                case,
+                describe(mixture, read, parts, values, seen, own, timeless=hide, added=ADDED),
+            )

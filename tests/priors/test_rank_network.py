@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.counted_shop import NAMES, catalog, history, shop
 from support.tiny import language_model
 
@@ -21,7 +23,7 @@ from genrec.files import map_arrays
 from genrec.priors import rank_features, rank_fit
 from genrec.priors.collaborative import CollaborativePrior
 from genrec.priors.fitted import Parts
-from genrec.priors.rank_features import FEATURES, NEW
+from genrec.priors.rank_features import FEATURES, NEW, SEEN
 from genrec.priors.rank_network import RankNetwork
 
 COLUMNS = ("network", "network, share", "network, rank")
@@ -50,8 +52,8 @@ def table(prior: CollaborativePrior, past: History) -> tuple[Any, dict[str, np.n
     seen = rank_features.seen_rows(prior.counts, past, ())
     assert prior.rankers is not None
     network = None if prior.rankers.network is None else prior.rankers.network.logprobs([past])[0]
-    given = rank_fit.describe(mixture, past, parts, values, seen, network)[NEW]
-    return given.rows, dict(zip(FEATURES, given.features().T, strict=True))
+    candidates = rank_fit.describe(mixture, past, parts, values, seen, network)[NEW]
+    return candidates.rows, dict(zip(FEATURES, candidates.features().T, strict=True))
 
 
 @pytest.mark.parametrize("name", ["sasrec", "titlesasrec"])
@@ -73,11 +75,75 @@ def test_its_scores_are_features(name: str, tmp_path: Path) -> None:
     assert np.exp(prior.logprobs(past)).sum() == pytest.approx(1)
     # It is saved with the prior, and works without the events.
     prior.save(tmp_path / "prior.safetensors")
-    for given in (data, data.catalog):
-        again = CollaborativePrior.load(tmp_path / "prior.safetensors", given)
+    for known in (data, data.catalog):
+        again = CollaborativePrior.load(tmp_path / "prior.safetensors", known)
         assert again.logprobs(past) == pytest.approx(prior.logprobs(past))
         assert again.rankers is not None
         assert again.rankers.digest() == rankers.digest()
+
+
+def first(scores: dict[int, float], n: int) -> list[int]:
+    """The rows with the highest scores; the lower row comes first among equal ones."""
+    return sorted(scores, key=lambda row: (-scores[row], row))[:n]
+
+
+@given(
+    st.integers(1, 12).flatmap(
+        lambda n: st.tuples(
+            st.lists(st.integers(0, 5), min_size=n, max_size=n),
+            st.lists(st.integers(-9, -1), max_size=n),
+            st.lists(st.integers(0, n - 1), max_size=n),
+        )
+    ),
+    st.integers(1, 4),
+    st.integers(0, 4),
+)
+def test_its_first_items_become_candidates(
+    drawn: tuple[list[int], list[int], list[int]], most: int, added: int
+) -> None:
+    weights, scores, seen = drawn
+    expected = {}
+    for kind in (NEW, SEEN):
+        of_kind = {r: float(w) for r, w in enumerate(weights) if (r in seen) == (kind == SEEN)}
+        chosen = first(of_kind, most)
+        rest = {r: s for r, s in enumerate(scores) if r in of_kind and r not in chosen}
+        both = chosen + first(rest, added)
+        if len(both) > 1:
+            expected[kind] = sorted(both, key=lambda row: -of_kind[row])
+    network = np.array(scores, dtype=float)
+    rows = np.array(seen, dtype=np.int64)
+    found = rank_features.choose(
+        np.array(weights, dtype=float), rows, most, network=network, added=added
+    )
+    assert found.keys() == expected.keys()
+    for kind, each in found.items():
+        assert set(each.tolist()) == set(expected[kind])
+        assert [weights[row] for row in each] == [weights[row] for row in expected[kind]]
+    without = rank_features.choose(np.array(weights, dtype=float), rows, most)
+    for kind, each in without.items():
+        assert set(each.tolist()) <= set(found[kind].tolist())
+
+
+def test_an_item_that_only_it_finds_moves_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, past = dataset(), history(1, 2)
+    found = {}
+    for most in (2, 7):
+        monkeypatch.setattr(rank_features, "CANDIDATES", most)
+        prior = CollaborativePrior.fit(data)
+        mixed = np.exp(prior.logprobs(past))
+        prior.learn_to_rank(data, "buy", network="sasrec")
+        assert prior.rankers is not None
+        assert prior.rankers.added == rank_features.ADDED
+        seen = rank_features.seen_rows(prior.counts, past, ())
+        new = np.setdiff1d(np.arange(len(mixed)), seen)
+        changed = ~np.isclose(np.exp(prior.logprobs(past)), mixed)
+        found[most] = set(np.flatnonzero(changed).tolist())
+        assert len(found[most]) > 2  # it adds all others to the two
+        assert found[most] <= set(new.tolist())
+        alone = replace(prior.rankers, added=0)
+        assert alone.digest() != prior.rankers.digest()
+        again = rank_fit.CandidateRankers.from_arrays(*alone.to_arrays(), data.catalog)
+        assert again.added == 0  # as a ranking that was saved before there was this number
 
 
 def test_it_starts_from_the_encoder_that_is_named(tmp_path: Path, model: Path) -> None:
@@ -163,12 +229,12 @@ def test_similar_titles_start_close_together() -> None:
     rng = np.random.default_rng(0)
     groups = rng.normal(size=(4, 30))
     vectors = np.concatenate([g + 0.05 * rng.normal(size=(5, 30)) for g in groups]) + 3.0
-    first = project(vectors, 8)
-    unit = first / np.linalg.norm(first, axis=1, keepdims=True)
+    projected = project(vectors, 8)
+    unit = projected / np.linalg.norm(projected, axis=1, keepdims=True)
     cosines = unit @ unit.T
     same = np.kron(np.eye(4), np.ones((5, 5))).astype(bool)
     assert cosines[same].mean() > cosines[~same].mean() + 0.3
-    assert first.std() == pytest.approx(0.05, rel=0.01)
+    assert projected.std() == pytest.approx(0.05, rel=0.01)
     wide = project(vectors[:3], 16)  # there are fewer axes than columns
     assert wide.shape == (3, 16)
     assert np.isfinite(wide).all()
