@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,7 @@ def test_its_scores_are_features(name: str, tmp_path: Path) -> None:
         assert again.rankers.digest() == rankers.digest()
 
 
-def first(scores: dict[int, float], n: int) -> list[int]:
+def first(scores: Mapping[int, float], n: int) -> list[int]:
     """The rows with the highest scores; the lower row comes first among equal ones."""
     return sorted(scores, key=lambda row: (-scores[row], row))[:n]
 
