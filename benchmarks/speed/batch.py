@@ -2,6 +2,7 @@
 
     python -m benchmarks.speed.batch overhead --rounds 20 [--model tiny]
     python -m benchmarks.speed.batch engines --rows 400 [--model tiny]
+    python -m benchmarks.speed.batch processor --model tiny --rows 1024 --shard-size 256
     python -m benchmarks.speed.batch many --rows 100000 --engine local --out DIR
     python -m benchmarks.speed.batch kills --rounds 2 --engine local
 
@@ -9,7 +10,8 @@
 sessions of items on one thread. The processor time of a shard includes making histories of its rows and writing its files. Reading the
 input, which is done once for all shards, has a line of its own.
 ``engines``: one and two processes of ``local`` and of ``ray``, by the clock, without starting: rows and time after the
-first shard of each worker. It needs a quiet machine, and both engines take turns. ``many``: rows to the end, on the model
+first shard of each worker. It needs a quiet machine, and both engines take turns. ``processor``: one worker of each engine, by the processor time
+of all processes together: what five times as many rows take beyond a short batch, so that starting cancels out. ``many``: rows to the end, on the model
 ``tiny`` over the 60 items of zh_mini, or on the default model over the demo; it continues where it was stopped. ``kills``: a
 worker, or with every other round the driver, is killed with signal 9 at a random time; afterwards all files must have
 the bytes of a batch that was not interrupted.
@@ -42,6 +44,11 @@ from genrec.data.datasets import load
 
 KEPT = ROOT / ".results" / "batch"
 TINY = "tiny"
+RUN = """
+import json, sys
+from genrec.batch import Job, run
+run(Job.of(json.loads(sys.argv[1])), sys.argv[2], engine=sys.argv[3], workers=2)
+"""
 DATA = {TINY: "zh_mini"}  # the data of a model; others use the demo
 
 
@@ -166,6 +173,56 @@ def engines(arguments: argparse.Namespace) -> None:
         )
 
 
+def tree_seconds(driver: subprocess.Popen[bytes]) -> float:
+    """Wait for a process, and return the processor time of it and all that it started, sampled four times a second."""
+    spent: dict[int, float] = {}
+    tick = os.sysconf("SC_CLK_TCK")
+    while driver.poll() is None:
+        listed = subprocess.run(
+            ["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True
+        ).stdout
+        pairs = [line.split() for line in listed.splitlines()]
+        parents = {int(pid): int(parent) for pid, parent in pairs}
+        for pid in parents:
+            above = pid
+            while above in parents and above != driver.pid:
+                above = parents[above]
+            if above == driver.pid:
+                try:
+                    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+                except OSError:
+                    continue
+                spent[pid] = max(spent.get(pid, 0.0), (int(fields[11]) + int(fields[12])) / tick)
+        time.sleep(0.25)
+    assert driver.returncode == 0
+    return sum(spent.values())
+
+
+def processor(arguments: argparse.Namespace) -> None:
+    size, slopes = arguments.shard_size, dict[str, list[float]]()
+    with tempfile.TemporaryDirectory() as place:
+        data = DATA.get(arguments.model, "online_retail_demo")
+        script = Path(place) / "run.py"
+        script.write_text(RUN.replace("workers=2", "workers=1"))
+        for number in range(arguments.rounds):
+            for engine in arguments.engines if number % 2 == 0 else arguments.engines[::-1]:
+                spent = []
+                for rows in (arguments.rows, 5 * arguments.rows):
+                    name = f"{engine}-{rows}-{number}"
+                    users = sessions(Path(place) / f"{name}.parquet", data, rows, seed=number)
+                    given = json.dumps(make_job(arguments.model, users, size).to_dict())
+                    out = str(Path(place) / name)
+                    command = [sys.executable, str(script), given, out, engine]
+                    driver = subprocess.Popen(
+                        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+                    )
+                    spent.append(tree_seconds(driver))
+                slopes.setdefault(engine, []).append((spent[1] - spent[0]) / (4 * arguments.rows))
+                print(engine, spent, f"{1e3 * slopes[engine][-1]:.3f} ms a row", flush=True)
+    ratios = [r / b for r, b in zip(slopes["ray"], slopes["local"], strict=True)]
+    print(f"{commit()}, {arguments.model}: ray / local {interval(ratios)}")
+
+
 def many(arguments: argparse.Namespace) -> None:
     out = arguments.out or KEPT / f"many-{arguments.model}-{arguments.engine}-{arguments.rows}"
     KEPT.mkdir(parents=True, exist_ok=True)
@@ -225,11 +282,7 @@ def kills(arguments: argparse.Namespace) -> None:
         length = time.monotonic() - began
         wanted = parquet(Path(place) / "whole")
         script = Path(place) / "again.py"
-        script.write_text(
-            "import json, sys\nfrom genrec.batch import Job, run\n"
-            "given = json.loads(sys.argv[1])\n"
-            "run(Job.of(given), sys.argv[2], engine=sys.argv[3], workers=2)\n"
-        )
+        script.write_text(RUN)
         for number in range(arguments.rounds):
             out = Path(place) / f"round-{number}"
             command = [
@@ -268,6 +321,7 @@ def kills(arguments: argparse.Namespace) -> None:
 
 
 PARTS: dict[str, Any] = {
+    "processor": processor,
     "overhead": overhead, "engines": engines, "many": many, "kills": kills
 }  # fmt: skip
 

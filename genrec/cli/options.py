@@ -121,7 +121,8 @@ class ServerOptions:
         "local",
         MODEL,
         "local: genrec runs the model. openai: a server with OpenAI's API does, such as vLLM, SGLang, llama.cpp, "
-        "Ollama or a hosted one. Its texts are matched to items (--decoder match).",
+        "Ollama or a hosted one. Its texts are matched to items (--decoder match), or with --model-role explain, the "
+        "prior ranks and it writes sentences.",
         choices=("local", "openai"),
     )
     base_url: str | None = option(
@@ -135,7 +136,7 @@ class ServerOptions:
         {},
         MODEL,
         "With --backend openai: endpoint (completions or chat), context, timeout, retries, per_minute, max_tokens, "
-        "max_cost, price_in and price_out; see the guide on model servers.",
+        "max_cost, price_in, price_out, rerank, scores and weight; see the guide on model servers.",
         metavar="NAME=VALUE",
         example="endpoint=chat",
     )

@@ -297,5 +297,16 @@ def test_a_real_server(tmp_path: Path) -> None:
                 )  # fmt: skip
                 report = run(job, tmp_path / endpoint)
                 assert report.answered + report.rejected == report.rows == 3
+                server = Server(
+                    base_url=f"{there}/v1", model=folder, endpoint=endpoint, rerank=4, timeout=120
+                )
+                recommender = Recommender(
+                    load("online_retail_demo"), OpenAIModel(server), model_role="explain",
+                    encoder="ngrams",
+                )  # fmt: skip
+                answer = recommender.recommend("", 3)  # it scores nothing, which is a note
+                assert len(answer) == 3
+                assert any("cannot score candidates" in note for note in answer.notes)
+                assert recommender.chat(["something for a picnic"], k=3).list
         finally:
             process.terminate()
