@@ -34,12 +34,12 @@ _PANELS = {
         "vocab_weight", "label_smoothing", "recency_half_life", "behavior_weights",
         "popularity_strength",
     ),
-    "Adapter": ("lora_rank", "lora_alpha", "lora_dropout", "dora", "target_modules", "quantize"),
+    "Adapter": ("lora_rank", "lora_alpha", "lora_dropout", "dora", "target_modules", "lora_layers", "quantize"),
     "Optimizer": (
         "learning_rate", "warmup", "schedule", "weight_decay", "max_grad_norm", "epochs",
         "max_targets", "max_minutes", "seed",
     ),
-    "Privacy": ("dp_epsilon", "dp_delta", "dp_clip", "dp_users"),
+    "Privacy": ("dp_epsilon", "dp_delta", "dp_clip", "dp_users", "dp_tokens"),
     "Batches and memory": (
         "batch_size", "accumulate", "pack_tokens", "overlap", "gradient_checkpointing",
     ),

@@ -80,6 +80,8 @@ class Training:
         lora_dropout: dropout rate of the adapter's inputs.
         dora: use DoRA, which learns the magnitude and the direction of the weights separately.
         target_modules: layers to adapt: ``all-linear``, or layer names separated by commas.
+        lora_layers: number of the model's last blocks to adapt; all blocks by default, or if it has no more. With
+            ``dp_epsilon``, the blocks below are computed only once, so that few blocks train faster.
         learning_rate: peak learning rate.
         warmup: fraction of steps over which the learning rate rises from 0.
         schedule: learning rate schedule after the warmup: ``cosine``, ``linear`` or ``constant``.
@@ -91,6 +93,8 @@ class Training:
             of users to the power of -1.1.
         dp_clip: with ``dp_epsilon``, norm to which each user's gradient is clipped.
         dp_users: with ``dp_epsilon``, expected number of users in a step.
+        dp_tokens: with ``dp_epsilon``, maximum number of tokens of a user's example. Of a user with a longer
+            history, the window of events with the most targets is used.
         epochs: number of passes over all targets.
         max_targets: number of targets to train on, rounded up to a whole batch. Overrides
             ``epochs``.
@@ -143,6 +147,7 @@ class Training:
     lora_dropout: float = 0.0
     dora: bool = False
     target_modules: str = "all-linear"
+    lora_layers: int | None = None
     learning_rate: float = 1e-3
     warmup: float = 0.05
     schedule: str = "cosine"
@@ -152,6 +157,7 @@ class Training:
     dp_delta: float | None = None
     dp_clip: float = 1.0
     dp_users: int = 64
+    dp_tokens: int = 128
     epochs: float = 2.0
     max_targets: int | None = None
     max_minutes: float | None = None
@@ -267,6 +273,7 @@ _LEAST: dict[str, float] = {
     "recency_half_life": 1e-6,
     "popularity_strength": 0,
     "lora_rank": 0,
+    "lora_layers": 1,
     "lora_alpha": 1e-6,
     "weight_decay": 0,
     "max_grad_norm": 0,
@@ -274,6 +281,7 @@ _LEAST: dict[str, float] = {
     "dp_delta": 1e-30,
     "dp_clip": 1e-6,
     "dp_users": 1,
+    "dp_tokens": 16,
     "epochs": 1e-6,
     "max_targets": 1,
     "max_minutes": 0,
@@ -323,10 +331,16 @@ def describe_settings() -> dict[str, str]:
     return {name: text[0].upper() + text[1:] for name, text in texts.items()}
 
 
+PRIVATE: dict[str, Any] = {  # what works best with noise; see benchmarks/LOG.md
+    "fit": "both", "lora_rank": 1, "lora_alpha": 2.0, "lora_layers": 8, "learning_rate": 5e-3,
+    "dp_users": 64, "epochs": 3.0,
+}  # fmt: skip
+
+
 def resolve(values: Mapping[str, Any]) -> tuple[Settings, Training]:
     """Divide the given settings into those of the recommender and those of the training run.
 
-    The seed is passed to both. With ``objective="pointwise"``, the template defaults to
+    With ``dp_epsilon``, settings that are not given have the values of ``PRIVATE``. The seed is passed to both. With ``objective="pointwise"``, the template defaults to
     ``would_like``; if a ``like_threshold`` is given as well, the target behavior defaults to
     ``like``.
 
@@ -339,6 +353,8 @@ def resolve(values: Mapping[str, Any]) -> tuple[Settings, Training]:
     """
     of_training, of_settings = ({f.name for f in fields(c)} for c in (Training, Settings))
     check_keys(values, [*of_training, *of_settings])
+    if values.get("dp_epsilon") is not None:
+        values = {**PRIVATE, **values}
     training = Training(**{k: v for k, v in values.items() if k in of_training})
     settings = Settings(**{k: v for k, v in values.items() if k in of_settings})
     whole = "objective='pointwise'" if training.objective == "pointwise" else ""

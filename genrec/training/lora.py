@@ -35,8 +35,21 @@ def add_adapter(model: Any, training: Training, base: str | None = None) -> Any:
     model.requires_grad_(False)
 
     names: Any = training.target_modules
+    blocks = find_blocks(model)
     if names != "all-linear":
         names = [n.strip() for n in names.split(",") if n.strip()]
+    elif training.lora_layers is not None:  # PEFT selects blocks only if the layers are listed
+        inside = {n.rpartition(".")[2] for b in blocks for n, m in b.named_modules() if _is_linear(m)}
+        names = sorted(inside)
+    chosen = None
+    if training.lora_layers is not None:
+        if not len(blocks):
+            msg = (
+                f"lora_layers={training.lora_layers} cannot be used, since the blocks of this model were not "
+                "found. Leave it out."
+            )
+            raise SettingsError(msg)
+        chosen = list(range(max(len(blocks) - training.lora_layers, 0), len(blocks)))
     settings = LoraConfig(
         task_type="CAUSAL_LM",
         r=training.lora_rank,
@@ -44,6 +57,7 @@ def add_adapter(model: Any, training: Training, base: str | None = None) -> Any:
         lora_dropout=training.lora_dropout,
         use_dora=training.dora,
         target_modules=names,
+        layers_to_transform=chosen,
         fan_in_fan_out=_is_transposed(model),
     )
     try:
@@ -59,6 +73,15 @@ def add_adapter(model: Any, training: Training, base: str | None = None) -> Any:
             f"all-linear, or one or more of these names: {', '.join(layers)}."
         )
         raise SettingsError(msg) from error
+
+
+def find_blocks(model: Any) -> Any:
+    """Return the ``ModuleList`` of a model's blocks; an empty list if it cannot be found."""
+    from torch.nn import ModuleList
+
+    many = int(model.config.get_text_config().num_hidden_layers)
+    found = (m for m in model.modules() if isinstance(m, ModuleList) and len(m) == many)
+    return next(found, ModuleList())
 
 
 def _is_transposed(model: Any) -> bool:

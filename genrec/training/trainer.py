@@ -31,6 +31,7 @@ from genrec.training import config, private
 from genrec.training.block_objective import BlockObjective
 from genrec.training.config import Training
 from genrec.training.examples import Examples, make_examples
+from genrec.training.frozen_blocks import States
 from genrec.training.loop import RunPlan, Session, Watch
 from genrec.training.lora import add_adapter, load_adapter
 from genrec.training.objectives import NextItemObjective, Objective, ObjectiveBuilder, Validation
@@ -61,6 +62,7 @@ def train(
     log: Callable[[str], None] = lambda message: None,
     watch: Watch = lambda line: None,
     stopwatch: Stopwatch | None = None,
+    states: States | None = None,
     **settings: Any,
 ) -> Run:
     """Fine-tune a model on the histories of a dataset and write a run folder.
@@ -85,6 +87,8 @@ def train(
             validation.
         stopwatch: the stopwatch that measures the time limited by ``max_minutes``; None to start
             one here.
+        states: with ``dp_epsilon``, what the blocks below the adapter have computed in earlier trainings
+            with the same base model; see ``frozen_blocks``.
         **settings: fields of ``genrec.training.Training`` and ``genrec.config.Settings``.
 
     Returns:
@@ -140,12 +144,16 @@ def train(
         tuned = _make_trainable(model, training, run, since)
         wanted = None if new is None else _with_replay(data, new, training)
         log("Preparing the histories ...")
-        examples, build_objective = _prepare(recommender, data, ours, training, wanted)
+        examples, build_objective = _prepare(
+            recommender, data, ours, private.with_short_rows(training), wanted
+        )
         if training.gradient_checkpointing:
             tuned.model.gradient_checkpointing_enable({"use_reentrant": False})
             tuned.model.enable_input_require_grads()
         if training.dp_epsilon is not None:
-            how = private.PrivatePlan(folder, training, written, stopwatch, watch, log)
+            how = private.PrivatePlan(
+                folder, training, written, stopwatch, watch, log, states or States()
+            )
             run = private.train_run(how, run, recommender, examples, tuned)
             tuned.model.eval()
             return run

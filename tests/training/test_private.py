@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from dataclasses import replace
@@ -19,16 +20,18 @@ from genrec.errors import SettingsError
 from genrec.models.language_model import LanguageModel
 from genrec.priors.collaborative import CollaborativePrior
 from genrec.runs import Run
-from genrec.training import private
+from genrec.training import accountant, private, private_prior
 from genrec.training.config import Training
 from genrec.training.examples import Examples, make_examples
 from genrec.training.federated import WEIGHTS
-from genrec.training.lora import add_adapter
+from genrec.training.frozen_blocks import FrozenBlocks
+from genrec.training.lora import add_adapter, find_blocks
 from genrec.training.objectives import NextItemObjective
 from genrec.training.trainer import train
 
 pytest.importorskip("opacus")
-GIVEN = {**tiny_runs.FEW, "lora_dropout": 0.0, "dp_users": 10, "max_targets": 60, "pack_tokens": 64}
+GIVEN = {**tiny_runs.FEW, "lora_dropout": 0.0, "dp_users": 10, "epochs": 1.0, "dp_tokens": 64}
+del GIVEN["max_targets"]
 
 
 @pytest.fixture(scope="module")
@@ -36,38 +39,39 @@ def shop() -> Dataset:
     return served.made_shop(24)
 
 
-def prepared(shop: Dataset) -> tuple[NextItemObjective, Examples, np.ndarray, LanguageModel]:
-    training = Training(lora_rank=4, pack_tokens=64)
-    base = tiny_runs.fresh()
+def prepared(
+    shop: Dataset, kind: str = "llama", layers: int | None = None
+) -> tuple[NextItemObjective, Examples, LanguageModel]:
+    training = Training(lora_rank=4, pack_tokens=64, lora_layers=layers)
+    base = tiny_runs.fresh(kind)
     ours = Recommender(shop, base, prior="none")
     titles = list(ours.encoder.titles(shop.catalog))
     examples, paths = make_examples(ours, shop, training, None, titles)
-    examples, owner = private.by_user(examples, shop, training.pack_tokens)
+    examples = private.one_row_each(examples, shop)
     torch.manual_seed(0)
     tuned = LanguageModel(add_adapter(base.model, training), base.tokenizer, name="tiny")
     for name, p in tuned.model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(p, std=0.1)
-    return NextItemObjective(examples, paths, tuned, training, titles), examples, owner, tuned
+    return NextItemObjective(examples, paths, tuned, training, titles), examples, tuned
 
 
 def test_each_user_adds_one_clipped_gradient(shop: Dataset) -> None:
-    objective, examples, owner, tuned = prepared(shop)
+    objective, examples, tuned = prepared(shop)
     user = shop.interactions.columns.user
-    for pack, index in zip(examples.packs, owner, strict=True):  # a pack has the rows of one user
-        mine = {int(u) for r in pack for u in user[examples.rows[r].event]}
-        assert len(mine) == 1
-        assert index == sorted({int(user[r.event[0]]) for r in examples.rows}).index(mine.pop())
+    owners = [{int(u) for u in user[row.event]} for row in examples.rows]
+    assert owners == [{u} for u in range(len(shop.interactions.user_ids))]
+    assert examples.packs == [[i] for i in range(len(owners))]
     weights = [p for p in tuned.model.parameters() if p.requires_grad]
     total = [torch.zeros_like(p) for p in weights]
     expected = [torch.zeros_like(p) for p in weights]
     clip, norms = 0.05, []
     for one in range(4):
-        packs = np.flatnonzero(owner == one)
-        (_, norm), many = private.add_user(objective, tuned.model, weights, packs, total, clip)
-        losses = [objective.losses(tuned.model, objective.batch([int(p)]))[1] for p in packs]
-        assert many == sum(map(len, losses))
-        gradient = torch.autograd.grad(torch.cat(losses).mean(), weights, allow_unused=True)
+        batch = objective.batch([one])
+        nats, norm = private.add_user(objective, tuned.model, weights, batch, total, clip)
+        losses = objective.losses(tuned.model, batch)[1]
+        assert nats.tolist() == pytest.approx(losses.tolist(), rel=1e-4)
+        gradient = torch.autograd.grad(losses.mean(), weights, allow_unused=True)
         found = [
             torch.zeros_like(p) if g is None else g for g, p in zip(gradient, weights, strict=True)
         ]
@@ -83,21 +87,58 @@ def test_each_user_adds_one_clipped_gradient(shop: Dataset) -> None:
     assert whole <= 4 * clip * 1.0001
 
 
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma3"])
+def test_frozen_blocks_change_neither_losses_nor_gradients(shop: Dataset, kind: str) -> None:
+    objective, _, tuned = prepared(shop, kind, layers=1)
+    tuned.model.eval()
+    blocks = find_blocks(tuned.model)
+    frozen = FrozenBlocks(blocks)
+    assert frozen.first == len(blocks) - 1 > 0
+    weights = [p for p in tuned.model.parameters() if p.requires_grad]
+    before = list(blocks)
+    for user in (0, 1):
+        batch = objective.batch([user])
+        totals: list[list[torch.Tensor]] = []
+        nats = []
+        for _ in range(3):  # without memory, remembered, and read from memory
+            total = [torch.zeros_like(p) for p in weights]
+            reads = frozen.reading(private.key_of(batch)) if totals else contextlib.nullcontext()
+            with reads:
+                nats.append(private.add_user(objective, tuned.model, weights, batch, total, 9.0)[0])
+            totals.append(total)
+        torch.testing.assert_close(nats[0], nats[1])
+        torch.testing.assert_close(nats[1], nats[2])
+        for one, two, three in zip(*totals, strict=True):
+            torch.testing.assert_close(one, two)
+            torch.testing.assert_close(two, three)
+        assert any(t.any() for t in totals[2])
+    assert list(blocks) == before
+    hidden: list[int] = []
+    hook = blocks[0].register_forward_hook(lambda *_: hidden.append(1))
+    batch = objective.batch([0])
+    with frozen.reading(private.key_of(batch)):  # known: the first block is not computed
+        objective.losses(tuned.model, batch)
+    assert not hidden
+    objective.losses(tuned.model, batch)
+    assert hidden
+    hook.remove()
+
+
 def test_the_noise_reaches_epsilon_and_no_more() -> None:
     for epsilon in (2.0,):
-        noise = private.find_noise(epsilon, 1e-4, [(0.1, 50)], [(40.0, 1.0, 1)])
+        noise = accountant.find_noise(epsilon, 1e-4, [(0.1, 50)], [(40.0, 1.0, 1)])
         history = [(noise, 0.1, 50), (40.0, 1.0, 1)]
-        assert private.epsilon_of(history, 1e-4) <= epsilon
-        assert private.epsilon_of([(noise * 0.99, 0.1, 50), history[1]], 1e-4) > epsilon
+        assert accountant.epsilon_of(history, 1e-4) <= epsilon
+        assert accountant.epsilon_of([(noise * 0.99, 0.1, 50), history[1]], 1e-4) > epsilon
     # One Gaussian release: RDP of order a is a / (2 noise^2), converted to epsilon (Balle et al. 2020).
     orders = np.arange(1.1, 200, 0.01)
     bound = orders / (2 * 3.0**2) + np.log1p(-1 / orders) - np.log(1e-5 * orders) / (orders - 1)
-    assert private.epsilon_of([(3.0, 1.0, 1)], 1e-5) == pytest.approx(bound.min(), rel=0.02)
-    assert private.epsilon_of([(3.0, 0.1, 0), (3.0, 1.0, 1)], 1e-5) == pytest.approx(
+    assert accountant.epsilon_of([(3.0, 1.0, 1)], 1e-5) == pytest.approx(bound.min(), rel=0.02)
+    assert accountant.epsilon_of([(3.0, 0.1, 0), (3.0, 1.0, 1)], 1e-5) == pytest.approx(
         bound.min(), rel=0.02
     )
     with pytest.raises(SettingsError, match="cannot be reached"):
-        private.find_noise(0.1, 1e-4, [(0.1, 5)], [(0.5, 1.0, 1)])
+        accountant.find_noise(0.1, 1e-4, [(0.1, 5)], [(0.5, 1.0, 1)])
 
 
 def test_a_private_run_was_trained_and_reloads_to_the_same_losses(
@@ -128,8 +169,7 @@ def test_a_private_run_was_trained_and_reloads_to_the_same_losses(
     written = load_file(tmp_path / "dp" / runs.ADAPTER / WEIGHTS)
     fresh = tiny_runs.fresh()
     torch.manual_seed(0)
-    start = dict(add_adapter(fresh.model, Training(**{k: v for k, v in GIVEN.items()
-                 if k in {"lora_dropout"}})).named_parameters())  # fmt: skip
+    start = dict(add_adapter(fresh.model, Training(**run.training)).named_parameters())
     assert len(written) == len(kept["weights"])
     for name, value in kept["weights"].items():
         assert torch.equal(written[name.replace(".default", "")], value)
@@ -147,7 +187,7 @@ def test_a_private_run_was_trained_and_reloads_to_the_same_losses(
     lines = [json.loads(x) for x in (tmp_path / "dp" / runs.LOG).read_text().splitlines()]
     assert len(lines) == privacy["steps"]
     prior = CollaborativePrior.load(tmp_path / "dp" / runs.PRIOR, shop.catalog)
-    assert prior.mix == {"popular": 1.0}
+    assert prior.mix == private_prior.MIX
     assert not prior.counts.user_ids
     assert not prior.counts.items.nnz + prior.counts.after.nnz
     assert (prior.counts.popularity >= 0).all()
@@ -156,8 +196,8 @@ def test_a_private_run_was_trained_and_reloads_to_the_same_losses(
 
 def test_counts_are_clipped_per_user() -> None:
     user, row = np.array([0] * 100 + [1]), np.array([0] * 100 + [1])
-    found = private.clip_counts(user, row, 3)
-    assert found.tolist() == pytest.approx([private.PRIOR_NORM, 1.0, 0.0])
+    found = private_prior.clip_counts(user, row, 3)
+    assert found.tolist() == pytest.approx([private_prior.PRIOR_NORM, 1.0, 0.0])
 
 
 def test_what_cannot_be_private_is_refused(shop: Dataset, tmp_path: Path) -> None:
