@@ -431,12 +431,48 @@ def audit(
         int,
         typer.Option(metavar="N", help="With --privacy: number of users on each side.", min=1),
     ] = 200,
+    shadows: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="With --privacy: train N shadow adapters like the run, each on a random half of the users, for a "
+            "stronger attack. N must be even, such as 4.",
+        ),
+    ] = None,
+    shadow_minutes: Annotated[
+        float,
+        typer.Option(metavar="N", help="With --shadows: time limit for each shadow in minutes.", min=0),
+    ] = 30.0,
+    tokens: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="With --privacy: read only one window of at most N tokens per user, which is faster.",
+            min=16,
+            show_default="all events, or for a private run its --dp-tokens",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="With --shadows: folder for the shadows. Finished ones in it are used again.",
+            show_default="RUN-shadows",
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", help="With --privacy: number of CPU threads.", min=1)
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Check a dataset for problems that make evaluations misleading, such as leaks and ties."""
     if privacy is not None:
-        _audit_privacy(data, privacy, outside, users, json=json)
+        options = {"users": users, "tokens": tokens, "threads": threads}
+        place = None if shadows is None else out or Path(f"{privacy.rstrip('/')}-shadows")
+        _audit_privacy(data, privacy, outside, options, (place, shadows, shadow_minutes), json=json)
         return
+    if shadows is not None or tokens is not None or out is not None:
+        raise SettingsError("--shadows, --tokens and --out need --privacy RUN, which is the run to audit.")
     from genrec.data.dataset import Dataset
     from genrec.data.readers import arrow, files
     from genrec.data.readers.rejects import Rejects
@@ -464,16 +500,26 @@ def audit(
     )
 
 
-def _audit_privacy(data: Path, run: str, outside: Path | None, users: int, *, json: bool) -> None:
+def _audit_privacy(
+    data: Path,
+    run: str,
+    outside: Path | None,
+    options: Mapping[str, Any],
+    shadows: tuple[Path | None, int | None, float],
+    *,
+    json: bool,
+) -> None:
     from genrec.data.dataset import Dataset
     from genrec.reports import console
 
     dataset = Dataset.load(data)
     others = None if outside is None else Dataset.load(outside)
     with console.working(f"Auditing {run} ...", quiet=json) as log:
-        from genrec.training.privacy_audit import audit_privacy
+        from genrec.training.privacy_audit import Shadows, audit_privacy
 
-        found = audit_privacy(run, dataset, outside=others, users=users, log=log)
+        folder, many, minutes = shadows
+        asked = None if folder is None or many is None else Shadows(folder, many, minutes)
+        found = audit_privacy(run, dataset, outside=others, shadows=asked, log=log, **options)
     if json:
         console.print_json(found.to_dict())
         return
@@ -487,4 +533,8 @@ def _audit_privacy(data: Path, run: str, outside: Path | None, users: int, *, js
     )
     console.print_line(f"AUC {found.auc} (chance: 0.5)")
     console.print_line(f"Members found at 1% false positives: {found.tpr} (chance: 0.01)")
+    for name, (auc, tpr) in found.attacks.items():
+        console.print_line(
+            f"With {found.shadows} shadows, by {name}: AUC {auc}, found at 1% false positives {tpr}"
+        )
     console.print_line(found.verdict)

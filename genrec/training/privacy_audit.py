@@ -7,13 +7,14 @@ model of Carlini et al. 2022, "Membership Inference Attacks From First Principle
 events were trained on. Non-members are users of the same kind who were held out (``holdout_users``), or users
 of another dataset with the same catalog.
 
-This attacker has no shadow models, so the result is a lower bound: a stronger attack may find more.
+With shadow adapters (``shadows``), each user's loss is also compared with the losses under adapters that saw
+the user, or did not. Every result is a lower bound: a stronger attack may find more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,13 @@ from genrec.models.quiet import quiet_transformers
 from genrec.recommender import Recommender
 from genrec.runs import Run
 from genrec.training.config import Training
-from genrec.training.examples import make_examples, mark_held_out, mark_shown
+from genrec.training.examples import Examples, make_examples, mark_held_out, mark_shown
+from genrec.training.frozen_blocks import FrozenBlocks, States
+from genrec.training.lora import find_blocks
 from genrec.training.objectives import NextItemObjective
-from genrec.types import FloatArray, Log
+from genrec.training.private import key_of, one_row_each
+from genrec.training.shadows import calibrate, train_shadows
+from genrec.types import BoolArray, FloatArray, IntArray, Log
 
 HELD_OUT, OUTSIDE = "held out", "another dataset"
 LEAST = 20  # the minimum number of users on each side
@@ -57,6 +62,8 @@ class PrivacyAudit:
             higher gain than a non-member; .5 is chance.
         tpr: the share of members that are found at a false positive rate of 1%, with its interval;
             .01 is chance.
+        shadows: the number of shadow adapters; 0 for none.
+        attacks: the AUC and the TPR of the attacks with shadows, by name; see ``shadows.calibrate``.
     """
 
     run: str
@@ -67,18 +74,21 @@ class PrivacyAudit:
     gains: tuple[float, float]
     auc: Interval
     tpr: Interval
+    shadows: int = 0
+    attacks: Mapping[str, tuple[Interval, Interval]] = field(default_factory=dict)
 
     @property
     def verdict(self) -> str:
         """A sentence that says what the figures mean."""
-        if self.auc.low > 0.5 or self.tpr.low > FPR:
+        found = [(self.auc, self.tpr), *self.attacks.values()]
+        if any(auc.low > 0.5 or tpr.low > FPR for auc, tpr in found):
             return (
                 "The run shows to some degree who was trained on: members can be told from non-members better "
                 "than by chance."
             )
         return (
-            "This attack cannot tell members from non-members beyond chance. A stronger attack may find "
-            "more."
+            f"{'These attacks' if self.attacks else 'This attack'} cannot tell members from non-members beyond "
+            "chance. A stronger attack may find more."
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -88,6 +98,10 @@ class PrivacyAudit:
             **asdict(self),
             "events": list(self.events),
             "gains": list(self.gains),
+            "attacks": {
+                name: {"auc": asdict(auc), "tpr": asdict(tpr)}
+                for name, (auc, tpr) in self.attacks.items()
+            },
             "verdict": self.verdict,
         }
 
@@ -98,8 +112,11 @@ def audit_privacy(
     *,
     outside: Dataset | None = None,
     users: int = 200,
+    tokens: int | None = None,
+    shadows: Shadows | None = None,
     threads: int | None = None,
     seed: int = 0,
+    states: States | None = None,
     log: Log = lambda message: None,
 ) -> PrivacyAudit:
     """Attack a run by membership inference; see the module's docstring.
@@ -110,8 +127,13 @@ def audit_privacy(
         outside: a dataset of other users with the same catalog; None to use the users whom the run held
             out.
         users: the largest number of members and of non-members, which are random samples.
+        tokens: read only one window of events per user, the one with the most targets of those with at
+            most so many tokens; None to read all events, or for a private run the window that it was
+            trained on.
+        shadows: how many shadow adapters to train, and where; None for none.
         threads: see ``LanguageModel.load``.
-        seed: the random seed of the samples and of the bootstrap.
+        seed: the random seed of the samples, of the shadows and of the bootstrap.
+        states: see ``genrec.training.trainer.train``.
         log: a function that is called with a line of text before each slow step.
 
     Raises:
@@ -167,60 +189,157 @@ def audit_privacy(
             f"least {LEAST} of each."
         )
         raise DataError(msg)
+    if shadows is not None and outside is not None:
+        msg = "Shadows are trained on the dataset itself. Expected --holdout-users in the run, not --outside."
+        raise SettingsError(msg)
     mine, others = (
         [names[i] for i in rng.permutation(len(names))[:users].tolist()] for names in (mine, others)
     )
+    places: list[Path] = []
+    seen: dict[str, BoolArray] = {}
+    states = States() if states is None else states
+    if shadows is not None:
+        everyone = sorted(inside)
+        places, halves = train_shadows(
+            trained, data, everyone, shadows.folder, many=shadows.many, of_users=of_users, seed=seed,
+            minutes=shadows.minutes, threads=threads, states=states, log=log,
+        )  # fmt: skip
+        seen = {name: halves[:, place] for place, name in enumerate(everyone)}
     log(f"Loading {trained.base_model} ...")
-    scorer = _Scorer(folder, trained, training, settings, threads)
+    if tokens is None and training.dp_epsilon is not None:
+        tokens = training.dp_tokens
+    scorer = _Scorer(trained, training, settings, tokens, threads, states)
     log(f"Comparing {len(mine):,} members with {len(others):,} non-members ...")
-    one, many = scorer.gains(data, mine)
-    other, fewer = scorer.gains(theirs, others)
-    auc, tpr = intervals_of(one, other, rng)
+    ours, their = scorer.read(data, mine), scorer.read(theirs, others)
+    one, base_one = scorer.losses(ours, folder, base=True)
+    other, base_other = scorer.losses(their, folder, base=True)
+    one_gain, other_gain = base_one - one, base_other - other
+    auc, tpr = intervals_of(one_gain, other_gain, rng)
+    attacks = {}
+    if places:
+        log(f"Comparing them with {len(places)} shadows ...")
+        under = np.array(
+            [np.concatenate([scorer.losses(r, p)[0] for r in (ours, their)]) for p in places]
+        )
+        mask = np.stack([seen[name] for name in (*ours.names, *their.names)], axis=1)
+        scores = calibrate(np.concatenate([one, other]), under, mask)
+        attacks = {
+            name: intervals_of(values[: len(one)], values[len(one) :], rng)
+            for name, values in scores.items()
+        }
     return PrivacyAudit(
         str(run), len(one), len(other), chosen,
-        (float(many.mean()), float(fewer.mean())), (float(one.mean()), float(other.mean())), auc, tpr,
+        (float(ours.targets.mean()), float(their.targets.mean())),
+        (float(one_gain.mean()), float(other_gain.mean())), auc, tpr, len(places), attacks,
     )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class Shadows:
+    """How many shadow adapters an audit trains, and where.
+
+    Attributes:
+        folder: the folder for the shadows, of which finished ones are used again.
+        many: the number of shadows, which must be even.
+        minutes: the time limit for one shadow.
+    """
+
+    folder: Path
+    many: int = 4
+    minutes: float = 30.0
+
+
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """The events of U users as rows for a model.
+
+    Attributes:
+        examples: the rows, in packs.
+        objective: the objective over them.
+        user: for each pack, the index of the user of each of its targets.
+        names: the users with targets.
+        targets: (U,) the number of targets of each of them.
+    """
+
+    examples: Examples
+    objective: NextItemObjective
+    user: Sequence[IntArray]
+    names: tuple[str, ...]
+    targets: IntArray
+
+
 class _Scorer:
-    """Computes how much better a run predicts users' events than its base model."""
+    """Computes how well adapters of the same base model predict users' events."""
 
     def __init__(
-        self, folder: Path, run: Run, training: Training, settings: Settings, threads: int | None
+        self,
+        run: Run,
+        training: Training,
+        settings: Settings,
+        tokens: int | None,
+        threads: int | None,
+        states: States,
     ) -> None:
-        self._run, self._training, self._settings = run, training, settings
+        self._run, self._settings, self._tokens = run, settings, tokens
+        self._training = replace(
+            training,
+            holdout_users=0.0,
+            max_targets=None,
+            pack_tokens=training.pack_tokens if tokens is None else tokens,
+        )
         base = LanguageModel.load(run.base_model, device="cpu", dtype="float32", threads=threads)
         run.check(base=base.fingerprint(), kept=base.kept_fingerprint())
-        self._base = base
-        with quiet_transformers():
-            from peft import PeftModel
+        base.model.requires_grad_(False)
+        self._base, self._states = base, states
 
-            tuned = PeftModel.from_pretrained(base.model, str(folder / runs.ADAPTER))
-        self._tuned = LanguageModel(tuned.eval(), base.tokenizer, name=base.name)
-
-    def gains(self, data: Dataset, users: Sequence[str]) -> tuple[FloatArray, FloatArray]:
-        """Return each user's mean gain in nats per target, and the number of targets."""
+    def read(self, data: Dataset, users: Sequence[str]) -> _Read:
+        """Turn the events of users into rows."""
         part = of_users(data, users)
         ours = Recommender(part, self._base, **asdict(self._settings))
         self._run.check(template=ours.template.hash, encoder=ours.encoder.hash)
-        training = replace(self._training, holdout_users=0.0, max_targets=None)
         titles = list(ours.encoder.titles(ours.catalog))
-        examples, paths = make_examples(ours, part, training, None, titles)
-        objective = NextItemObjective(examples, paths, self._tuned, training, titles)
-        n = len(part.interactions.user_ids)
-        sums, counts = np.zeros(n), np.zeros(n)
-        for pack, rows in enumerate(examples.packs):
-            inputs = objective.batch([pack])
+        examples, paths = make_examples(ours, part, self._training, None, titles)
+        if self._tokens is not None:
+            examples = one_row_each(examples, part)
+        objective = NextItemObjective(examples, paths, self._base, self._training, titles)
+        owner = part.interactions.columns.user
+        events = [np.concatenate([examples.rows[r].event for r in rows]) for rows in examples.packs]
+        counts = np.bincount(owner[np.concatenate(events)], minlength=len(part.interactions.user_ids))
+        known = np.flatnonzero(counts)
+        names = tuple(part.interactions.user_ids[code] for code in known.tolist())
+        place = np.full(len(counts), -1)
+        place[known] = np.arange(len(known))
+        return _Read(examples, objective, [place[owner[e]] for e in events], names, counts[known])
+
+    def losses(
+        self, read: _Read, folder: Path, *, base: bool = False
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return each user's mean loss in nats per target under a run, and under the base model.
+
+        The second one is computed only if ``base`` is True.
+        """
+        with quiet_transformers():
+            from peft import PeftModel
+
+            tuned = PeftModel.from_pretrained(
+                self._base.model, str(folder / runs.ADAPTER), is_trainable=True
+            ).eval()
+        frozen = FrozenBlocks(find_blocks(tuned), self._states)
+        after, before = np.zeros(len(read.names)), np.zeros(len(read.names))
+        for pack, user in enumerate(read.user):
+            inputs = read.objective.batch([pack])
+            key = key_of(inputs)
             with torch.no_grad():
-                after, _ = objective.losses(self._tuned.model, inputs)
-                with self._tuned.model.disable_adapter():
-                    before, _ = objective.losses(self._tuned.model, inputs)
-            events = np.concatenate([examples.rows[row].event for row in rows])
-            user = part.interactions.columns.user[events]
-            sums += np.bincount(user, (before - after).double().numpy(), n)
-            counts += np.bincount(user, minlength=n)
-        known = counts > 0
-        return sums[known] / counts[known], counts[known]
+                with frozen.reading(key):
+                    nats, _ = read.objective.losses(tuned, inputs)
+                after += np.bincount(user, nats.double().numpy(), len(after))
+                if base:
+                    with tuned.disable_adapter(), frozen.reading(key):
+                        nats, _ = read.objective.losses(tuned, inputs)
+                    before += np.bincount(user, nats.double().numpy(), len(before))
+        tuned.unload()
+        self._base.model.requires_grad_(False)
+        return after / read.targets, before / read.targets
 
 
 def of_users(data: Dataset, users: Sequence[str]) -> Dataset:

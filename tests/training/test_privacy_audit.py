@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from genrec import Dataset
 from genrec.data import protocols
 from genrec.errors import DataError, ModelError, SettingsError
 from genrec.evaluation.bootstrap import Interval
+from genrec.runs import Run
+from genrec.training import accountant
 from genrec.training.config import Training
 from genrec.training.examples import mark_held_out, mark_shown
 from genrec.training.privacy_audit import (
@@ -26,6 +29,7 @@ from genrec.training.privacy_audit import (
     of_users,
     true_positive_rate,
 )
+from genrec.training.shadows import ABOUT, calibrate, draw_halves, shadow_settings, train_shadows
 from genrec.training.trainer import train
 
 VALUES = st.lists(st.integers(0, 6).map(float), min_size=1, max_size=15).map(np.array)
@@ -69,6 +73,70 @@ def test_a_model_that_memorized_its_users_is_found(
     assert plain["gains"][0] > plain["gains"][1]
     assert 0.5 < plain["auc"]["low"] < plain["auc"]["mean"] < plain["auc"]["high"]
     assert "better than by chance" in plain["verdict"]
+
+
+def test_shadows_calibrate_an_attack_and_are_used_again(
+    memorized: Path, shop: Dataset, tmp_path: Path, run: Command
+) -> None:
+    shop.save(tmp_path / "shop")
+    place = tmp_path / "shadows"
+    asked = ["audit", tmp_path / "shop", "--privacy", memorized, "--out", place, "--threads", 1]
+    found = answer(run, *asked, "--shadows", 2)
+    assert found["shadows"] == 2
+    assert set(found["attacks"]) == {"difference", "likelihood"}
+    assert found["attacks"]["difference"]["auc"]["low"] > 0.5
+    times = [(place / f"shadow-{i}" / "run.json").stat().st_mtime_ns for i in (1, 2)]
+    shutil.rmtree(place / "shadow-2" / "adapter")  # as if the second one had been interrupted
+    (place / "shadow-2" / "run.json").unlink()
+    again = answer(run, *asked, "--shadows", 2)
+    assert (place / "shadow-1" / "run.json").stat().st_mtime_ns == times[0]
+    assert (place / "shadow-2" / "run.json").stat().st_mtime_ns != times[1]
+    assert again["attacks"]["difference"] == found["attacks"]["difference"]
+    with pytest.raises(SettingsError, match="even number"):
+        train_shadows(Run.read(memorized), shop, shop.interactions.user_ids, place, many=3,
+                      of_users=of_users)  # fmt: skip
+    (place / ABOUT).write_text("{}")
+    assert run(*asked, "--shadows", 2).exit_code
+    assert "needs --privacy" not in run(*asked[:2]).output
+    assert run("audit", tmp_path / "shop", "--shadows", 2).exit_code == 2
+
+
+def test_each_user_is_seen_by_half_of_the_shadows() -> None:
+    seen = draw_halves(7, 4, 3)
+    assert (seen.sum(axis=0) == 2).all()
+    assert (draw_halves(7, 4, 4) != seen).any()
+
+
+def test_calibration_finds_members_that_plain_losses_hide() -> None:
+    rng = np.random.default_rng(0)
+    users, gain = 400, 0.3
+    hardness = rng.normal(0, 3, users)  # differs between users much more than members gain
+    member = rng.permutation(users) < users // 2
+    seen = draw_halves(users, 4, 0)
+
+    def loss(trained: np.ndarray) -> np.ndarray:
+        return np.asarray(hardness - gain * trained + rng.normal(0, 0.1, users))
+
+    own, shadows = loss(member), np.stack([loss(each) + 5.0 for each in seen])
+    plain = area_under_curve(-own[member], -own[~member])
+    assert plain < 0.6
+    for values in calibrate(own, shadows, seen).values():
+        assert area_under_curve(values[member], values[~member]) > 0.9
+    nothing = calibrate(loss(np.zeros(users)), np.stack([loss(np.zeros(users)) for _ in seen]), seen)
+    assert all(
+        abs(area_under_curve(v[member], v[~member]) - 0.5) < 0.1 for v in nothing.values()
+    )
+
+
+def test_shadows_of_a_private_run_take_as_many_steps(memorized: Path) -> None:
+    known = Run.read(memorized)
+    assert shadow_settings(known, 50, 7.0).max_targets == known.targets
+    private = replace(known, training={**known.training, "dp_epsilon": 8.0, "dp_users": 64},
+                      metrics={"privacy": {"steps": 30}})  # fmt: skip
+    found = shadow_settings(private, 50, 7.0)
+    assert (found.dp_users, found.max_minutes, found.max_targets) == (25, 7.0, None)
+    planned = accountant.plan(found, 1, 50)
+    assert (planned.steps, planned.rate) == (30, 0.5)
 
 
 def test_held_out_users_are_not_trained_on(shop: Dataset) -> None:
