@@ -46,7 +46,10 @@ USUAL: dict[str, Any] = {
     "dtype": "float32", "fit": "both", "seed": 1,
 }  # fmt: skip
 HELD_OUT = 0.2
-FIXED = (1 / 4.3479, 0.6953)  # the factors of the model and of the prior that suit the shipped adapter
+FIXED = (
+    1 / 4.3479,
+    0.6953,
+)  # the factors of the model and of the prior that suit the shipped adapter
 KINDS = ("base", "usual", "none", "epsilon-8", "epsilon-2")
 _ARRAYS = ("logits", "mass", "start", "above", "rows", "ends", "prior", "allowed")
 

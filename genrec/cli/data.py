@@ -441,7 +441,9 @@ def audit(
     ] = None,
     shadow_minutes: Annotated[
         float,
-        typer.Option(metavar="N", help="With --shadows: time limit for each shadow in minutes.", min=0),
+        typer.Option(
+            metavar="N", help="With --shadows: time limit for each shadow in minutes.", min=0
+        ),
     ] = 30.0,
     tokens: Annotated[
         int | None,
@@ -472,7 +474,9 @@ def audit(
         _audit_privacy(data, privacy, outside, options, (place, shadows, shadow_minutes), json=json)
         return
     if shadows is not None or tokens is not None or out is not None:
-        raise SettingsError("--shadows, --tokens and --out need --privacy RUN, which is the run to audit.")
+        raise SettingsError(
+            "--shadows, --tokens and --out need --privacy RUN, which is the run to audit."
+        )
     from genrec.data.dataset import Dataset
     from genrec.data.readers import arrow, files
     from genrec.data.readers.rejects import Rejects

@@ -12,7 +12,6 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import nn
 
 ROOM = 4 << 30  # bytes of states that are kept; the states of further examples are computed again

@@ -39,7 +39,9 @@ def add_adapter(model: Any, training: Training, base: str | None = None) -> Any:
     if names != "all-linear":
         names = [n.strip() for n in names.split(",") if n.strip()]
     elif training.lora_layers is not None:  # PEFT selects blocks only if the layers are listed
-        inside = {n.rpartition(".")[2] for b in blocks for n, m in b.named_modules() if _is_linear(m)}
+        inside = {
+            n.rpartition(".")[2] for b in blocks for n, m in b.named_modules() if _is_linear(m)
+        }
         names = sorted(inside)
     chosen = None
     if training.lora_layers is not None:

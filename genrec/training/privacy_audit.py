@@ -304,7 +304,9 @@ class _Scorer:
         objective = NextItemObjective(examples, paths, self._base, self._training, titles)
         owner = part.interactions.columns.user
         events = [np.concatenate([examples.rows[r].event for r in rows]) for rows in examples.packs]
-        counts = np.bincount(owner[np.concatenate(events)], minlength=len(part.interactions.user_ids))
+        counts = np.bincount(
+            owner[np.concatenate(events)], minlength=len(part.interactions.user_ids)
+        )
         known = np.flatnonzero(counts)
         names = tuple(part.interactions.user_ids[code] for code in known.tolist())
         place = np.full(len(counts), -1)

@@ -46,6 +46,7 @@ from genrec.training.run_files import write_run, write_settings
 from genrec.training.time_plan import Stopwatch
 from genrec.types import Log
 
+
 def check_settings(training: Training) -> None:
     """Check that a run with these settings can be private.
 

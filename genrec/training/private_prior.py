@@ -39,7 +39,9 @@ def noised_popularity(
     events = TrainingEvents.of(data.interactions, behavior, before)
     clipped = clip_counts(events.user, events.row, len(data.catalog))
     source = np.random.default_rng(secrets.randbits(128))
-    counts = shrink(clipped + source.normal(0, noise * PRIOR_NORM, len(clipped)), noise * PRIOR_NORM)
+    counts = shrink(
+        clipped + source.normal(0, noise * PRIOR_NORM, len(clipped)), noise * PRIOR_NORM
+    )
     return CollaborativePrior(replace(Counts.none(data.catalog), popularity=counts), MIX, {})
 
 

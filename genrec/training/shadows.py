@@ -127,7 +127,12 @@ def shadow_settings(run: Run, users: int, minutes: float) -> Training:
         values["behaviors"] = tuple(values["behaviors"])
     training = Training(**values)
     training = replace(
-        training, holdout_users=0.0, eval_users=0, tune_users=0, max_minutes=minutes, report_to="none"
+        training,
+        holdout_users=0.0,
+        eval_users=0,
+        tune_users=0,
+        max_minutes=minutes,
+        report_to="none",
     )
     private: Any = run.metrics.get("privacy")
     if private is None:
@@ -150,7 +155,11 @@ def _prompt(run: Run) -> dict[str, Any]:
 
 def _check(folder: Path, run: Run, seed: int) -> None:
     """Check that a folder has no shadows of another run, and note whose shadows it has."""
-    about = {"data": run.data_fingerprint, "training": json.loads(json.dumps(run.training)), "seed": seed}
+    about = {
+        "data": run.data_fingerprint,
+        "training": json.loads(json.dumps(run.training)),
+        "seed": seed,
+    }
     path = folder / ABOUT
     if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != about:
         msg = (
@@ -183,7 +192,10 @@ def calibrate(losses: FloatArray, shadows: FloatArray, seen: BoolArray) -> dict[
     """
     own = losses - losses.mean()
     other = shadows - shadows.mean(axis=1, keepdims=True)
-    means = {w: np.where(seen == w, other, 0.0).sum(axis=0) / (seen == w).sum(axis=0) for w in (True, False)}
+    means = {
+        w: np.where(seen == w, other, 0.0).sum(axis=0) / (seen == w).sum(axis=0)
+        for w in (True, False)
+    }
     around = {}
     for which, mean in means.items():
         apart = np.where(seen == which, other - mean, 0.0)
