@@ -38,6 +38,8 @@ PRIOR = "prior.safetensors"
 SETTINGS = "training.yaml"
 LOG = "log.jsonl"
 CHECKPOINTS = "checkpoints"
+UNSHARED = "unshared"  # folder in a private run for what was computed without noise, such as its log
+DATA = "data.json"  # file in it with the hash of the dataset, which the adapter's guarantee does not cover
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,8 @@ class Run:
         encoder_hash: the hash of the tokenizer and the format of titles, from ``Encoder.hash``.
         catalog_hash: the hash of the items in the training data, from ``Catalog.hash``.
         data: the name of the dataset.
-        data_fingerprint: the hash of the dataset, from ``protocols.fingerprint``.
+        data_fingerprint: the hash of the dataset, from ``protocols.fingerprint``. Of a private run, it is
+            kept in the folder ``UNSHARED``, since a hash shows whether a user was in the data.
         settings: the settings of the recommender.
         training: the training settings.
         versions: the versions of genrec and of the libraries used in training.
@@ -132,14 +135,21 @@ class Run:
                     "or use the version that wrote it."
                 )
                 raise ModelError(msg)
+            aside = Path(folder) / UNSHARED / DATA
+            if not known["data_fingerprint"] and aside.is_file():
+                known["data_fingerprint"] = json.loads(aside.read_text(encoding="utf-8"))["fingerprint"]
             return cls(**{**known, "parts": tuple(known.get("parts", ()))})
         except (OSError, ValueError, TypeError, AttributeError) as error:
             msg = f"{path} is damaged: {error!r}. Train again, or copy the run folder again."
             raise ModelError(msg) from error
 
     def write(self, folder: Path) -> None:
-        """Write ``run.json`` atomically."""
+        """Write ``run.json`` atomically; the hash of the data of a private run is written elsewhere."""
         values = {n: v for n, v in asdict(self).items() if n != "parts" or v}
+        if "privacy" in self.metrics:
+            values["data_fingerprint"] = ""
+            text = json.dumps({"fingerprint": self.data_fingerprint}, indent=2)
+            write_text(folder / UNSHARED / DATA, text + "\n")
         text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
         write_text(folder / RUN, text + "\n")
 

@@ -102,7 +102,10 @@ def federate(
     mean, kept = average_adapters(adapters, shares, average)
     merged = _merge_priors(folders) if prior else None
     targets = sum(run.targets for run in found)
-    parts = tuple(dict.fromkeys(p for run in found for p in (run.parts or [run.data_fingerprint])))
+    hashes = [  # those of private runs are not for others
+        run.parts or ([] if "privacy" in run.metrics else [run.data_fingerprint]) for run in found
+    ]
+    parts = tuple(dict.fromkeys(part for each in hashes for part in each))
     run = replace(
         found[0],
         data=" + ".join(dict.fromkeys(run.data for run in found)),

@@ -152,7 +152,9 @@ def audit_privacy(
         )
         raise SettingsError(msg)
     data = protocols.apply_protocol(data, training.protocol or protocols.default_protocol(data))
-    if protocols.fingerprint(data) != trained.data_fingerprint:
+    if not trained.data_fingerprint:
+        log(f"{folder} does not say which data it was trained on; see its folder {runs.UNSHARED}.")
+    elif protocols.fingerprint(data) != trained.data_fingerprint:
         msg = (
             f"{folder} was trained on another dataset than {data.info.name}. Expected the dataset that it "
             "was trained on."

@@ -137,7 +137,7 @@ class PrivatePlan:
 
 def train_privately(
     how: PrivatePlan, objective: Objective, examples: Examples, model: LanguageModel
-) -> tuple[Privacy, int, bool]:
+) -> tuple[Privacy, bool]:
     """Train an adapter; see the module's docstring.
 
     Args:
@@ -147,8 +147,7 @@ def train_privately(
         model: the model with its adapter.
 
     Returns:
-        The guarantee for the steps that were done, the number of targets that were learned from, and True
-        if all planned steps were done.
+        The guarantee for the steps that were done, and True if all planned steps were done.
 
     Raises:
         SettingsError: the guarantee cannot be reached.
@@ -206,13 +205,13 @@ def train_privately(
             "clipped": clipped / max(int(drawn.sum()), 1),
         }
         last = stopwatch.now()
-        files.append_text(how.folder / runs.LOG, json.dumps(line) + "\n")
+        files.append_text(how.folder / runs.UNSHARED / runs.LOG, json.dumps(line) + "\n")
         how.watch(line)
     if not all(torch.isfinite(p).all() for p in weights):
         raise ModelError("A weight is not finite. Lower learning_rate or raise dp_epsilon.")
     history = [(planned.noise, planned.rate, done), (planned.prior_noise, 1.0, 1)]
     found = replace(planned, epsilon=accountant.epsilon_of(history, planned.delta), steps=done)
-    return found, learned, done == planned.steps
+    return found, done == planned.steps
 
 
 def key_of(batch: Mapping[str, torch.Tensor]) -> bytes:
@@ -287,9 +286,13 @@ def train_run(
     paths = build_paths(recommender, training, titles)
     objective = NextItemObjective(examples, paths, tuned, training, titles)
     write_settings(folder, how.written)
-    found, learned, finished = train_privately(how, objective, examples, tuned)
-    run = replace(run, targets=learned, finished=finished, metrics={"privacy": asdict(found)})
-    write_run(folder, run, recommender, training, functools.partial(write_adapter, tuned.model))
+    unshared = folder / runs.UNSHARED
+    unshared.mkdir()
+    found, finished = train_privately(how, objective, examples, tuned)
+    expected = round(found.rate * found.users * found.steps)  # the real number is not for others
+    run = replace(run, targets=expected, finished=finished, metrics={"privacy": asdict(found)})
+    save = functools.partial(write_adapter, tuned.model)
+    write_run(folder, run, recommender, training, save, unshared)
     prior = noised_popularity(
         recommender.dataset, recommender.behavior, training.before, found.prior_noise
     )

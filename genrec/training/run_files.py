@@ -99,6 +99,7 @@ def write_run(
     recommender: Recommender,
     training: Training,
     save: Callable[[Path], None],
+    reports: Path | None = None,
 ) -> None:
     """Write all files of a run folder. The file run.json comes last, so it marks a complete run.
 
@@ -108,6 +109,7 @@ def write_run(
         recommender: the recommender whose catalog, trie and tokenizer are written.
         training: the training settings.
         save: a function that writes the trained weights to a folder.
+        reports: the folder of the log, to which the report is written; None for the run folder.
     """
     import pyarrow.parquet as pq
 
@@ -122,5 +124,5 @@ def write_run(
     pq.write_table(recommender.catalog.to_table(), folder / runs.CATALOG)
     assert isinstance(recommender.trie, TitleTrie)
     recommender.trie.save(folder / runs.TRIE)
-    report.write(folder, run, 2 if training.objective == "pointwise" else len(recommender.catalog))
+    report.write(reports or folder, run, 2 if training.objective == "pointwise" else len(recommender.catalog))
     run.write(folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 from support import served, tiny_runs
 
 from genrec import Dataset, Recommender, runs
+from genrec.data import protocols
 from genrec.errors import SettingsError
 from genrec.models.language_model import LanguageModel
 from genrec.priors.collaborative import CollaborativePrior
@@ -184,8 +186,19 @@ def test_a_private_run_was_trained_and_reloads_to_the_same_losses(
     assert 49 < privacy["epsilon"] <= 50
     assert privacy["users"] == 24
     assert privacy["unit"] == "user"
-    lines = [json.loads(x) for x in (tmp_path / "dp" / runs.LOG).read_text().splitlines()]
+    unshared = tmp_path / "dp" / runs.UNSHARED
+    lines = [json.loads(x) for x in (unshared / runs.LOG).read_text().splitlines()]
     assert len(lines) == privacy["steps"]
+    # What was computed without noise is in one folder, which need not be there to use the run.
+    known = protocols.fingerprint(protocols.apply_protocol(shop, protocols.default_protocol(shop)))
+    outside = [p for p in (tmp_path / "dp").rglob("*") if p.is_file() and unshared not in p.parents]
+    assert not any(known.encode() in p.read_bytes() for p in outside)
+    assert not {p.name for p in outside} & {runs.LOG, "report.md"}
+    assert run.targets == round(privacy["steps"] * 10)
+    assert Run.read(tmp_path / "dp").data_fingerprint == known
+    shutil.rmtree(unshared)
+    assert Run.read(tmp_path / "dp").data_fingerprint == ""
+    Recommender.load(tmp_path / "dp", shop, prior="none")
     prior = CollaborativePrior.load(tmp_path / "dp" / runs.PRIOR, shop.catalog)
     assert prior.mix == private_prior.MIX
     assert not prior.counts.user_ids
