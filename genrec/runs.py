@@ -38,6 +38,7 @@ PRIOR = "prior.safetensors"
 SETTINGS = "training.yaml"
 LOG = "log.jsonl"
 CHECKPOINTS = "checkpoints"
+OWN_DATA = "data"  # the dataset with the new events that a run was trained on
 UNSHARED = "unshared"  # folder in a private run for what was computed without noise, such as its log
 DATA = "data.json"  # file in it with the hash of the dataset, which the adapter's guarantee does not cover
 
@@ -66,8 +67,9 @@ class Run:
         targets: the number of titles that the model was trained to predict.
         finished: whether training ran to completion; False if it was stopped early.
         metrics: the metrics of the last validation and of the best one.
-        parts: the hashes of the datasets of the runs that this one is the average of; empty for a run
-            that was trained itself.
+        parts: further hashes of datasets that this run learned from: those of the runs that it is the average
+            of, that of the dataset whose users a shadow was trained on, or that of the dataset after a user
+            was erased.
         format_version: the version of the folder format.
     """
 

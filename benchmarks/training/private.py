@@ -4,10 +4,10 @@
     python -m benchmarks.training.private evaluate --users 300
     python -m benchmarks.training.private audit
 
-``train`` trains adapters on the demo: with epsilon 2 and 8 (the defaults of --dp-epsilon), in the same form without
+``train`` trains adapters on four fifths of the demo's users: with epsilon 2 and 8 (the defaults of --dp-epsilon), in the same form without
 noise and clipping, and in the usual way. ``evaluate`` compares the model alone, and the system with a prior, on
 the same test users of demo-v1. Private runs use the prior in their folder, whose noise is part of epsilon; the
-others use the prior of all counts. ``audit`` trains runs with held-out users and shadow adapters, and attacks the
+others use the prior of all counts. ``audit`` trains shadow adapters, and attacks the
 runs. Everything is kept in .results/training/private.
 """
 
@@ -50,7 +50,7 @@ FIXED = (
     1 / 4.3479,
     0.6953,
 )  # the factors of the model and of the prior that suit the shipped adapter
-KINDS = ("base", "usual", "none", "epsilon-8", "epsilon-2")
+KINDS = ("base", "shipped", "usual", "none", "epsilon-8", "epsilon-2")  # "shipped": usual, 48,000 targets, all users
 _ARRAYS = ("logits", "mass", "start", "above", "rows", "ends", "prior", "allowed")
 
 
@@ -75,16 +75,16 @@ def write_states(states: States, before: int) -> None:
         save_file(tensors, FOLDER / "states.safetensors")
 
 
-def trained(name: str, kind: str, given: argparse.Namespace, states: States) -> Path:
+def trained(kind: str, given: argparse.Namespace, states: States) -> Path:
     """Train a run once, and return its folder."""
+    name = f"{kind}-held"
     folder = FOLDER / "runs" / name
     if (folder / RUN).is_file():
         return folder
     more: dict[str, Any] = {"max_targets": given.targets, "pack_tokens": 192}
     if kind != "usual":
         more = {"dp_epsilon": 8.0 if kind == "none" else float(kind.partition("-")[2])}
-    if name.endswith("held"):
-        more["holdout_users"] = HELD_OUT
+    more["holdout_users"] = HELD_OUT
     known, used, real = len(states.known), time.process_time(), accountant.plan
     if kind == "none":  # the same steps, with neither noise nor clipping
         accountant.plan = lambda *a: replace(real(*a), noise=0.0, clip=1e9)
@@ -105,9 +105,16 @@ def trained(name: str, kind: str, given: argparse.Namespace, states: States) -> 
     return folder
 
 
-def recommender_of(kind: str, data: Dataset, folder: Path | None) -> Recommender:
+def folder_of(kind: str) -> Path | None:
+    """Return the run folder of a kind; None for the base model."""
+    known = {"base": None, "shipped": runs.find_run("online_retail_demo")}
+    return known.get(kind, FOLDER / "runs" / f"{kind}-held")
+
+
+def recommender_of(kind: str, data: Dataset) -> Recommender:
     """Return the recommender of a run with the prior that it is measured with."""
     options: dict[str, Any] = {"prior": "collaborative", "model_role": "fuse"}
+    folder = folder_of(kind)
     if folder is None:
         model = LanguageModel.load("smollm2-135m", threads=1, dtype="float32")
         ours = Recommender(data, model, **options)
@@ -123,22 +130,34 @@ def recommender_of(kind: str, data: Dataset, folder: Path | None) -> Recommender
     return ours
 
 
-def passes_of(kind: str, data: Dataset, folder: Path | None, users: int) -> list[ScoringPass]:
-    """Return the model's logits for the test users, which are computed once."""
-    place = FOLDER / "passes" / kind
-    place.mkdir(parents=True, exist_ok=True)
-    ours: Recommender | None = None
-    found = []
+def score_users(kinds: list[str], data: Dataset, users: int) -> None:
+    """Compute the model's logits for the test users; one user after the other, for all kinds."""
+    ready: dict[str, Recommender] = {}
+    used = time.process_time()
     for case in protocols.sample(protocols.cases(data, "demo-v1"), users):
-        path = place / f"{case.at}.npz"
-        if not path.is_file():
-            ours = recommender_of(kind, data, folder) if ours is None else ours
+        for kind in kinds:
+            path = FOLDER / "passes" / kind / f"{case.at}.npz"
+            if path.is_file():
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if kind not in ready:
+                ready[kind] = recommender_of(kind, data)
             with torch.no_grad():
-                one = score_user(ours, case.history, case.target)
+                one = score_user(ready[kind], case.history, case.target)
             np.savez(path.with_suffix(".tmp.npz"), **{n: getattr(one, n) for n in _ARRAYS})
             path.with_suffix(".tmp.npz").rename(path)
-        with np.load(path, allow_pickle=False) as arrays:
-            found.append(ScoringPass(**{n: arrays[n] for n in _ARRAYS}))
+    print(f"{time.process_time() - used:.0f} s of processor time", flush=True)
+
+
+def passes_of(kinds: list[str], data: Dataset, users: int) -> dict[str, list[ScoringPass]]:
+    """Return what ``score_users`` has computed, for the users that all kinds have."""
+    found: dict[str, list[ScoringPass]] = {kind: [] for kind in kinds}
+    for case in protocols.sample(protocols.cases(data, "demo-v1"), users):
+        paths = [FOLDER / "passes" / kind / f"{case.at}.npz" for kind in kinds]
+        if all(path.is_file() for path in paths):
+            for kind, path in zip(kinds, paths, strict=True):
+                with np.load(path, allow_pickle=False) as arrays:
+                    found[kind].append(ScoringPass(**{n: arrays[n] for n in _ARRAYS}))
     return found
 
 
@@ -165,14 +184,12 @@ def figures(passes: list[ScoringPass]) -> dict[str, np.ndarray[Any, Any]]:
 def evaluate(given: argparse.Namespace) -> None:
     """Compare the runs on the same test users, and print the table."""
     data = protocols.apply_protocol(load("online_retail_demo"), "demo-v1")
-    found, table = {}, {}
-    for kind in KINDS:
-        folder = None if kind == "base" else FOLDER / "runs" / kind
-        if folder is not None and not (folder / RUN).is_file():
-            continue
-        used = time.process_time()
-        found[kind] = figures(passes_of(kind, data, folder, given.users))
-        print(f"{kind}: {time.process_time() - used:.0f} s of processor time", flush=True)
+    kinds = [k for k in KINDS if (f := folder_of(k)) is None or (f / RUN).is_file()]
+    if not given.known:
+        score_users(kinds, data, given.users)
+    passes = passes_of(kinds, data, given.users)
+    found = {kind: figures(each) for kind, each in passes.items()}
+    users, table = len(passes[kinds[0]]), {}
     for kind, values in found.items():
         table[kind] = {
             name: {
@@ -183,8 +200,8 @@ def evaluate(given: argparse.Namespace) -> None:
         }
         for name, shown in table[kind].items():
             print(f"{kind}, {name}: {shown}", flush=True)
-    about = {"commit": commit(), "users": given.users, "systems": table}
-    (FOLDER / f"result-{given.users}.json").write_text(json.dumps(about, indent=1) + "\n")
+    about = {"commit": commit(), "users": users, "systems": table}
+    (FOLDER / f"result-{users}.json").write_text(json.dumps(about, indent=1) + "\n")
 
 
 def audit(given: argparse.Namespace) -> None:
@@ -192,7 +209,7 @@ def audit(given: argparse.Namespace) -> None:
     states = read_states()
     data = load("online_retail_demo")
     for kind in given.kinds.split(","):
-        folder = trained(f"{kind}-held", kind, given, states)
+        folder = trained(kind, given, states)
         known, used = len(states.known), time.process_time()
         found = audit_privacy(
             folder, data, users=given.users, tokens=128, threads=1, states=states, log=print,
@@ -213,12 +230,13 @@ def main() -> None:
     parser.add_argument("--targets", type=int, default=6000, help="targets of the usual training")
     parser.add_argument("--users", type=int, default=300, help="test users, or users on each side")
     parser.add_argument("--kinds", default="usual,epsilon-8", help="runs to audit or to train")
+    parser.add_argument("--known", action="store_true", help="evaluate users that are done only")
     parser.add_argument("--no-shadows", dest="shadows", action="store_false")
     given = parser.parse_args()
     if given.part == "train":
         states = read_states()
-        for kind in KINDS[1:] if given.kinds == "usual,epsilon-8" else given.kinds.split(","):
-            trained(kind, kind, given, states)
+        for kind in KINDS[2:] if given.kinds == "usual,epsilon-8" else given.kinds.split(","):
+            trained(kind, given, states)
     elif given.part == "evaluate":
         evaluate(given)
     else:

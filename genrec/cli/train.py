@@ -214,10 +214,10 @@ def train(
         )
     if not first:
         return
-    if new is not None and not (out / "data").exists():
-        dataset.save(out / "data", [] if rejects is None else [rejects])
+    if new is not None and not (out / runs.OWN_DATA).exists():
+        dataset.save(out / runs.OWN_DATA, [] if rejects is None else [rejects])
         console.print_line(
-            f"Saved the dataset with {int(new.sum()):,} new events to {out / 'data'}."
+            f"Saved the dataset with {int(new.sum()):,} new events to {out / runs.OWN_DATA}."
         )
     if json:
         findings = list(map(str, judge_run(run, str(data), str(out))))

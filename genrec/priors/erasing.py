@@ -6,6 +6,7 @@ trees of a learned ranking learned from the user's events cannot be erased; the 
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,12 +16,14 @@ import numpy as np
 from genrec.config import END
 from genrec.data import protocols
 from genrec.data.dataset import Dataset
-from genrec.errors import DataError
+from genrec.data.erasing import erase_from_dataset
+from genrec.errors import DataError, GenrecError
 from genrec.files import lock_folder, map_arrays
 from genrec.priors.collaborative import CollaborativePrior
 from genrec.priors.counts import count
-from genrec.runs import PRIOR, RUN, Run
+from genrec.runs import OWN_DATA, PRIOR, RUN, Run
 
+DATASET = "dataset.json"
 RECOUNTED, REMOVED, UNCHANGED, NONE = "recounted", "removed", "unchanged", "none"
 
 
@@ -48,7 +51,10 @@ def find_runs(folder: Path) -> list[Path]:
 
 
 def erase_from_run(run: Path, user_id: str, before: Dataset, data: Dataset) -> ErasedRun:
-    """Erase a user from the saved prior of a run.
+    """Erase a user from the saved prior of a run, and from a dataset that was saved in its folder.
+
+    A run that learned from the user also gets the hash of the dataset without the user, so that it is found
+    again when the next user is erased. Private runs do not, since they keep no hash that others may see.
 
     Args:
         run: the run folder.
@@ -58,12 +64,20 @@ def erase_from_run(run: Path, user_id: str, before: Dataset, data: Dataset) -> E
 
     Raises:
         ModelError: the folder is not a run folder.
-        DataError: the prior is damaged.
+        DataError: the prior is damaged, or the user is the only one.
         SettingsError: the folder cannot be written.
     """
     trained = Run.read(run)
-    same = protocols.fingerprint(before) in (trained.data_fingerprint, *trained.parts)
-    learned = same and user_id in before.interactions.user_ids
+    if (run / OWN_DATA / DATASET).is_file():  # trained on new events, which were saved with the run
+        _, before, data = erase_from_dataset(run / OWN_DATA, user_id)
+    known = {trained.data_fingerprint, *trained.parts}
+    learned = user_id in before.interactions.user_ids and not known.isdisjoint(
+        _fingerprints(before, trained)
+    )
+    if learned and "privacy" not in trained.metrics:
+        with lock_folder(run):
+            parts = dict.fromkeys((*trained.parts, *_fingerprints(data, trained)))
+            replace(trained, parts=tuple(parts)).write(run)
     path = run / PRIOR
     if not path.is_file():
         return ErasedRun(run, learned, NONE)
@@ -88,6 +102,15 @@ def erase_from_run(run: Path, user_id: str, before: Dataset, data: Dataset) -> E
         )
         prior.save(path)
     return ErasedRun(run, learned, RECOUNTED)
+
+
+def _fingerprints(data: Dataset, trained: Run) -> list[str]:
+    """Return the hashes of a dataset as it is, and with the split of a run's protocol."""
+    found = [protocols.fingerprint(data)]
+    with contextlib.suppress(GenrecError):  # the protocol may not suit this dataset
+        protocol = trained.training.get("protocol") or protocols.default_protocol(data)
+        found.append(protocols.fingerprint(protocols.apply_protocol(data, protocol)))
+    return found
 
 
 def _erase_other(path: Path, user_id: str) -> str:

@@ -102,7 +102,7 @@ def train_shadows(
         if training.dp_epsilon is not None and place.is_dir():
             shutil.rmtree(place)
         base = LanguageModel.load(run.base_model, device="cpu", dtype="float32", threads=threads)
-        train(
+        found = train(
             of_users(data, mine),
             place,
             base,
@@ -111,6 +111,7 @@ def train_shadows(
             states=states,
             **{**_prompt(run), **asdict(training)},
         )
+        replace(found, parts=(run.data_fingerprint,)).write(place)  # so `genrec erase` knows it
     return places, seen
 
 
@@ -137,14 +138,9 @@ def shadow_settings(run: Run, users: int, minutes: float) -> Training:
     private: Any = run.metrics.get("privacy")
     if private is None:
         return replace(training, max_targets=run.targets)
-    drawn = min(training.dp_users, max(1, users // 2))
-    return replace(
-        training,
-        dp_users=drawn,
-        max_targets=None,
-        epochs=private["steps"] * drawn / users,
-        dp_delta=None,
-    )
+    drawn = max(1, round(private["rate"] * users))  # so each user is seen as often
+    epochs = private["steps"] * drawn / users
+    return replace(training, dp_users=drawn, max_targets=None, epochs=epochs, dp_delta=None)
 
 
 def _prompt(run: Run) -> dict[str, Any]:

@@ -134,6 +134,27 @@ def test_a_prior_is_counted_as_far_as_it_was(tmp_path: Path) -> None:
     assert not (saved / PRIOR).exists()
 
 
+def test_a_run_is_found_for_the_next_user_and_its_own_data_are_erased(tmp_path: Path) -> None:
+    from genrec.priors.erasing import erase_from_run
+
+    data = shop()
+    split = protocols.apply_protocol(data, "global-time")
+    assert protocols.fingerprint(split) != protocols.fingerprint(data)
+    run = saved_run(tmp_path / "run", split)  # with the split of its protocol
+    described = json.loads((run / RUN).read_text())
+    (run / RUN).write_text(json.dumps({**described, "training": {"protocol": "global-time"}}))
+    left = without_user(data, USER)
+    assert erase_from_run(run, USER, data, left).learned
+    assert not erase_from_run(run, USER, left, left).learned
+    assert erase_from_run(run, "u3", left, without_user(left, "u3")).learned
+    # A run that was trained on new events has them in a dataset of its own.
+    newer = saved_run(tmp_path / "newer", data)
+    data.save(newer / "data")
+    assert files_with(newer, USER, TEXT)
+    assert erase_from_run(newer, USER, left, left).learned
+    assert files_with(newer, USER, TEXT) == []
+
+
 def test_the_only_user_cannot_be_erased() -> None:
     data = without_user(shop(), "nobody")
     assert protocols.fingerprint(data) == protocols.fingerprint(shop())

@@ -136,7 +136,7 @@ def test_shadows_of_a_private_run_take_as_many_steps(memorized: Path) -> None:
     known = Run.read(memorized)
     assert shadow_settings(known, 50, 7.0).max_targets == known.targets
     private = replace(known, training={**known.training, "dp_epsilon": 8.0, "dp_users": 64},
-                      metrics={"privacy": {"steps": 30}})  # fmt: skip
+                      metrics={"privacy": {"steps": 30, "rate": 0.5}})  # fmt: skip
     found = shadow_settings(private, 50, 7.0)
     assert (found.dp_users, found.max_minutes, found.max_targets) == (25, 7.0, None)
     planned = accountant.plan(found, 1, 50)
