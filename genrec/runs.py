@@ -39,7 +39,9 @@ SETTINGS = "training.yaml"
 LOG = "log.jsonl"
 CHECKPOINTS = "checkpoints"
 OWN_DATA = "data"  # the dataset with the new events that a run was trained on
-UNSHARED = "unshared"  # folder in a private run for what was computed without noise, such as its log
+UNSHARED = (
+    "unshared"  # folder in a private run for what was computed without noise, such as its log
+)
 DATA = "data.json"  # file in it with the hash of the dataset, which the adapter's guarantee does not cover
 
 
@@ -139,7 +141,9 @@ class Run:
                 raise ModelError(msg)
             aside = Path(folder) / UNSHARED / DATA
             if not known["data_fingerprint"] and aside.is_file():
-                known["data_fingerprint"] = json.loads(aside.read_text(encoding="utf-8"))["fingerprint"]
+                known["data_fingerprint"] = json.loads(aside.read_text(encoding="utf-8"))[
+                    "fingerprint"
+                ]
             return cls(**{**known, "parts": tuple(known.get("parts", ()))})
         except (OSError, ValueError, TypeError, AttributeError) as error:
             msg = f"{path} is damaged: {error!r}. Train again, or copy the run folder again."

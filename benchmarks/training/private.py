@@ -50,7 +50,14 @@ FIXED = (
     1 / 4.3479,
     0.6953,
 )  # the factors of the model and of the prior that suit the shipped adapter
-KINDS = ("base", "shipped", "usual", "none", "epsilon-8", "epsilon-2")  # "shipped": usual, 48,000 targets, all users
+KINDS = (
+    "base",
+    "shipped",
+    "usual",
+    "none",
+    "epsilon-8",
+    "epsilon-2",
+)  # "shipped": usual, 48,000 targets, all users
 _ARRAYS = ("logits", "mass", "start", "above", "rows", "ends", "prior", "allowed")
 
 

@@ -14,16 +14,18 @@ noise could subtract it. PyTorch's generator is not cryptographically secure.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
 import math
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from genrec import files, runs
@@ -36,7 +38,7 @@ from genrec.runs import Run
 from genrec.training import accountant
 from genrec.training.accountant import Privacy
 from genrec.training.config import Training
-from genrec.training.examples import Examples, build_paths
+from genrec.training.examples import Examples, build_paths, mark_shown
 from genrec.training.frozen_blocks import FrozenBlocks, States
 from genrec.training.loop import Watch
 from genrec.training.lora import find_blocks
@@ -73,6 +75,21 @@ def check_settings(training: Training) -> None:
         raise SettingsError(msg)
 
 
+def check_users(data: Dataset, training: Training) -> None:
+    """Check, before anything slow, that no more users are drawn than there are.
+
+    Raises:
+        SettingsError: ``dp_users`` is more than the number of users with events to learn from.
+    """
+    users = len(np.unique(data.interactions.columns.user[mark_shown(data, training)]))
+    if training.dp_users > users:
+        msg = (
+            f"dp_users={training.dp_users:,} is more than the {users:,} users to learn from. Expected at most "
+            f"{users:,}, and far fewer for a stronger guarantee."
+        )
+        raise SettingsError(msg)
+
+
 def without_measuring(training: Training, log: Log) -> Training:
     """Return settings without what would use validation users, since that would need privacy, too."""
     if training.eval_users or training.tune_users:
@@ -88,6 +105,17 @@ def with_short_rows(training: Training) -> Training:
     if training.dp_epsilon is None:
         return training
     return replace(training, pack_tokens=training.dp_tokens)
+
+
+@contextlib.contextmanager
+def naming_its_setting(training: Training) -> Iterator[None]:
+    """Name ``dp_tokens`` in errors about the size of rows if the training is private."""
+    try:
+        yield
+    except SettingsError as error:
+        if training.dp_epsilon is None:
+            raise
+        raise SettingsError(str(error).replace("pack_tokens", "dp_tokens")) from error
 
 
 def one_row_each(examples: Examples, data: Dataset) -> Examples:

@@ -124,5 +124,7 @@ def write_run(
     pq.write_table(recommender.catalog.to_table(), folder / runs.CATALOG)
     assert isinstance(recommender.trie, TitleTrie)
     recommender.trie.save(folder / runs.TRIE)
-    report.write(reports or folder, run, 2 if training.objective == "pointwise" else len(recommender.catalog))
+    report.write(
+        reports or folder, run, 2 if training.objective == "pointwise" else len(recommender.catalog)
+    )
     run.write(folder)

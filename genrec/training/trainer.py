@@ -108,6 +108,7 @@ def train(
     data = data.with_context(ours.context_names).with_knowledge(ours.knowledge_names)
     if training.dp_epsilon is not None:
         private.check_settings(training)
+        private.check_users(data, training)
         training = private.without_measuring(training, log)
         if resume or since is not None or new is not None:
             msg = (
@@ -144,9 +145,9 @@ def train(
         tuned = _make_trainable(model, training, run, since)
         wanted = None if new is None else _with_replay(data, new, training)
         log("Preparing the histories ...")
-        examples, build_objective = _prepare(
-            recommender, data, ours, private.with_short_rows(training), wanted
-        )
+        with private.naming_its_setting(training):
+            rows_as = private.with_short_rows(training)
+            examples, build_objective = _prepare(recommender, data, ours, rows_as, wanted)
         if training.gradient_checkpointing:
             tuned.model.gradient_checkpointing_enable({"use_reentrant": False})
             tuned.model.enable_input_require_grads()

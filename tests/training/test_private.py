@@ -220,6 +220,15 @@ def test_what_cannot_be_private_is_refused(shop: Dataset, tmp_path: Path) -> Non
     for name, value in wrong.items():
         with pytest.raises(SettingsError, match=f"does not work with {name}="):
             private.check_settings(replace(base, **{name: value}))
+    with pytest.raises(SettingsError, match="dp_users=25 is more than the 24 users"):
+        train(shop, tmp_path / "run", "none", **{**GIVEN, "dp_epsilon": 2.0, "dp_users": 25})
+    with pytest.raises(SettingsError, match="dp_tokens=16 is too small"):
+        train(
+            shop,
+            tmp_path / "run",
+            tiny_runs.fresh(),
+            **{**GIVEN, "dp_epsilon": 2.0, "dp_tokens": 16},
+        )
     for more in ({"resume": True}, {"since": tmp_path}):
         with pytest.raises(SettingsError, match="--resume and --from"):
             train(shop, tmp_path / "run", "none", **{**GIVEN, "dp_epsilon": 2.0}, **more)
