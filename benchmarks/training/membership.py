@@ -24,6 +24,7 @@ from genrec.data.readers import arrow, files
 from genrec.data.readers.rejects import Rejects
 from genrec.json_text import to_json
 from genrec.training.privacy_audit import audit_privacy
+from genrec.training.shadows import AuditOptions
 
 LEAST, MOST = 5, 150  # events of a customer of the sample; see its data card
 
@@ -52,7 +53,11 @@ def main() -> None:
     print(f"{wanted.sum():,} other customers, {len(outside.interactions.user_ids):,} with events")
     began = time.process_time()
     found = audit_privacy(
-        "online_retail_demo", demo, outside=outside, users=given.users, threads=1, log=print
+        "online_retail_demo",
+        demo,
+        AuditOptions(users=given.users, threads=1),
+        outside=outside,
+        log=print,
     )
     about = {"commit": commit(), "processor_seconds": round(time.process_time() - began)}
     text = to_json({**found.to_dict(), **about})

@@ -37,7 +37,8 @@ from genrec.priors.collaborative import CollaborativePrior
 from genrec.runs import RUN, Run
 from genrec.training import accountant
 from genrec.training.frozen_blocks import States
-from genrec.training.privacy_audit import Shadows, audit_privacy
+from genrec.training.privacy_audit import audit_privacy
+from genrec.training.shadows import AuditOptions, Shadows
 from genrec.training.trainer import train
 
 FOLDER = ROOT / ".results" / "training" / "private"
@@ -92,9 +93,13 @@ def trained(kind: str, given: argparse.Namespace, states: States) -> Path:
     if kind != "usual":
         more = {"dp_epsilon": 8.0 if kind == "none" else float(kind.partition("-")[2])}
     more["holdout_users"] = HELD_OUT
-    known, used, real = len(states.known), time.process_time(), accountant.plan
+    known, used = len(states.known), time.process_time()
+    real, epsilon_of = accountant.plan, accountant.epsilon_of
     if kind == "none":  # the same steps, with neither noise nor clipping
         accountant.plan = lambda *a: replace(real(*a), noise=0.0, clip=1e9)
+        accountant.epsilon_of = lambda history, delta: (
+            1e9 if any(not each[0] for each in history) else epsilon_of(history, delta)
+        )
     try:
         train(
             load("online_retail_demo"), folder, "smollm2-135m", states=states,
@@ -105,7 +110,7 @@ def trained(kind: str, given: argparse.Namespace, states: States) -> Path:
             **{**USUAL, **more},
         )  # fmt: skip
     finally:
-        accountant.plan = real
+        accountant.plan, accountant.epsilon_of = real, epsilon_of
     write_states(states, known)
     seconds = time.process_time() - used
     print(f"{name}: {seconds:.0f} s of processor time, {Run.read(folder).metrics}", flush=True)
@@ -219,7 +224,7 @@ def audit(given: argparse.Namespace) -> None:
         folder = trained(kind, given, states)
         known, used = len(states.known), time.process_time()
         found = audit_privacy(
-            folder, data, users=given.users, tokens=128, threads=1, states=states, log=print,
+            folder, data, AuditOptions(given.users, 128, 1, states=states), log=print,
             shadows=Shadows(FOLDER / "shadows" / kind, 4) if given.shadows else None,
         )  # fmt: skip
         write_states(states, known)

@@ -14,6 +14,7 @@ import typer
 
 from genrec import __version__
 from genrec.cli import (
+    audit,
     batch,
     chat,
     data,
@@ -65,7 +66,7 @@ for _panel, _commands in {
     ),
     "Many users": (batch.batch,),
     "Serve": (serve.serve, serve.key),
-    "Data": (data.prepare, data.audit, vectors.index, vectors.embed, warm.warm, sentiment.sentiment,
+    "Data": (data.prepare, audit.audit, vectors.index, vectors.embed, warm.warm, sentiment.sentiment,
         erase.erase),
     "Evaluate and train": (
         fit.fit, search.search, evaluate.evaluate, evaluate.tune, train.train, train.examples, train.merge,

@@ -25,8 +25,6 @@ from genrec import runs
 from genrec.config import Settings
 from genrec.data import protocols
 from genrec.data.dataset import Dataset
-from genrec.data.ingest import EventOptions, ingest
-from genrec.data.interactions import Interactions
 from genrec.errors import DataError, ModelError, SettingsError
 from genrec.evaluation.bootstrap import Interval
 from genrec.models.language_model import LanguageModel
@@ -39,7 +37,7 @@ from genrec.training.frozen_blocks import FrozenBlocks, States
 from genrec.training.lora import find_blocks
 from genrec.training.objectives import NextItemObjective
 from genrec.training.private import key_of, one_row_each
-from genrec.training.shadows import calibrate, train_shadows
+from genrec.training.shadows import AuditOptions, Shadows, calibrate, of_users, train_shadows
 from genrec.types import BoolArray, FloatArray, IntArray, Log
 
 HELD_OUT, OUTSIDE = "held out", "another dataset"
@@ -109,14 +107,10 @@ class PrivacyAudit:
 def audit_privacy(
     run: str | Path,
     data: Dataset,
+    options: AuditOptions | None = None,
     *,
     outside: Dataset | None = None,
-    users: int = 200,
-    tokens: int | None = None,
     shadows: Shadows | None = None,
-    threads: int | None = None,
-    seed: int = 0,
-    states: States | None = None,
     log: Log = lambda message: None,
 ) -> PrivacyAudit:
     """Attack a run by membership inference; see the module's docstring.
@@ -124,16 +118,10 @@ def audit_privacy(
     Args:
         run: the run folder, or the name of a dataset that a run was shipped with.
         data: the dataset that it was trained on.
+        options: how many users to compare, and what to read of them; None for the defaults.
         outside: a dataset of other users with the same catalog; None to use the users whom the run held
             out.
-        users: the largest number of members and of non-members, which are random samples.
-        tokens: read only one window of events per user, the one with the most targets of those with at
-            most so many tokens; None to read all events, or for a private run the window that it was
-            trained on.
         shadows: how many shadow adapters to train, and where; None for none.
-        threads: see ``LanguageModel.load``.
-        seed: the random seed of the samples, of the shadows and of the bootstrap.
-        states: see ``genrec.training.trainer.train``.
         log: a function that is called with a line of text before each slow step.
 
     Raises:
@@ -141,6 +129,8 @@ def audit_privacy(
         ModelError: the run or its model cannot be loaded, or it was trained on other data.
         DataError: the other dataset has another catalog, or there are too few users.
     """
+    options = options or AuditOptions()
+    users, tokens, threads, seed = options.users, options.tokens, options.threads, options.seed
     folder = runs.find_run(run)
     trained = Run.read(folder)
     training = Training(**{**trained.training, "behaviors": _tuple(trained.training["behaviors"])})
@@ -199,18 +189,14 @@ def audit_privacy(
     )
     places: list[Path] = []
     seen: dict[str, BoolArray] = {}
-    states = States() if states is None else states
     if shadows is not None:
         everyone = sorted(inside)
-        places, halves = train_shadows(
-            trained, data, everyone, shadows.folder, many=shadows.many, of_users=of_users, seed=seed,
-            minutes=shadows.minutes, threads=threads, states=states, log=log,
-        )  # fmt: skip
+        places, halves = train_shadows(trained, data, everyone, shadows, options, log)
         seen = {name: halves[:, place] for place, name in enumerate(everyone)}
     log(f"Loading {trained.base_model} ...")
     if tokens is None and training.dp_epsilon is not None:
         tokens = training.dp_tokens
-    scorer = _Scorer(trained, training, settings, tokens, threads, states)
+    scorer = _Scorer(trained, training, settings, tokens, threads, options.states)
     log(f"Comparing {len(mine):,} members with {len(others):,} non-members ...")
     ours, their = scorer.read(data, mine), scorer.read(theirs, others)
     one, base_one = scorer.losses(ours, folder, base=True)
@@ -234,21 +220,6 @@ def audit_privacy(
         (float(ours.targets.mean()), float(their.targets.mean())),
         (float(one_gain.mean()), float(other_gain.mean())), auc, tpr, len(places), attacks,
     )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Shadows:
-    """How many shadow adapters an audit trains, and where.
-
-    Attributes:
-        folder: the folder for the shadows, of which finished ones are used again.
-        many: the number of shadows, which must be even.
-        minutes: the time limit for one shadow.
-    """
-
-    folder: Path
-    many: int = 4
-    minutes: float = 30.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -344,18 +315,6 @@ class _Scorer:
         tuned.unload()
         self._base.model.requires_grad_(False)
         return after / read.targets, before / read.targets
-
-
-def of_users(data: Dataset, users: Sequence[str]) -> Dataset:
-    """Return a dataset with the events of some users only."""
-    table, wanted = data.interactions.to_table(), set(users)
-    import pyarrow as pa
-
-    kept = table.filter(pa.array([user in wanted for user in table["user_id"].to_pylist()]))
-    unit = "none" if data.interactions.unit_ids is None else "unit"
-    events = ingest(kept, data.catalog, EventOptions(time_unit="position", unit=unit)).events
-    found = Dataset(data.catalog, Interactions(data.catalog, events), data.info)
-    return found.with_context(data.info.context)
 
 
 def area_under_curve(members: FloatArray, others: FloatArray) -> float:

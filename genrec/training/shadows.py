@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ import numpy as np
 
 from genrec import runs
 from genrec.data.dataset import Dataset
+from genrec.data.ingest import EventOptions, ingest
+from genrec.data.interactions import Interactions
 from genrec.errors import SettingsError
 from genrec.files import write_text
 from genrec.models.language_model import LanguageModel
@@ -33,6 +35,54 @@ from genrec.types import BoolArray, FloatArray, Log
 
 SPREAD = 1e-3  # the least standard deviation of losses in nats, so that no division is by zero
 ABOUT = "shadows.json"
+
+
+@dataclass(frozen=True, slots=True)
+class AuditOptions:
+    """Options of a membership inference attack.
+
+    Attributes:
+        users: the largest number of members and of non-members, which are random samples.
+        tokens: read only one window of events per user, the one with the most targets of those with at
+            most so many tokens; None to read all events, or for a private run the window that it was
+            trained on.
+        threads: see ``LanguageModel.load``.
+        seed: the random seed of the samples, of the shadows and of the bootstrap.
+        states: what frozen blocks have computed; see ``genrec.training.trainer.train``.
+    """
+
+    users: int = 200
+    tokens: int | None = None
+    threads: int | None = None
+    seed: int = 0
+    states: States = field(default_factory=States)
+
+
+@dataclass(frozen=True, slots=True)
+class Shadows:
+    """How many shadow adapters an audit trains, and where.
+
+    Attributes:
+        folder: the folder for the shadows, of which finished ones are used again.
+        many: the number of shadows, which must be even.
+        minutes: the time limit for one shadow.
+    """
+
+    folder: Path
+    many: int = 4
+    minutes: float = 30.0
+
+
+def of_users(data: Dataset, users: Sequence[str]) -> Dataset:
+    """Return a dataset with the events of some users only."""
+    table, wanted = data.interactions.to_table(), set(users)
+    import pyarrow as pa
+
+    kept = table.filter(pa.array([user in wanted for user in table["user_id"].to_pylist()]))
+    unit = "none" if data.interactions.unit_ids is None else "unit"
+    events = ingest(kept, data.catalog, EventOptions(time_unit="position", unit=unit)).events
+    found = Dataset(data.catalog, Interactions(data.catalog, events), data.info)
+    return found.with_context(data.info.context)
 
 
 def draw_halves(users: int, many: int, seed: int) -> BoolArray:
@@ -53,14 +103,8 @@ def train_shadows(
     run: Run,
     data: Dataset,
     users: Sequence[str],
-    folder: Path,
-    *,
-    many: int,
-    of_users: Callable[[Dataset, Sequence[str]], Dataset],
-    seed: int = 0,
-    minutes: float = 30.0,
-    threads: int | None = None,
-    states: States | None = None,
+    shadows: Shadows,
+    options: AuditOptions,
     log: Log = lambda message: None,
 ) -> tuple[list[Path], BoolArray]:
     """Train the shadows that are not there yet.
@@ -69,13 +113,8 @@ def train_shadows(
         run: the audited run.
         data: the dataset that it was trained on.
         users: the users from whom the halves are drawn: those of the run and those it held out.
-        folder: the folder for the shadows.
-        many: the number of shadows, which must be even.
-        of_users: a function that restricts a dataset to some users.
-        seed: the random seed of the halves.
-        minutes: the time limit for one shadow.
-        threads: see ``LanguageModel.load``.
-        states: see ``genrec.training.trainer.train``.
+        shadows: how many shadows to train, and where.
+        options: the options of the attack, for its seed and threads.
         log: a function that is called with a line of text before each slow step.
 
     Returns:
@@ -84,12 +123,13 @@ def train_shadows(
     Raises:
         SettingsError: the number of shadows is odd, or the folder has shadows of another run.
     """
+    many, folder = shadows.many, shadows.folder
     if many < 2 or many % 2:
         msg = f"shadows={many} is not valid. Expected an even number of at least 2, such as 4."
         raise SettingsError(msg)
-    seen = draw_halves(len(users), many, seed)
-    _check(folder, run, seed)
-    training = shadow_settings(run, len(users) // 2, minutes)
+    seen = draw_halves(len(users), many, options.seed)
+    _check(folder, run, options.seed)
+    training = shadow_settings(run, len(users) // 2, shadows.minutes)
     places = []
     for number in range(many):
         place = folder / f"shadow-{number + 1}"
@@ -101,14 +141,16 @@ def train_shadows(
         log(f"Training shadow {number + 1} of {many} on {len(mine):,} users ...")
         if training.dp_epsilon is not None and place.is_dir():
             shutil.rmtree(place)
-        base = LanguageModel.load(run.base_model, device="cpu", dtype="float32", threads=threads)
+        base = LanguageModel.load(
+            run.base_model, device="cpu", dtype="float32", threads=options.threads
+        )
         found = train(
             of_users(data, mine),
             place,
             base,
             resume=(place / runs.SETTINGS).is_file(),
             log=log,
-            states=states,
+            states=options.states,
             **{**_prompt(run), **asdict(training)},
         )
         replace(found, parts=(run.data_fingerprint,)).write(place)  # so `genrec erase` knows it

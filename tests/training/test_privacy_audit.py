@@ -26,10 +26,18 @@ from genrec.training.privacy_audit import (
     PrivacyAudit,
     area_under_curve,
     audit_privacy,
-    of_users,
     true_positive_rate,
 )
-from genrec.training.shadows import ABOUT, calibrate, draw_halves, shadow_settings, train_shadows
+from genrec.training.shadows import (
+    ABOUT,
+    AuditOptions,
+    Shadows,
+    calibrate,
+    draw_halves,
+    of_users,
+    shadow_settings,
+    train_shadows,
+)
 from genrec.training.trainer import train
 
 VALUES = st.lists(st.integers(0, 6).map(float), min_size=1, max_size=15).map(np.array)
@@ -94,8 +102,8 @@ def test_shadows_calibrate_an_attack_and_are_used_again(
     assert (place / "shadow-2" / "run.json").stat().st_mtime_ns != times[1]
     assert again["attacks"]["difference"] == found["attacks"]["difference"]
     with pytest.raises(SettingsError, match="even number"):
-        train_shadows(Run.read(memorized), shop, shop.interactions.user_ids, place, many=3,
-                      of_users=of_users)  # fmt: skip
+        train_shadows(Run.read(memorized), shop, shop.interactions.user_ids, Shadows(place, 3),
+                      AuditOptions())  # fmt: skip
     (place / ABOUT).write_text("{}")
     code, _, said = run(*asked, "--shadows", 2)
     assert code
@@ -176,7 +184,7 @@ def test_an_audit_needs_users_of_both_kinds(memorized: Path, shop: Dataset, tmp_
         str(memorized.parent / "tiny-llama"),
         **{**few, "learning_rate": 1e-9},
     )
-    found = audit_privacy(tmp_path / "half", half, outside=shop, users=30)
+    found = audit_privacy(tmp_path / "half", half, AuditOptions(users=30), outside=shop)
     assert (found.members, found.non_members, found.chosen) == (30, 30, "another dataset")
     assert found.gains == pytest.approx((0.0, 0.0), abs=1e-4)
     assert protocols.fingerprint(half) != protocols.fingerprint(shop)
