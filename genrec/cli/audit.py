@@ -2,19 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from genrec.cli.options import AsJson, Data, command
+from genrec.config import option
 from genrec.errors import SettingsError
+
+_PRIVACY = "Privacy of a run"
+
+
+@dataclass(frozen=True, slots=True)
+class PrivacyOptions:
+    """Options for attacking a run."""
+
+    privacy: str | None = option(
+        None,
+        _PRIVACY,
+        "Check instead whether this run shows who it was trained on (membership inference). The run "
+        "needs users who were held out with `genrec train --holdout-users`, or use --outside.",
+        metavar="RUN",
+    )
+    outside: Path | None = option(
+        None,
+        _PRIVACY,
+        "With --privacy: dataset of users who were not trained on, with the same items.",
+        metavar="DIR",
+    )
+    users: int = option(200, _PRIVACY, "With --privacy: number of users on each side.", metavar="N")
+    tokens: int | None = option(
+        None,
+        _PRIVACY,
+        "With --privacy: read only one window of at most N tokens per user, which is faster.",
+        metavar="N",
+        unset="all events, or for a private run its --dp-tokens",
+    )
+    shadows: int | None = option(
+        None,
+        _PRIVACY,
+        "With --privacy: train N shadow adapters like the run, each on a random half of the users, for a "
+        "stronger attack. N must be even, such as 4.",
+        metavar="N",
+    )
+    shadow_minutes: float = option(
+        30.0, _PRIVACY, "With --shadows: time limit for each shadow in minutes.", metavar="N"
+    )
+    out: Path | None = option(
+        None,
+        _PRIVACY,
+        "With --shadows: folder for the shadows. Finished ones in it are used again.",
+        metavar="DIR",
+        unset="RUN-shadows",
+    )
+    threads: int | None = option(
+        None, _PRIVACY, "With --privacy: number of CPU threads.", metavar="N"
+    )
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            SettingsError: a value is invalid, or an option needs --privacy.
+        """
+        least = {"users": 1, "tokens": 16, "threads": 1, "shadows": 2, "shadow_minutes": 0}
+        for name, value in ((name, getattr(self, name)) for name in least):
+            if value is not None and not value >= least[name]:
+                msg = (
+                    f"--{name.replace('_', '-')} {value} is not valid. Expected a number of at least "
+                    f"{least[name]}."
+                )
+                raise SettingsError(msg)
+        if self.privacy is None and any((self.outside, self.tokens, self.shadows, self.out)):
+            msg = "--outside, --tokens, --shadows and --out need --privacy RUN, which is the run to audit."
+            raise SettingsError(msg)
 
 
 @command()
 def audit(
     data: Data,
+    attack: PrivacyOptions,
     split: Annotated[
         str,
         typer.Option(metavar="validation|test", help="Part of the data to check."),
@@ -34,71 +103,12 @@ def audit(
             "command checks whether the results are arithmetically possible.",
         ),
     ] = None,
-    privacy: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RUN",
-            help="Check instead whether this run shows who it was trained on (membership inference). The run "
-            "needs users who were held out with `genrec train --holdout-users`, or use --outside.",
-        ),
-    ] = None,
-    outside: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="With --privacy: dataset of users who were not trained on, with the same items.",
-        ),
-    ] = None,
-    users: Annotated[
-        int,
-        typer.Option(metavar="N", help="With --privacy: number of users on each side.", min=1),
-    ] = 200,
-    shadows: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="With --privacy: train N shadow adapters like the run, each on a random half of the users, for a "
-            "stronger attack. N must be even, such as 4.",
-        ),
-    ] = None,
-    shadow_minutes: Annotated[
-        float,
-        typer.Option(
-            metavar="N", help="With --shadows: time limit for each shadow in minutes.", min=0
-        ),
-    ] = 30.0,
-    tokens: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="With --privacy: read only one window of at most N tokens per user, which is faster.",
-            min=16,
-            show_default="all events, or for a private run its --dp-tokens",
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="With --shadows: folder for the shadows. Finished ones in it are used again.",
-            show_default="RUN-shadows",
-        ),
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(metavar="N", help="With --privacy: number of CPU threads.", min=1)
-    ] = None,
     json: AsJson = False,
 ) -> None:
     """Check a dataset for problems that make evaluations misleading, such as leaks and ties."""
-    if privacy is not None:
-        options = {"users": users, "tokens": tokens, "threads": threads}
-        place = None if shadows is None else out or Path(f"{privacy.rstrip('/')}-shadows")
-        _audit_privacy(data, privacy, outside, options, (place, shadows, shadow_minutes), json=json)
+    if attack.privacy is not None:
+        _audit_privacy(data, attack.privacy, attack, json=json)
         return
-    if shadows is not None or tokens is not None or out is not None:
-        raise SettingsError(
-            "--shadows, --tokens and --out need --privacy RUN, which is the run to audit."
-        )
     from genrec.data.dataset import Dataset
     from genrec.data.readers import arrow, files
     from genrec.data.readers.rejects import Rejects
@@ -126,29 +136,22 @@ def audit(
     )
 
 
-def _audit_privacy(
-    data: Path,
-    run: str,
-    outside: Path | None,
-    options: Mapping[str, Any],
-    shadows: tuple[Path | None, int | None, float],
-    *,
-    json: bool,
-) -> None:
+def _audit_privacy(data: Path, run: str, attack: PrivacyOptions, *, json: bool) -> None:
     from genrec.data.dataset import Dataset
     from genrec.reports import console
 
     dataset = Dataset.load(data)
-    others = None if outside is None else Dataset.load(outside)
+    others = None if attack.outside is None else Dataset.load(attack.outside)
     with console.working(f"Auditing {run} ...", quiet=json) as log:
         from genrec.training.privacy_audit import audit_privacy
         from genrec.training.shadows import AuditOptions, Shadows
 
-        folder, many, minutes = shadows
-        asked = None if folder is None or many is None else Shadows(folder, many, minutes)
-        found = audit_privacy(
-            run, dataset, AuditOptions(**options), outside=others, shadows=asked, log=log
-        )
+        asked = None
+        if attack.shadows is not None:
+            place = attack.out or Path(f"{run.rstrip('/')}-shadows")
+            asked = Shadows(place, attack.shadows, attack.shadow_minutes)
+        options = AuditOptions(attack.users, attack.tokens, attack.threads)
+        found = audit_privacy(run, dataset, options, outside=others, shadows=asked, log=log)
     if json:
         console.print_json(found.to_dict())
         return
