@@ -50,7 +50,7 @@ class PrivacyOptions:
     shadow_minutes: float = option(
         30.0, _PRIVACY, "With --shadows: time limit for each shadow in minutes.", metavar="N"
     )
-    out: Path | None = option(
+    shadow_dir: Path | None = option(
         None,
         _PRIVACY,
         "With --shadows: folder for the shadows. Finished ones in it are used again.",
@@ -75,8 +75,8 @@ class PrivacyOptions:
                     f"{least[name]}."
                 )
                 raise SettingsError(msg)
-        if self.privacy is None and any((self.outside, self.tokens, self.shadows, self.out)):
-            msg = "--outside, --tokens, --shadows and --out need --privacy RUN, which is the run to audit."
+        if self.privacy is None and any((self.outside, self.tokens, self.shadows, self.shadow_dir)):
+            msg = "--outside, --tokens, --shadows and --shadow-dir need --privacy RUN, which is the run to audit."
             raise SettingsError(msg)
 
 
@@ -148,7 +148,7 @@ def _audit_privacy(data: Path, run: str, attack: PrivacyOptions, *, json: bool) 
 
         asked = None
         if attack.shadows is not None:
-            place = attack.out or Path(f"{run.rstrip('/')}-shadows")
+            place = attack.shadow_dir or Path(f"{run.rstrip('/')}-shadows")
             asked = Shadows(place, attack.shadows, attack.shadow_minutes)
         options = AuditOptions(attack.users, attack.tokens, attack.threads)
         found = audit_privacy(run, dataset, options, outside=others, shadows=asked, log=log)

@@ -202,7 +202,7 @@ def _check(folder: Path, run: Run, seed: int) -> None:
     if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != about:
         msg = (
             f"{folder} has the shadows of another run. Expected a new folder, or that of the same run and "
-            "seed. Choose another --out."
+            "seed. Choose another --shadow-dir."
         )
         raise SettingsError(msg)
     if not path.is_file():

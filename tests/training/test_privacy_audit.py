@@ -88,7 +88,7 @@ def test_shadows_calibrate_an_attack_and_are_used_again(
 ) -> None:
     shop.save(tmp_path / "shop")
     place = tmp_path / "shadows"
-    asked = ["audit", tmp_path / "shop", "--privacy", memorized, "--out", place, "--threads", 1,
+    asked = ["audit", tmp_path / "shop", "--privacy", memorized, "--shadow-dir", place, "--threads", 1,
              "--tokens", 64]  # fmt: skip
     found = answer(run, *asked, "--shadows", 2)
     assert found["shadows"] == 2
