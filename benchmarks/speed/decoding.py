@@ -32,7 +32,7 @@ import torch
 
 from benchmarks.common import ROOT, commit
 from benchmarks.speed.peer import generate_many
-from genrec import Recommender
+from genrec import LanguageModel, Recommender
 from genrec.data.datasets import load
 from genrec.decoding.search import score, search
 from genrec.decoding.types import Options, Ranking
@@ -141,9 +141,10 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     data = load("online_retail_demo")
-    model = Recommender(
-        data, arguments.model, threads=arguments.threads, device=arguments.device, prior="none"
+    loaded = LanguageModel.load(  # with transformers' classes, which have ``generate``
+        arguments.model, threads=arguments.threads, device=arguments.device, log=print
     )
+    model = Recommender(data, loaded, threads=arguments.threads, prior="none", model_role="fuse")
     cells = [
         {"tokens": t, "beams": k, "batch": b, "mode": m, "gate": arguments.gate}
         for t in ([256] if arguments.gate else arguments.tokens)
