@@ -307,7 +307,7 @@ def test_json_is_plain(run: Run, data: Path, model: Path) -> None:
     assert found["item_id"] == "c"
     assert 0 < found["probability"] <= 1
     assert found["rank"] >= 1
-    names = ["item_id", "title", "behavior", "nats", "nats_model", "nats_prior", "event"]
+    names = ["item_id", "title", "behavior", "nats", "nats_model", "nats_prior", "event", "shared"]
     assert found["explanation"]["evidence"]
     assert all(list(e) == names for e in found["explanation"]["evidence"])
     code, out, err = run(*arguments, "--history", "bought: red mug", "--item", "c")

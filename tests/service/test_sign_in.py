@@ -190,7 +190,9 @@ def test_no_file_of_the_page_writes_html_or_asks_another_server() -> None:
 def test_both_languages_have_all_words() -> None:
     text = (FOLDER / "words.js").read_text(encoding="utf-8")
     tables = re.findall(r"^const (?:EN|ZH) = \{$(.*?)^\};$", text, re.M | re.S)
-    names = [re.findall(r'^  "([^"]+)": "(.*)",$', table, re.M) for table in tables]
+    entry = r'(?:^  | )"([^"]+)": "((?:[^"\\]|\\.)*)",(?=$| ")'  # some share a line
+    names = [re.findall(entry, table, re.M) for table in tables]
+    assert [len(pairs) for pairs in names] == [table.count('": "') for table in tables]
     english, chinese = (dict(pairs) for pairs in names)
     assert [len(pairs) for pairs in names] == [len(english), len(chinese)]  # none twice
     assert len(english) > 150
