@@ -236,7 +236,6 @@ class Recommender:
             return ids_encoder() if can_score(model) else TextEncoder(model.count_tokens, form)
 
         cache = None if self.dataset is None else self.dataset.cache
-
         index = CatalogIndex(catalog, prompt_encoder, log, cache)
         writes = settings.decoder == "match"
         if not (writes or can_score(model) or settings.model_role == EXPLAIN):

@@ -42,7 +42,6 @@ from genrec.data.catalog import Catalog, Item
 from genrec.data.events import Interaction
 from genrec.matching.likeness import TitleLikeness
 from genrec.models.language_model import LanguageModel
-from genrec.priors.query_weights import dense
 from genrec.types import FloatArray
 
 KS = (1, 10, 50)
@@ -400,7 +399,7 @@ def main() -> None:
     for unit in units:
         prior = recommenders[1 - unit.half].prior
         assert prior is not None
-        values = dense(prior.weights(unit.history), len(catalog))
+        values = prior.weights(unit.history).to_dense(len(catalog))
         logs[unit.number] = np.log(values / values.sum())
     systems["prior by the mentioned films"] = {
         u.number: table.hits(u, logs[u.number]) for u in units

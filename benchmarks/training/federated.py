@@ -18,20 +18,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from benchmarks.common import ROOT, commit
 from genrec import Dataset, Recommender
 from genrec.data import protocols
 from genrec.data.datasets import load
-from genrec.data.ingest import EventOptions, ingest
-from genrec.data.interactions import Interactions
 from genrec.evaluation import evaluator
 from genrec.evaluation.bootstrap import bootstrap
 from genrec.evaluation.evaluator import Result
 from genrec.models.language_model import LanguageModel
 from genrec.runs import RUN
 from genrec.training.federated import AVERAGES, federate
+from genrec.training.shadows import of_users
 from genrec.training.trainer import train
 
 FOLDER = ROOT / ".results" / "training" / "federated"
@@ -43,19 +41,10 @@ PARTS = (2, 5)
 SHOWN_ALONE = {2: (0, 1), 5: (0,)}  # the parts that are also evaluated alone
 
 
-def of_users(data: Dataset, users: set[str]) -> Dataset:
-    """Return a dataset with the events of some users only."""
-    table = data.interactions.to_table()
-    kept = table.filter(pa.array([user in users for user in table["user_id"].to_pylist()]))
-    unit = "none" if data.interactions.unit_ids is None else "unit"
-    events = ingest(kept, data.catalog, EventOptions(time_unit="position", unit=unit)).events
-    return Dataset(data.catalog, Interactions(data.catalog, events), data.info)
-
-
 def divide(data: Dataset, n: int) -> list[Dataset]:
     """Divide a dataset into parts with different users, at random."""
     users = np.random.default_rng(n).permutation(sorted(data.interactions.user_ids)).tolist()
-    return [of_users(data, set(users[part::n])) for part in range(n)]
+    return [of_users(data, users[part::n]) for part in range(n)]
 
 
 def trained(

@@ -22,7 +22,7 @@ from genrec.pipeline.keywords import keyword_index, write_section
 from genrec.pipeline.request import HistoryLike, PromptLimits, RequestBuilder
 from genrec.pipeline.resolve import behavior_of, template_of
 from genrec.priors.fusion import build_prior, choose_prior
-from genrec.priors.weights import ItemPrior, Weights
+from genrec.priors.weights import ItemPrior
 from genrec.prompts.profile import ProfileWords
 from genrec.taste.behaviors import BehaviorCounts
 from genrec.taste.edits import ProfileEdits
@@ -225,7 +225,7 @@ class Profiler:
     def _chances(self, history: History) -> FloatArray:
         """Return (N,) the probability of each item by the prior; removed items have none."""
         assert self.prior is not None
-        weights = dense(self.prior.weights(history), len(self._index.catalog))
+        weights = self.prior.weights(history).to_dense(len(self._index.catalog))
         if self._index.removed:
             weights[list(self._index.removed)] = 0.0
         return np.asarray(weights / weights.sum())
@@ -261,21 +261,6 @@ class Profiler:
             mask = values == value
             found.append(Topic(value, column, float(own[mask].sum()), float(usual[mask].sum())))
         return sorted(found, key=lambda t: (-t.probability, t.name))[:_TOPICS]
-
-
-def dense(weights: Weights, n: int) -> FloatArray:
-    """Return (n,) the weights of all n items. Items that the weights do not know get the smallest one."""
-    base = weights.base if weights.base is not None else weights
-    if base.rows is None:
-        least = float(base.values.min())
-        values = np.full(n, least)
-        values[: len(base.values)] = base.values[:n]
-    else:
-        values = np.full(n, weights.rest)
-        values[base.rows] = base.values
-    if weights.base is not None and weights.rows is not None:
-        values[weights.rows] += weights.values
-    return values
 
 
 def profile_dataset(

@@ -17,7 +17,6 @@ from genrec.pipeline.catalog_index import CatalogIndex
 from genrec.pipeline.readings import Reading
 from genrec.pipeline.request import Request
 from genrec.priors.positions import DenseCache, PositionWeights
-from genrec.priors.query_weights import dense
 from genrec.priors.weights import Weights
 from genrec.types import FloatArray, IntArray
 
@@ -75,7 +74,7 @@ def score_by_server(
     Raises:
         ModelError: the model failed.
     """
-    values = dense(weights, len(index.catalog))
+    values = weights.to_dense(len(index.catalog))
     rows = np.flatnonzero(index.mask(request.allowed, request.order))
     rows = rows[np.lexsort((rows, -values[rows]))][: model.rerank]
     form = index.encoder.form

@@ -49,10 +49,10 @@ class QueryPrior:
             return np.zeros(n), ()
         whole = replace(history, interactions=(*history.interactions, *self.liked))
         weights = self.base.weights(whole)
-        values = dense(weights, n)
+        values = weights.to_dense(n)
         shares = values / values.sum()
         if self.examples:
-            values = dense(self._with_examples(whole), n)
+            values = self._with_examples(whole).to_dense(n)
             shares = (shares + values / values.sum()) / 2
         return np.log(shares), weights.sources
 
@@ -77,18 +77,3 @@ class QueryPrior:
             return {}
         order = np.lexsort((rows, -values[rows]))
         return {QUERY: np.sort(rows[order[: self.most]])}
-
-
-def dense(weights: Weights, n: int) -> FloatArray:
-    """Return the (n,) weights of all items."""
-    if weights.base is not None:
-        values = dense(weights.base, n)
-        assert weights.rows is not None
-        values[weights.rows] += weights.values
-        return values
-    values = np.full(n, weights.rest, dtype=np.float64)
-    if weights.rows is None:
-        values[: len(weights.values)] = weights.values[:n]
-    else:
-        values[weights.rows] = weights.values
-    return values

@@ -81,6 +81,24 @@ class Weights:
             )
             raise RequestError(msg)
 
+    def to_dense(self, n: int) -> FloatArray:
+        """Return a new (n,) array with the weights of the first n rows.
+
+        >>> Weights([2.0, 3.0], rows=[0, 2], rest=0.5).to_dense(4).tolist()
+        [2.0, 0.5, 3.0, 0.5]
+        """
+        if self.base is not None:
+            values = self.base.to_dense(n)
+            assert self.rows is not None
+            values[self.rows] += self.values
+            return values
+        values = np.full(n, self.rest, dtype=np.float64)
+        if self.rows is None:
+            values[: len(self.values)] = self.values[:n]
+        else:
+            values[self.rows] = self.values
+        return values
+
 
 class ItemPrior(Protocol):
     """The interface of a prior, which gives a weight to each item for a user's history."""

@@ -340,9 +340,9 @@ PRIVATE: dict[str, Any] = {  # what works best with noise; see benchmarks/LOG.md
 def resolve(values: Mapping[str, Any]) -> tuple[Settings, Training]:
     """Divide the given settings into those of the recommender and those of the training run.
 
-    With ``dp_epsilon``, settings that are not given have the values of ``PRIVATE``. The seed is passed to both. With ``objective="pointwise"``, the template defaults to
-    ``would_like``; if a ``like_threshold`` is given as well, the target behavior defaults to
-    ``like``.
+    With ``dp_epsilon``, settings that are not given have the values of ``PRIVATE``. The seed is passed
+    to both. With ``objective="pointwise"``, the template defaults to ``would_like``; if a
+    ``like_threshold`` is given as well, the target behavior defaults to ``like``.
 
     Args:
         values: the settings, keyed by name, from a YAML file or the command line.

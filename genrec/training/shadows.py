@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from genrec import runs
 from genrec.data.dataset import Dataset
@@ -76,8 +77,6 @@ class Shadows:
 def of_users(data: Dataset, users: Sequence[str]) -> Dataset:
     """Return a dataset with the events of some users only."""
     table, wanted = data.interactions.to_table(), set(users)
-    import pyarrow as pa
-
     kept = table.filter(pa.array([user in wanted for user in table["user_id"].to_pylist()]))
     unit = "none" if data.interactions.unit_ids is None else "unit"
     events = ingest(kept, data.catalog, EventOptions(time_unit="position", unit=unit)).events

@@ -20,7 +20,7 @@ from genrec.errors import RequestError
 from genrec.matching.likeness import TitleLikeness
 from genrec.matching.matcher import TextMatcher
 from genrec.pipeline.about import find_examples
-from genrec.priors.query_weights import QueryPrior, dense
+from genrec.priors.query_weights import QueryPrior
 from genrec.priors.weights import Weights
 from genrec.taste.keywords import KeywordIndex
 
@@ -160,7 +160,7 @@ def test_items_that_are_liked_count_for_the_prior(recommender: Recommender) -> N
     found = recommender.recommend("", 6, query="something like Red Mug")
     assert "5" not in [r.item_id for r in found]
     prior = QueryPrior(Counted(), 1.0, np.zeros(6), np.ones(6, bool), (Interaction("5", "buy"),))
-    assert int(np.argmax(dense(prior.weights(History()), 6))) == 5
+    assert int(np.argmax(prior.weights(History()).to_dense(6))) == 5
 
 
 @pytest.mark.parametrize(

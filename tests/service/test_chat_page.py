@@ -7,16 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 from support import served
-from support.page import Page, browsing, serving, until
+from support.page import Page, serving, until
+from support.page import page as page
 
 pytestmark = pytest.mark.browser
 TYPED = json.dumps({"kind": "typed", "events": [], "session": None})
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    with browsing(tmp_path_factory.mktemp("profile"), None) as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

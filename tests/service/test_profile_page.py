@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from support import served
-from support.page import Page, browsing, serving, until
+from support.page import Page, serving, until
+from support.page import page as page
 
 from genrec import Dataset
 
@@ -32,12 +33,6 @@ def dataset() -> Dataset:
     ]
     items = {"item_id": [f"i{n}" for n in range(len(TITLES))], "title": TITLES}
     return Dataset.from_tables(pa.table(items), pa.Table.from_pylist(events), name="shop")
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    with browsing(tmp_path_factory.mktemp("profile"), None) as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

@@ -264,3 +264,10 @@ def browsing(folder: Path, shown: Pictures | None = None) -> Iterator[Page]:
         yield Page(opened)
     finally:
         opened.quit()
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """A browser for the tests of a module; import it as ``page as page``."""
+    with browsing(tmp_path_factory.mktemp("profile")) as found:
+        yield found
